@@ -1,0 +1,40 @@
+# make demo: speak one sentence from a bare machine. make test: every check. make serve: the server in the foreground.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+MODEL_DIR ?= models/tiny
+ARGS ?=
+
+.PHONY: demo serve test lint env clean
+
+demo: env $(MODEL_DIR)
+	$(BIN)/python -m server.demo --model_dir $(MODEL_DIR) --output demo.wav
+
+serve: env $(MODEL_DIR)
+	$(BIN)/python -m server --model_dir $(MODEL_DIR) $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+models/tiny: | env
+	$(BIN)/python -m vllm_cosyvoice.random_checkpoint --size tiny --seed 0 $@
+
+env: $(VENV)/$(DEVICE).installed
+
+$(VENV)/$(DEVICE).installed: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(DEVICE),test]' \
+		$(if $(filter cpu,$(DEVICE)),--override <(echo torch==2.13.0))
+	touch $@
+
+clean:
+	rm -rf $(VENV) models demo.wav

