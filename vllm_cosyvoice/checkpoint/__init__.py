@@ -1,0 +1,7 @@
+"""The model directory: find or download it, check it, read from it."""
+
+from vllm_cosyvoice.checkpoint.directory import ModelDirectory, open_model
+from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.checkpoint.hub import find
+
+__all__ = ["CheckpointError", "ModelDirectory", "find", "open_model"]

@@ -1,0 +1,163 @@
+"""A model directory: checked once, then asked for what the engine needs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vllm_cosyvoice.checkpoint import engine, onnx_header, sizes, tensors
+from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
+from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, LanguageModelConfig, ModelConfig
+
+YAML = "cosyvoice2.yaml"
+OTHER_YAMLS = ("cosyvoice.yaml", "cosyvoice3.yaml")
+LANGUAGE_MODEL = "llm.pt"
+FLOW = "flow.pt"
+VOCODER = "hift.pt"
+SPEAKER_ENCODER = "campplus.onnx"
+SPEECH_TOKENIZER = "speech_tokenizer_v2.onnx"
+PRESET_SPEAKERS = "spk2info.pt"
+TOKENIZER = "CosyVoice-BlankEN"
+TOKENIZER_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+
+WHISPER_MEL_BINS = 128
+UNUSED_TENSOR = "llm.model.lm_head.weight"  # Qwen2's own text head, which speech does without
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A checked CosyVoice2 model directory. Make one with `open_model`."""
+
+    path: Path
+    config: ModelConfig
+
+    @property
+    def tokenizer(self) -> Path:
+        """Directory of the text tokenizer."""
+        return self.path / TOKENIZER
+
+    @property
+    def speaker_encoder(self) -> Path:
+        """ONNX file: float32 [1, T, 80] → float32 [1, 192]."""
+        return self.path / SPEAKER_ENCODER
+
+    @property
+    def speech_tokenizer(self) -> Path:
+        """ONNX file: float32 [1, 128, T] and int32 [1] → speech tokens, T/4 of them."""
+        return self.path / SPEECH_TOKENIZER
+
+    def preset_speakers(self) -> dict[str, torch.Tensor]:
+        """The model's own speakers: name → float32 [192]; empty where the model has none."""
+        return _read_presets(self.path / PRESET_SPEAKERS)
+
+    def flow_state(self) -> dict[str, torch.Tensor]:
+        """float32 tensors by the names of `flow_layout`."""
+        return _as_float32(tensors.read_tensors(self.path / FLOW, meta=False))
+
+    def vocoder_state(self) -> dict[str, torch.Tensor]:
+        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling."""
+        state = tensors.read_tensors(self.path / VOCODER, meta=False)
+        return _as_float32(tensors.rename(state, tensors.vocoder_name))
+
+    def engine_directory(self) -> Path:
+        """The directory vLLM loads the language model from."""
+        return engine.engine_directory(self.path / LANGUAGE_MODEL, self.config.language_model)
+
+
+def open_model(path: Path) -> ModelDirectory:
+    """Check everything about the model directory at `path`, without reading the weights themselves.
+
+    Raises:
+        CheckpointError: one sentence on the first thing that is wrong, and how to mend it.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a directory; give a CosyVoice2 model directory or a hub name")
+    settings = read_settings(path)
+    flow = tensors.read_tensors(path / FLOW, meta=True)
+    config = ModelConfig(
+        language_model=_checked_tokenizer(path / TOKENIZER),
+        flow=sizes.flow_config(settings, flow),
+        vocoder=sizes.vocoder_config(settings),
+    )
+    tensors.check_layout(path / FLOW, flow, flow_layout(config.flow))
+    vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
+    tensors.check_layout(path / VOCODER, vocoder, vocoder_layout(config.vocoder))
+    layout = language_model_layout(config.language_model)
+    language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
+    if UNUSED_TENSOR not in language_model:
+        del layout[UNUSED_TENSOR]
+    tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
+    _check_graphs(path)
+    _read_presets(path / PRESET_SPEAKERS)
+    return ModelDirectory(path, config)
+
+
+def read_settings(path: Path) -> HyperYaml:
+    """The settings of the model directory `path`, once they are known to be a CosyVoice2's.
+
+    Raises:
+        CheckpointError: no YAML, or another family's.
+    """
+    if not (path / YAML).is_file():
+        other = next((name for name in OTHER_YAMLS if (path / name).is_file()), None)
+        if other:
+            raise CheckpointError(
+                f"{path} holds {other} but no {YAML}, so it is of another family or an early release;"
+                f" use today's FunAudioLLM/CosyVoice2-0.5B"
+            )
+    tensors.check_present(path / YAML)
+    settings = HyperYaml(path / YAML)
+    sizes.check_family(settings)
+    return settings
+
+
+def _checked_tokenizer(path: Path) -> LanguageModelConfig:
+    for name in TOKENIZER_FILES:
+        tensors.check_present(path / name)
+    config = sizes.language_model_config(path / "config.json")
+    try:
+        highest = max(json.loads((path / "vocab.json").read_text(encoding="utf-8")).values())
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path / 'vocab.json'} is not a vocabulary; download it again") from error
+    if highest >= config.text_vocab_size:
+        raise CheckpointError(
+            f"{path / 'vocab.json'} has ids up to {highest}, but the language model has {config.text_vocab_size} rows"
+            f" for text; the two do not belong together"
+        )
+    return config
+
+
+def _check_graphs(path: Path) -> None:
+    """Hold the two prompt encoders against what the engine feeds them and wants back."""
+    floats, integers = (onnx_header.FLOAT,), (onnx_header.INT32, onnx_header.INT64)
+    features = [(floats, (1, None, MEL_BINS))]
+    spectrogram = [(floats, (1, WHISPER_MEL_BINS, None)), ((onnx_header.INT32,), (1,))]
+    onnx_header.check_signature(path / SPEAKER_ENCODER, features, [(floats, (1, SPEAKER_DIM))])
+    onnx_header.check_signature(path / SPEECH_TOKENIZER, spectrogram, [(integers, None)])
+
+
+def _read_presets(path: Path) -> dict[str, torch.Tensor]:
+    if not path.exists():
+        return {}
+    speakers = tensors.read_pickle(path, meta=False)
+    if not isinstance(speakers, dict):
+        raise CheckpointError(f"{path} is not a table of speakers; remove it or put the model's own file there")
+    embeddings = {}
+    for name, facts in speakers.items():
+        # Voices that CosyVoice's `add_zero_shot_spk` saved here have no `embedding`: they are not preset speakers.
+        if isinstance(facts, dict) and "embedding" in facts:
+            embedding = facts["embedding"]
+            shape = tuple(embedding.shape) if isinstance(embedding, torch.Tensor) else None
+            if shape not in ((1, SPEAKER_DIM), (SPEAKER_DIM,)):
+                raise CheckpointError(
+                    f"{path} gives speaker {name} an embedding that is not {SPEAKER_DIM} numbers; remove that speaker"
+                )
+            embeddings[str(name)] = embedding.float().reshape(SPEAKER_DIM).clone()
+    return embeddings
+
+
+def _as_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.float() for name, tensor in state.items()}

@@ -1,0 +1,137 @@
+"""`cosyvoice2.yaml` for given sizes, with the release's keys, tags and references."""
+
+from vllm_cosyvoice.config import (
+    CHUNK_TOKENS,
+    FRAMES_PER_TOKEN,
+    LOOKAHEAD_TOKENS,
+    MEL_BINS,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SPEAKER_DIM,
+    TOKEN_RATE,
+    ModelConfig,
+)
+from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+
+
+def yaml_text(config: ModelConfig) -> str:
+    """The settings that describe a model; those that only training reads are left out."""
+    language_model, flow, vocoder = config.language_model, config.flow, config.vocoder
+    return f"""\
+__set_seed1: !apply:random.seed [1986]
+__set_seed2: !apply:torch.manual_seed [1986]
+
+sample_rate: {SAMPLE_RATE}
+llm_input_size: {language_model.hidden_size}
+llm_output_size: {language_model.hidden_size}
+spk_embed_dim: {SPEAKER_DIM}
+qwen_pretrain_path: ''
+token_frame_rate: {TOKEN_RATE}
+token_mel_ratio: {FRAMES_PER_TOKEN}
+chunk_size: {CHUNK_TOKENS}
+num_decoding_left_chunks: -1
+
+llm: !new:cosyvoice.llm.llm.Qwen2LM
+    llm_input_size: !ref <llm_input_size>
+    llm_output_size: !ref <llm_output_size>
+    speech_token_size: {SPEECH_TOKENS}
+    length_normalized_loss: True
+    lsm_weight: 0
+    mix_ratio: [5, 15]
+    llm: !new:cosyvoice.llm.llm.Qwen2Encoder
+        pretrain_path: !ref <qwen_pretrain_path>
+    sampling: !name:cosyvoice.utils.common.ras_sampling
+        top_p: 0.8
+        top_k: 25
+        win_size: 10
+        tau_r: 0.1
+
+flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec
+    input_size: {flow.width}
+    output_size: {MEL_BINS}
+    spk_embed_dim: !ref <spk_embed_dim>
+    output_type: 'mel'
+    vocab_size: {flow.token_vocab_size}
+    input_frame_rate: !ref <token_frame_rate>
+    only_mask_loss: True
+    token_mel_ratio: !ref <token_mel_ratio>
+    pre_lookahead_len: {LOOKAHEAD_TOKENS}
+    encoder: !new:cosyvoice.transformer.upsample_encoder.UpsampleConformerEncoder
+        output_size: {flow.width}
+        attention_heads: {flow.heads}
+        linear_units: {flow.feed_forward}
+        num_blocks: {flow.blocks}
+        dropout_rate: 0.1
+        positional_dropout_rate: 0.1
+        attention_dropout_rate: 0.1
+        normalize_before: True
+        input_layer: 'linear'
+        pos_enc_layer_type: 'rel_pos_espnet'
+        selfattention_layer_type: 'rel_selfattn'
+        input_size: {flow.width}
+        use_cnn_module: False
+        macaron_style: False
+        static_chunk_size: !ref <chunk_size>
+    decoder: !new:cosyvoice.flow.flow_matching.CausalConditionalCFM
+        in_channels: {3 * MEL_BINS}
+        n_spks: 1
+        spk_emb_dim: {MEL_BINS}
+        cfm_params: !new:omegaconf.DictConfig
+            content:
+                sigma_min: 1e-06
+                solver: 'euler'
+                t_scheduler: 'cosine'
+                training_cfg_rate: 0.2
+                inference_cfg_rate: {flow.guidance}
+                reg_loss_type: 'l1'
+        estimator: !new:cosyvoice.flow.decoder.CausalConditionalDecoder
+            in_channels: {4 * MEL_BINS}
+            out_channels: {MEL_BINS}
+            channels: [{flow.estimator_channels}]
+            dropout: 0.0
+            attention_head_dim: {flow.estimator_head_dim}
+            n_blocks: {flow.estimator_blocks}
+            num_mid_blocks: {flow.estimator_mid_stages}
+            num_heads: {flow.estimator_heads}
+            act_fn: 'gelu'
+            static_chunk_size: !ref <chunk_size> * <token_mel_ratio>
+            num_decoding_left_chunks: !ref <num_decoding_left_chunks>
+
+hift: !new:cosyvoice.hifigan.generator.HiFTGenerator
+    in_channels: {MEL_BINS}
+    base_channels: {vocoder.base_channels}
+    nb_harmonics: {vocoder.harmonics}
+    sampling_rate: !ref <sample_rate>
+    nsf_alpha: {vocoder.sine_amplitude}
+    nsf_sigma: {vocoder.noise_amplitude}
+    nsf_voiced_threshold: {vocoder.voiced_threshold}
+    upsample_rates: {list(vocoder.upsample_rates)}
+    upsample_kernel_sizes: {list(vocoder.upsample_kernels)}
+    istft_params:
+        n_fft: {vocoder.n_fft}
+        hop_len: {vocoder.hop_length}
+    resblock_kernel_sizes: {list(vocoder.resblock_kernels)}
+    resblock_dilation_sizes: {[list(vocoder.resblock_dilations) for _ in vocoder.resblock_kernels]}
+    source_resblock_kernel_sizes: {list(vocoder.source_resblock_kernels)}
+    source_resblock_dilation_sizes: {[list(vocoder.source_resblock_dilations) for _ in vocoder.source_resblock_kernels]}
+    lrelu_slope: {vocoder.leaky_slope}
+    audio_limit: {vocoder.audio_limit}
+    f0_predictor: !new:cosyvoice.hifigan.f0_predictor.ConvRNNF0Predictor
+        num_class: 1
+        in_channels: {MEL_BINS}
+        cond_channels: {vocoder.f0_channels}
+
+get_tokenizer: !name:cosyvoice.tokenizer.tokenizer.get_qwen_tokenizer
+    token_path: !ref <qwen_pretrain_path>
+    skip_special_tokens: True
+allowed_special: 'all'
+feat_extractor: !name:matcha.utils.audio.mel_spectrogram
+    n_fft: {4 * SAMPLES_PER_FRAME}
+    num_mels: {MEL_BINS}
+    sampling_rate: !ref <sample_rate>
+    hop_size: {SAMPLES_PER_FRAME}
+    win_size: {4 * SAMPLES_PER_FRAME}
+    fmin: 0
+    fmax: 8000
+    center: False
+"""

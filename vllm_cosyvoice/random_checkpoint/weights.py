@@ -1,0 +1,76 @@
+"""Seeded weights of any size that behave: the speech is finite, voiced, not silent, and comes to an end.
+
+A matrix keeps the size of what passes through it (draws over the square root of the inputs), so that logits, mel and
+hidden states have about unit variance whatever the widths. The few values that decide how the result sounds are set
+after.
+"""
+
+import math
+import zlib
+
+import torch
+
+from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, UNUSED
+
+State = dict[str, torch.Tensor]
+
+NEVER = -1e4  # a logit that is never drawn, and still a finite number in bfloat16
+# The other 6561 logits have unit variance, so this is about the 25th largest, the last of the nucleus. Once it may,
+# speech then ends with a chance of about 1 in 55 a token: a sentence gets some six speech tokens for each text token.
+END_LOGIT = 2.7
+END_SPREAD = 0.1  # how far the end's logit strays, so that all seeds and sizes end alike
+
+VOICE_PITCH = 170.0  # Hz
+PITCH_SPREAD = 60.0  # Hz by which a unit of the pitch predictor's output moves the pitch
+LOUDNESS = -1.5  # mean log-magnitude of the spectrum, well below what clips
+LIVELINESS = 0.5  # size of the variations of log-magnitude and phase
+
+
+def language_model_weights(config: LanguageModelConfig, seed: int) -> State:
+    """`llm.pt`. The text head is tied to the text embedding, as released, and so takes no room of its own."""
+    layout = language_model_layout(config)
+    del layout["llm.model.lm_head.weight"]
+    state = _draw(layout, seed)
+    state["llm.model.lm_head.weight"] = state["llm.model.model.embed_tokens.weight"]
+    bias = state["llm_decoder.bias"].zero_()
+    bias[[UNUSED, FILL]] = NEVER
+    bias[END_OF_SPEECH] = END_LOGIT
+    state["llm_decoder.weight"][END_OF_SPEECH] *= END_SPREAD
+    return state
+
+
+def flow_weights(config: FlowConfig, seed: int) -> State:
+    """`flow.pt`."""
+    return _draw(flow_layout(config), seed)
+
+
+def vocoder_weights(config: VocoderConfig, seed: int) -> State:
+    """`hift.pt`."""
+    state = _draw(vocoder_layout(config), seed)
+    for name, direction in state.items():
+        if name.endswith("original1"):
+            norms = direction.flatten(1).norm(dim=1).view(-1, 1, 1)
+            state[name.replace("original1", "original0")].copy_(norms)
+    state["f0_predictor.classifier.weight"] *= PITCH_SPREAD
+    state["f0_predictor.classifier.bias"].fill_(VOICE_PITCH)
+    state["conv_post.parametrizations.weight.original0"] *= LIVELINESS
+    bins = config.n_fft // 2 + 1
+    state["conv_post.bias"][:bins] = LOUDNESS
+    return state
+
+
+def _draw(layout: Layout, seed: int) -> State:
+    return {name: _tensor(name, shape, seed) for name, shape in layout.items()}
+
+
+def _tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """One tensor: a function of its name, its shape and the seed, so that the order of making cannot matter."""
+    if name.endswith((".alpha", "original0")) or (len(shape) == 1 and name.endswith("weight")):
+        return torch.ones(shape)
+    if len(shape) == 1:
+        return torch.zeros(shape)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+    draws = torch.randn(shape, generator=generator)
+    return draws if "embed" in name and len(shape) == 2 else draws / math.sqrt(math.prod(shape[1:]))
