@@ -1,0 +1,264 @@
+"""Speech tokens out of vLLM's engine: one real engine for all of these tests, with room for few tokens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+import torch
+from vllm import SamplingParams
+from vllm.inputs import tokens_input
+
+from tests.golden_cases.ras import chi_square_p
+from tests.logits_processor import probabilities
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.random_checkpoint import TINY
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CAPACITY = 1600  # tokens in the KV cache
+LONGEST = 1024  # tokens of one request
+GREEDY = SamplingOptions(temperature=0, min_tokens=40, max_tokens=40)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def generator(tiny_model: Path) -> AsyncIterator[SpeechTokenGenerator]:
+    options = EngineOptions(max_total_token_num=CAPACITY, max_req_total_len=LONGEST, max_num_seqs=8)
+    generator = SpeechTokenGenerator(open_model(tiny_model), options)
+    yield generator
+    generator.shutdown()
+
+
+def segment(number: int) -> Segment:
+    """Another text and voice for each number."""
+    draw = np.random.default_rng(number)
+    text, prompt_text, speech = draw.integers(0, 4000, 8), draw.integers(0, 4000, 6), draw.integers(0, 6561, 30)
+    return Segment.of(text.tolist(), prompt_text.tolist(), speech.tolist())
+
+
+async def collect(pieces: AsyncIterator[list[int]]) -> list[int]:
+    return [token async for piece in pieces for token in piece]
+
+
+async def speak(
+    generator: SpeechTokenGenerator, number: int, options: SamplingOptions, name: str | None = None
+) -> list[int]:
+    return await collect(generator.generate(name or f"request {number}", segment(number), options))
+
+
+async def test_the_cache_holds_what_was_asked_for(generator: SpeechTokenGenerator) -> None:
+    cache = generator.engine.vllm_config.cache_config
+    assert (cache.num_gpu_blocks - 1) * cache.block_size == CAPACITY
+    await generator.check_health()
+
+
+async def test_limits_on_the_number_of_tokens_are_kept(generator: SpeechTokenGenerator) -> None:
+    exact = await speak(generator, 1, SamplingOptions(min_tokens=17, max_tokens=17))
+    assert len(exact) == 17
+    spoken = await speak(generator, 1, SamplingOptions(seed=1))
+    assert segment(1).min_tokens <= len(spoken) <= segment(1).max_tokens
+    assert all(0 <= token < SPEECH_TOKENS for token in spoken)
+
+
+async def test_concurrent_requests_speak_as_if_alone(generator: SpeechTokenGenerator) -> None:
+    """More requests than may run at once, of which some are cancelled on the way."""
+    alone = [await speak(generator, number, GREEDY) for number in range(10)]
+
+    async def leave_early(number: int) -> None:
+        options = SamplingOptions(min_tokens=900, max_tokens=900)
+        async with aclosing(generator.generate(f"leaver {number}", segment(number), options)) as pieces:
+            async for _ in pieces:
+                return
+
+    async with asyncio.TaskGroup() as group:
+        together = [group.create_task(speak(generator, number, GREEDY)) for number in range(10)]
+        for number in range(20, 26):
+            group.create_task(leave_early(number))
+    assert [task.result() for task in together] == alone
+    assert len({tuple(tokens) for tokens in alone}) == 10
+    assert generator.running == 0
+
+
+async def test_requests_that_outgrow_the_cache_together_lose_nothing(generator: SpeechTokenGenerator) -> None:
+    """8 × 400 tokens can't be held at once, so vLLM puts some requests aside and takes them up again."""
+    options = [SamplingOptions(seed=number, min_tokens=400, max_tokens=400) for number in range(8)]
+    alone = [await speak(generator, number, option) for number, option in enumerate(options)]
+    together = await asyncio.gather(*(speak(generator, number, option) for number, option in enumerate(options)))
+    assert together == alone
+
+
+async def test_a_seed_repeats_and_another_does_not(generator: SpeechTokenGenerator) -> None:
+    first, again, other = [
+        await speak(generator, 3, SamplingOptions(seed=seed, min_tokens=30, max_tokens=30)) for seed in (5, 5, 6)
+    ]
+    assert first == again != other
+
+
+async def test_options_of_one_request_leave_its_neighbours_alone(generator: SpeechTokenGenerator) -> None:
+    mixed = [
+        GREEDY,
+        SamplingOptions(seed=1, top_k=1, repetition_aware=False, min_tokens=40, max_tokens=40),
+        SamplingOptions(seed=2, top_p=0.1, temperature=0.3, min_tokens=40, max_tokens=40),
+        SamplingOptions(temperature=0, repetition_aware=False, min_tokens=40, max_tokens=40),
+    ]
+    alone = [await speak(generator, 4, option, f"alone {row}") for row, option in enumerate(mixed)]
+    together = await asyncio.gather(*(speak(generator, 4, option, f"mixed {row}") for row, option in enumerate(mixed)))
+    assert together == alone
+    assert together[1] == together[3]
+
+
+async def test_repetition_awareness_is_on_until_it_is_turned_off(generator: SpeechTokenGenerator) -> None:
+    def repeats(tokens: list[int]) -> bool:
+        return any(token in tokens[max(0, place - 10) : place] for place, token in enumerate(tokens))
+
+    plain = SamplingOptions(temperature=0, repetition_aware=False, min_tokens=200, max_tokens=200)
+    aware = SamplingOptions(temperature=0, min_tokens=200, max_tokens=200)
+    assert repeats(await speak(generator, 5, plain))
+    assert not repeats(await speak(generator, 5, aware))
+
+
+async def test_a_cancelled_request_leaves_the_engine(generator: SpeechTokenGenerator) -> None:
+    options = SamplingOptions(min_tokens=900, max_tokens=900)
+    pieces = generator.generate("cancelled", segment(0), options)
+    assert await anext(pieces)
+    assert generator.running == 1
+    assert not await generator.engine.reset_prefix_cache()  # vLLM refuses while a request holds part of the cache
+    await pieces.aclose()
+    assert generator.running == 0
+    assert await generator.engine.reset_prefix_cache()
+
+
+async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenerator) -> None:
+    """First tokens of many requests, by chi-square against the engine's own logits."""
+    prompt = segment(7)
+    params = SamplingParams(max_tokens=1, logprobs=-1, detokenize=False)
+    [output] = [output async for output in generator.engine.generate(tokens_input(prompt.prompt), params, "logits")]
+    [by_token] = output.outputs[0].logprobs
+    logits = torch.tensor([[by_token[token].logprob for token in range(HEAD_SIZE)]])
+    options = SamplingOptions(temperature=0.5, top_k=8, min_tokens=1, max_tokens=1)
+    logits[:, SPEECH_TOKENS:] = -torch.inf
+    [expected] = probabilities(logits, [options], [[]])
+
+    draws = await asyncio.gather(
+        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(1000))
+    )
+    counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
+    assert chi_square_p(counts, expected.double().numpy() * len(draws)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "complaint"),
+    [
+        ([6564, -1], SamplingOptions(), "prompt ids must be between"),
+        ([6564, 6566 + TINY.language_model.text_vocab_size], SamplingOptions(), "prompt ids must be between"),
+        ([6564] * LONGEST, SamplingOptions(), "shorter text"),
+        ([6564] * 1000, SamplingOptions(min_tokens=25), "shorter text"),
+        ([6564], SamplingOptions(top_p=0), "top_p"),
+    ],
+)
+async def test_what_cannot_be_spoken_is_refused_at_once(
+    generator: SpeechTokenGenerator, prompt: list[int], options: SamplingOptions, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        await collect(generator.generate("refused", Segment(prompt, 1, 2, 20), options))
+    await generator.check_health()
+    assert generator.running == 0
+
+
+async def test_a_request_ends_where_the_cache_does(generator: SpeechTokenGenerator) -> None:
+    prompt = segment(1).prompt
+    long = Segment([*prompt, *[5] * (LONGEST - 10 - len(prompt))], 1, 2, 200)
+    assert len(await collect(generator.generate("long", long, SamplingOptions(min_tokens=10)))) == 10
+
+
+async def arriving(pieces: Sequence[Sequence[int]], delay: float) -> AsyncIterator[Sequence[int]]:
+    for piece in pieces:
+        await asyncio.sleep(delay)
+        yield piece
+    await asyncio.sleep(delay)
+
+
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=9, min_tokens=60, max_tokens=80)])
+async def test_a_text_stream_sounds_the_same_however_fast_it_comes(
+    generator: SpeechTokenGenerator, options: SamplingOptions
+) -> None:
+    words = [[10], [11, 12], [13, 14], [15], [16, 17, 18], [19], [20, 21], [22]]
+    prompt = [1, 2, 3, 4, 5, 6, 7], [100, 200, 300, 400, 500, 600, 700]
+    streams = [
+        collect(generator.generate_from_text_stream(f"stream {delay}", *prompt, arriving(words, delay), options))
+        for delay in (0.0, 0.02, 0.2)
+    ]
+    results = await asyncio.gather(*streams)
+    assert results[0] == results[1] == results[2]
+    assert options.min_tokens is not None
+    assert options.max_tokens is not None
+    assert options.min_tokens <= len(results[0]) <= options.max_tokens
+
+
+async def test_speech_of_a_text_stream_does_not_wait_for_the_end_of_the_text(generator: SpeechTokenGenerator) -> None:
+    more = asyncio.Event()
+
+    async def text() -> AsyncIterator[list[int]]:
+        yield [1, 2, 3, 4, 5]
+        await more.wait()
+        yield [6, 7]
+
+    spoken: list[int] = []
+    async for tokens in generator.generate_from_text_stream("waiting", [], [], text(), SamplingOptions(seed=1)):
+        spoken += tokens
+        if len(spoken) == 15:  # all that 5 text tokens give
+            more.set()
+    assert more.is_set()
+
+
+async def test_a_text_stream_can_be_left_while_it_waits_for_text(generator: SpeechTokenGenerator) -> None:
+    async def text() -> AsyncIterator[list[int]]:
+        yield [1, 2, 3, 4, 5]
+        await asyncio.Event().wait()
+
+    listening = asyncio.create_task(
+        collect(generator.generate_from_text_stream("left", [], [], text(), SamplingOptions(seed=1)))
+    )
+    await asyncio.sleep(0.5)
+    assert generator.running == 1
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    assert generator.running == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "speech", "complaint"),
+    [
+        ([], [], "nothing to speak"),
+        ([[]], [], "nothing to speak"),
+        ([[1, 2], [TINY.language_model.text_vocab_size]], [], "text tokens must be between"),
+        ([[1, 2]], [SPEECH_TOKENS], "speech tokens must be between"),
+        ([[1, 2]], [5] * LONGEST, "shorter text"),
+    ],
+)
+async def test_a_text_stream_that_cannot_be_spoken_is_refused(
+    generator: SpeechTokenGenerator, words: list[list[int]], speech: list[int], complaint: str
+) -> None:
+    pieces = generator.generate_from_text_stream("refused", [], speech, arriving(words, 0.0), SamplingOptions())
+    with pytest.raises(ValueError, match=complaint):
+        await collect(pieces)
+    await generator.check_health()
+
+
+async def test_the_turns_of_a_text_stream_share_what_they_computed(generator: SpeechTokenGenerator) -> None:
+    prompt = tokens_input([*segment(8).prompt, *range(64)])
+    cached = []
+    for turn in range(2):
+        params = SamplingParams(max_tokens=1, detokenize=False)
+        [output] = [output async for output in generator.engine.generate(prompt, params, f"cached {turn}")]
+        cached.append(output.num_cached_tokens)
+    assert cached[0] == 0
+    assert len(prompt["prompt_token_ids"]) - cached[1] <= 32

@@ -1,0 +1,81 @@
+"""How vLLM's engine is set up for CosyVoice2's language model."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from vllm import ModelRegistry
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.plugins import load_general_plugins
+
+from vllm_cosyvoice import ARCHITECTURE
+from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.config import LanguageModelConfig
+
+LOGITS_PROCESSOR = "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling"
+ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How much vLLM's engine takes and holds."""
+
+    data_type: str = "auto"  # of weights and KV cache; auto: bfloat16 on a GPU, float32 on a CPU
+    max_total_token_num: int = 65_536  # tokens that the KV cache holds, of all requests together
+    max_req_total_len: int = 32_768  # prompt and speech of one request; cut to what the model and the cache allow
+    max_num_seqs: int = 50  # requests that generate at the same time
+    max_num_batched_tokens: int | None = None  # tokens of one step; None: vLLM's default
+    gpu_memory_utilization: float | None = None  # share of the GPU that must be free at the start; None: not checked
+    seed: int = 0  # for requests without a seed of their own
+
+
+def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: int) -> AsyncEngineArgs:
+    """vLLM's arguments for `options`, requests being `max_length` tokens at most."""
+    load_general_plugins()
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        raise RuntimeError(
+            f"vLLM does not know {ARCHITECTURE}: install this package (pip install -e .), so that vLLM finds its "
+            "plugin, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
+        )
+    on_cpu = current_platform.is_cpu()
+    # Our logits processor has the interface of vLLM's first model runner.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    # A fork of a process that runs threads, as every caller of this does, may hang.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    if on_cpu:
+        # The worker in the engine's own process: on two cores the start takes a third of the time, a step two thirds.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    data_type = options.data_type
+    if data_type == "auto":
+        data_type = "float32" if on_cpu else "bfloat16"
+    # Small blocks let the turns of a text stream share what they have computed; 32 is the least that is fast on a CPU.
+    block_size = 32 if on_cpu else 16
+    blocks = -(-options.max_total_token_num // block_size) + 1  # vLLM keeps one for itself
+    return AsyncEngineArgs(
+        model=str(model.engine_directory()),
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        dtype=data_type,
+        seed=options.seed,
+        max_model_len=max_length,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        block_size=block_size,
+        num_gpu_blocks_override=blocks,
+        kv_cache_memory_bytes=blocks * block_size * _kv_bytes(model.config.language_model, data_type),
+        gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
+        enable_prefix_caching=True,
+        enforce_eager=on_cpu,
+        logits_processors=[LOGITS_PROCESSOR],
+        max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
+        logprobs_mode="raw_logits",
+        disable_log_stats=True,
+    )
+
+
+def _kv_bytes(config: LanguageModelConfig, data_type: str) -> int:
+    """Bytes of KV cache for one token."""
+    head_size = config.hidden_size // config.num_heads
+    itemsize: int = getattr(torch, data_type).itemsize
+    return 2 * config.num_layers * config.num_kv_heads * head_size * itemsize

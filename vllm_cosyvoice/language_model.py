@@ -1,0 +1,65 @@
+"""CosyVoice2's language model inside vLLM: a Qwen2 decoder over one id space, with a head over the speech tokens."""
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import torch
+from vllm.config import VllmConfig
+from vllm.distributed import get_pp_group
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
+
+# The tables of llm.pt in the order of the one id space, see `vocabulary`.
+EMBEDDING_TABLES = ("speech_embedding.weight", "llm_embedding.weight", "llm.model.model.embed_tokens.weight")
+TEXT_HEAD = "llm.model.lm_head.weight"  # predicts text, which this model is never asked for
+
+
+class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
+    """vLLM's Qwen2 with two changes, sharded and quantised like any other of its models.
+
+    The embedding has `config.embedding_rows` rows, one for each id a prompt may hold. The head has
+    `config.vocab_size` rows and a bias: it generates speech tokens and their control tokens only.
+    """
+
+    allow_patterns_overrides: ClassVar[list[str]] = ["llm.pt"]  # the file that vLLM's loader reads
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        config, quant_config = self.config, vllm_config.quant_config
+        if get_pp_group().is_first_rank:
+            self.model.embed_tokens = VocabParallelEmbedding(
+                config.embedding_rows,
+                config.hidden_size,
+                quant_config=quant_config,
+                prefix=maybe_prefix(prefix, "model.embed_tokens"),
+            )
+        if get_pp_group().is_last_rank:
+            self.lm_head = ParallelLMHead(
+                config.vocab_size,
+                config.hidden_size,
+                bias=True,
+                quant_config=quant_config,
+                prefix=maybe_prefix(prefix, "lm_head"),
+            )
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """Logits over the speech and control tokens, [rows, 6564]; None on a rank that does not gather them."""
+        logits: torch.Tensor | None = self.logits_processor(self.lm_head, hidden_states, self.lm_head.bias)
+        return logits
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Load llm.pt's tensors; returns the names of the parameters that were set."""
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(_engine_weights(weights))
+        return loaded
+
+
+def _engine_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """llm.pt's tensors under vLLM's names, the three embedding tables joined into one."""
+    tables: dict[str, torch.Tensor] = {}
+    for name, tensor in weights:
+        if name in EMBEDDING_TABLES:
+            tables[name] = tensor
+        elif name != TEXT_HEAD and isinstance(tensor, torch.Tensor):  # training leaves its epoch and step there too
+            yield name.replace("llm_decoder.", "lm_head.").removeprefix("llm.model."), tensor
+    yield "model.embed_tokens.weight", torch.cat([tables[name] for name in EMBEDDING_TABLES])

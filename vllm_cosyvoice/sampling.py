@@ -1,0 +1,35 @@
+"""How a caller wants speech tokens to be drawn."""
+
+from dataclasses import dataclass
+
+from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+
+SEED_LIMIT = 2**63
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Plain numbers, so that they travel between processes; the defaults are CosyVoice2's."""
+
+    seed: int | None = None  # the same seed and the same input give the same speech
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 0.8
+    top_k: int = 25
+    repetition_aware: bool = True  # draw anew when a token repeats one of the last ten
+    min_tokens: int | None = None  # speech tokens, 25 a second; None: 2 for each text token
+    max_tokens: int | None = None  # None: 20 for each text token
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the field, if a value can't be used."""
+        if self.seed is not None and not 0 <= self.seed < SEED_LIMIT:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+        if not 0.0 <= self.temperature <= 2.0:
+            raise ValueError(f"temperature must be between 0 (greedy) and 2, not {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 1 <= self.top_k <= SPEECH_TOKENS:
+            raise ValueError(f"top_k must be between 1 and {SPEECH_TOKENS}, not {self.top_k}")
+        if self.min_tokens is not None and self.min_tokens < 0:
+            raise ValueError(f"min_tokens must be 0 or more, not {self.min_tokens}")
+        if self.max_tokens is not None and self.max_tokens < max(1, self.min_tokens or 0):
+            raise ValueError(f"max_tokens must be at least 1 and at least min_tokens, not {self.max_tokens}")

@@ -1,0 +1,182 @@
+"""Text in, speech tokens out: the language model in vLLM's engine, shared by all requests of the process."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+from vllm import SamplingParams
+from vllm.inputs import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.engine_arguments import EngineOptions, engine_arguments
+from vllm_cosyvoice.repetition_aware_sampling import WINDOW, extra_args
+from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
+from vllm_cosyvoice.segment import MAX_SPEECH_PER_TEXT, MIN_SPEECH_PER_TEXT, Segment
+from vllm_cosyvoice.text_stream import TextStream
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
+
+__all__ = ["EngineOptions", "SpeechTokenGenerator"]
+
+
+class SpeechTokenGenerator:
+    """vLLM's engine for one model. It runs in processes of its own; this object belongs to the running event loop."""
+
+    def __init__(self, model: ModelDirectory, options: EngineOptions) -> None:
+        """Start the engine, which takes half a minute.
+
+        Raises RuntimeError when vLLM does not know the model because this package is not installed.
+        """
+        self._config = model.config.language_model
+        self._max_length = min(options.max_req_total_len, options.max_total_token_num, self._config.max_position)
+        self._ids = TEXT_OFFSET + self._config.text_vocab_size
+        self.running = 0  # requests that are being generated
+        self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length))
+
+    async def generate(
+        self, request_id: str, segment: Segment, sampling: SamplingOptions
+    ) -> AsyncGenerator[list[int], None]:
+        """The speech tokens (0 … 6560) of `segment`, as they come; closing the iterator frees its place in the engine.
+
+        Raises ValueError, before anything is generated, for options or a prompt that can't be used, and vLLM's
+        EngineDeadError when the engine has died.
+        """
+        sampling.validate()
+        shortest, longest = _limits(sampling, segment.min_tokens, segment.max_tokens)
+        _check_ids(segment.prompt, self._ids, "prompt id")
+        with self._counted():
+            async with aclosing(self._run(request_id, segment.prompt, sampling, shortest, longest)) as pieces:
+                async for tokens in pieces:
+                    yield tokens
+
+    async def generate_from_text_stream(
+        self,
+        request_id: str,
+        prompt_text: Sequence[int],
+        prompt_speech: Sequence[int],
+        text: AsyncIterator[Sequence[int]],
+        sampling: SamplingOptions,
+    ) -> AsyncGenerator[list[int], None]:
+        """As `generate`, for text that is still arriving: speech starts when the first 5 text tokens are there.
+
+        `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The speech depends on
+        how the text is cut into pieces, not on when they come; long pieces should go through `small_pieces`.
+        """
+        sampling.validate()
+        _check_ids(prompt_text, self._config.text_vocab_size, "text token")
+        _check_ids(prompt_speech, SPEECH_TOKENS, "speech token")
+        stream = TextStream(prompt_text, prompt_speech)
+        number = 0
+        with self._counted():
+            async with aclosing(stream.turns(self._checked(text))) as turns:
+                async for turn in turns:
+                    shortest, longest = self._turn_limits(stream, turn.max_tokens, sampling)
+                    pieces = self._run(
+                        f"{request_id}-{number}",
+                        turn.prompt,
+                        sampling,
+                        shortest,
+                        longest,
+                        earlier=stream.generated[-WINDOW:],
+                        turn=number,
+                    )
+                    async with aclosing(pieces):
+                        async for tokens in pieces:
+                            stream.spoke(tokens)
+                            yield tokens
+                    number += 1
+                    if sampling.max_tokens is not None and stream.speech_tokens >= sampling.max_tokens:
+                        return
+
+    async def check_health(self) -> None:
+        """Raise vLLM's EngineDeadError if the engine can't generate any more."""
+        await self.engine.check_health()
+
+    def shutdown(self) -> None:
+        """End the engine's processes; requests in flight fail."""
+        self.engine.shutdown()
+
+    async def _run(
+        self,
+        request_id: str,
+        prompt: list[int],
+        sampling: SamplingOptions,
+        min_tokens: int,
+        max_tokens: int,
+        *,
+        earlier: Sequence[int] = (),
+        turn: int = 0,
+    ) -> AsyncGenerator[list[int], None]:
+        """One request of the engine, whose prompt and limits are known."""
+        room = self._max_length - len(prompt)
+        if room < max(1, min_tokens):
+            raise ValueError(
+                f"the prompt is {len(prompt)} tokens long and at least {max(1, min_tokens)} must follow, but a request "
+                f"may have {self._max_length}: use a shorter text or prompt recording, or raise max_req_total_len "
+                f"and max_total_token_num (this model can read {self._config.max_position})"
+            )
+        params = SamplingParams(
+            temperature=0.0 if sampling.temperature == 0 else 1.0,  # applied by our logits processor
+            seed=None if sampling.seed is None else (sampling.seed + turn) % SEED_LIMIT,
+            min_tokens=min_tokens,
+            max_tokens=min(max_tokens, room),
+            stop_token_ids=[END_OF_SPEECH],
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args=extra_args(sampling, list(earlier)),
+        )
+        async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
+            async for output in outputs:
+                if tokens := [token for token in output.outputs[0].token_ids if token < SPEECH_TOKENS]:
+                    yield tokens
+
+    def _turn_limits(self, stream: TextStream, until_fill: int | None, sampling: SamplingOptions) -> tuple[int, int]:
+        """Minimum and maximum of a text stream's next turn. Speech can't end before the text has."""
+        if until_fill is None:
+            shortest, longest = _limits(
+                sampling, MIN_SPEECH_PER_TEXT * stream.text_tokens, MAX_SPEECH_PER_TEXT * stream.text_tokens
+            )
+            return max(0, shortest - stream.speech_tokens), longest - stream.speech_tokens
+        left = (
+            until_fill if sampling.max_tokens is None else min(until_fill, sampling.max_tokens - stream.speech_tokens)
+        )
+        return left, left
+
+    async def _checked(self, text: AsyncIterator[Sequence[int]]) -> AsyncIterator[Sequence[int]]:
+        """`text`, or ValueError at its first bad id or if it turns out to be empty."""
+        empty = True
+        async for piece in text:
+            _check_ids(piece, self._config.text_vocab_size, "text token")
+            if piece:
+                empty = False
+                yield piece
+        if empty:
+            raise ValueError("there is nothing to speak: the text ended before its first token")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+
+def _check_ids(ids: Sequence[int], limit: int, kind: str) -> None:
+    """Raise ValueError for an id that vLLM would read past the end of a table with, and so die for all requests."""
+    if ids and not 0 <= min(ids) <= max(ids) < limit:
+        raise ValueError(
+            f"{kind}s must be between 0 and {limit - 1} for this model, not {min(ids)} to {max(ids)}: "
+            "take its own tokenizer and speech tokenizer"
+        )
+
+
+def _limits(sampling: SamplingOptions, shortest: int, longest: int) -> tuple[int, int]:
+    """Minimum and maximum number of speech tokens: the caller's, else the given ones as far as they agree."""
+    if sampling.max_tokens is not None:
+        longest = sampling.max_tokens
+        shortest = min(shortest, longest)
+    if sampling.min_tokens is not None:
+        shortest = sampling.min_tokens
+        longest = max(shortest, longest)
+    return shortest, longest
