@@ -1,0 +1,298 @@
+"""What the text front end promises: words are spoken, sentences stay whole, segments stay short, nothing is lost."""
+
+import json
+import random
+import shutil
+import sys
+import types
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text.front_end import segments
+from vllm_cosyvoice.text.normalise import PIECE, _pieces, normalise
+from vllm_cosyvoice.text.split import (
+    CHINESE_STOPS,
+    ENGLISH_STOPS,
+    ENOUGH,
+    FULL,
+    SHORT,
+    sentences,
+    split,
+)
+from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tiny_model: Path) -> Path:
+    return open_model(tiny_model).tokenizer
+
+
+@pytest.fixture(scope="session")
+def front_end(tokenizer_directory: Path) -> TextFrontEnd:
+    return TextFrontEnd(tokenizer_directory)
+
+
+# normalise
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("It costs $3.50.", "It costs three point five dollars."),
+        ("3", "three"),
+        ("Tabs\tand  double\n\n spaces 7", "Tabs and double spaces seven"),
+        ("non-breaking\u00a0 space", "non-breaking space"),
+        ("See [1], x=2 and 3🙂 for $5", "See [one], x equal sign two and three🙂 for five dollars"),
+        ("[1] costs $5", "[one] costs five dollars"),
+        ("x²", "x²"),
+        ("١٢", "twelve"),
+        ("", ""),
+        (" \n ", ""),
+    ],
+)
+def test_english_is_read_out(text: str, spoken: str) -> None:
+    assert normalise(text) == spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("我有3个", "我有三个"),
+        ("去哪儿", "去哪儿"),  # erhua is kept
+        ("一\r\n二\n三", "一二三"),
+        ("用 hello world 说", "用hello world说"),  # a space stays between two ASCII characters only
+        ("用 a  b 说", "用ab说"),
+        ("面积m²和m³", "面积m平方和m立方"),
+        ("句子.另一句", "句子。另一句"),
+        ("a - b是差", "a，b是差"),
+        ("（一）【二】`三`", "一二三"),
+        ("一——二", "一 二"),
+        ("一，,、", "一。"),
+        ("引用[1]，共3🙂个", "引用[一]，共三🙂个"),
+    ],
+)
+def test_chinese_is_read_out(text: str, spoken: str) -> None:
+    assert normalise(text) == spoken
+
+
+@pytest.mark.parametrize("sentence", ["The train leaves at 3:30pm. ", "气温23.5℃，增长了15%。"])
+def test_long_text_reads_as_its_sentences_do(sentence: str) -> None:
+    times = 3 * PIECE // len(sentence)
+    joint = " " if sentence.endswith(" ") else ""
+    assert normalise(sentence * times) == joint.join([normalise(sentence)] * times)
+
+
+def test_pieces_are_short_and_join_to_the_text() -> None:
+    for text in ("word. " * 500, "word " * 500, "x" * 5000, "一二三。" * 500, "", "a. " + "b" * PIECE):
+        pieces = list(_pieces(text))
+        assert "".join(pieces) == text
+        assert all(len(piece) <= PIECE for piece in pieces)
+
+
+def test_a_number_no_name_exists_for_is_read_digit_by_digit() -> None:
+    assert "_" + "é".join(normalise("é" + "7" * 40).split()) == "_é" + "é".join(["seven"] * 40)
+
+
+# split
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Wait... what?!", ["Wait.", " what?"]),
+        ("He said “No!” and left.", ["He said “No!”", " and left."]),
+        ('"One." "Two."', ['"One."', ' "Two."']),
+        ("One!!” Two.", ["One!”", " Two."]),
+        ("...One.", ["One."]),
+        ('."One.', ['"One.']),  # a closing quote before anything was said; the reference fails here
+        ("...", []),
+        ('."."', []),
+    ],
+)
+def test_sentences_end_at_stops(text: str, expected: list[str]) -> None:
+    assert sentences(text if text[-1] in ENGLISH_STOPS else text + ".", ENGLISH_STOPS) == expected
+
+
+@pytest.mark.parametrize(("chinese", "stop"), [(True, "。"), (False, ".")])
+def test_a_missing_stop_is_added(chinese: bool, stop: str) -> None:
+    assert split("word", chinese, len) == ["word" + stop]
+    assert split("word!", chinese, len) == ["word!"]
+    assert split("", chinese, len) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence_lengths", "segment_lengths"),
+    [
+        ([61, 20], [61, 20]),  # 81 is too much
+        ([61, 19, 30], [80, 30]),  # 80 is not
+        ([60, 30], [90]),  # 60 is not enough to close, however long the next sentence
+        ([61, 30], [61, 30]),
+        ([60, 100, 30], [160, 30]),  # a sentence is never cut
+        ([80, 19], [99]),  # a last segment under 20 joins the one before
+        ([80, 20], [80, 20]),
+        ([5], [5]),
+    ],
+)
+def test_sentences_are_packed(sentence_lengths: list[int], segment_lengths: list[int]) -> None:
+    chinese = "".join("一" * (length - 1) + "。" for length in sentence_lengths)
+    assert [len(part) for part in split(chinese, True, len)] == segment_lengths
+    english = " ".join("w " * (length - 1) + "w." for length in sentence_lengths)
+    assert [words(part) for part in split(english, False, words)] == segment_lengths
+
+
+def random_texts(seed: int, alphabet: str, count: int = 300) -> Iterator[str]:
+    generator = random.Random(seed)
+    for _ in range(count):
+        yield "".join(generator.choice(alphabet) for _ in range(generator.randrange(1, 400)))
+
+
+@pytest.mark.parametrize(
+    ("chinese", "alphabet", "stops"),
+    [
+        (True, "一二三四五六七八九十。，？：”“a .!", CHINESE_STOPS),
+        (False, 'abcdefg hij klm no .?!;:,"”“', ENGLISH_STOPS),
+    ],
+)
+def test_splitting_loses_nothing_but_stops_and_keeps_segments_in_bounds(
+    chinese: bool, alphabet: str, stops: str
+) -> None:
+    length = len if chinese else words
+    no_stops = str.maketrans("", "", stops)
+    for text in random_texts(1, alphabet):
+        parts = split(text, chinese, length)
+        assert "".join(parts).translate(no_stops) == (text.translate(no_stops) if parts else "".join(parts))
+        assert parts or not text.strip(stops + '"”')
+        longest = max((length(sentence) for sentence in sentences(text + ".", stops)), default=0)
+        for part in parts[:-1]:
+            assert length(part) > ENOUGH
+        for part in parts:
+            assert length(part) <= max(FULL, ENOUGH + longest) + SHORT
+        assert not any(a in stops and b in stops for part in parts for a, b in pairwise(part))
+
+
+# the whole front end
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t", "...", "！！！", '."', "?! ,", ". .", "🙂", "<|endofprompt|>", "—"])
+def test_nothing_to_speak_is_refused(front_end: TextFrontEnd, text: str) -> None:
+    with pytest.raises(ValueError, match="nothing to speak"):
+        front_end.segments(text)
+
+
+def test_half_a_surrogate_pair_is_refused(front_end: TextFrontEnd) -> None:
+    for method in (front_end.segments, front_end.normalise, front_end.tokens):
+        with pytest.raises(ValueError, match=r"'\\ud800' at position 1"):
+            method("a\ud800")
+
+
+def test_markup_passes_as_it_is(front_end: TextFrontEnd) -> None:
+    text = " <|endofprompt|>Keep 123.  As. Is "
+    assert front_end.segments(text) == [text]
+    assert front_end.normalise(text) == text
+
+
+def test_prompt_form_is_normalised_but_not_split(front_end: TextFrontEnd) -> None:
+    assert front_end.normalise(" I have 2. You too ") == "I have two. You too"
+
+
+def test_segments_without_a_word_are_dropped() -> None:
+    sentence = "一" * 79 + "。"
+    assert segments(sentence + "…" * SHORT + "。", normalise, len) == [sentence]
+
+
+def test_english_segments_are_bounded_in_tokens(front_end: TextFrontEnd) -> None:
+    sentence = "The quiet voice speaks slowly in the evening."
+    parts = front_end.segments(" ".join([sentence] * 60))
+    size = len(front_end.tokens(" " + sentence))
+    assert len(parts) > 1
+    assert "".join(parts) == " ".join([sentence] * 60)
+    assert all(ENOUGH < len(front_end.tokens(part)) <= max(FULL, ENOUGH + size) for part in parts[:-1])
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_any_text_is_spoken_or_refused(front_end: TextFrontEnd, language: str) -> None:
+    alphabet = (
+        "aB 01289.,?!:\"'\\{}<>|[]()$€%+-=/&#@~_`—…“”‘’，。？！（）【】²½℃\n\t\u3000\u00a0\u200b🙂é\x00\x07\ufeff"
+    )
+    for text in random_texts(2, alphabet + ("我今年月元" if language == "zh" else ""), count=80):
+        try:
+            parts = front_end.segments(text)
+        except ValueError as error:
+            assert "nothing to speak" in str(error)
+        else:
+            letters = [character for character in text if character.isascii() and character.isalpha()]
+            spoken = iter("".join(parts))
+            assert parts
+            assert all(letter in spoken for letter in letters), text  # every letter, in order
+
+
+# tokens
+
+
+def test_text_is_tokenized_without_loss(tokenizer_directory: Path) -> None:
+    tokenizer = load_tokenizer(tokenizer_directory)
+    text = "The quiet voice, 今天我们 [breath] naïve <strong>and</strong> 🙂"
+    assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_special_tokens_take_the_next_free_ids_in_order(tokenizer_directory: Path, front_end: TextFrontEnd) -> None:
+    given = json.loads((tokenizer_directory / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    known = {token["content"]: int(number) for number, token in given.items()}
+    first_free = max(known.values()) + 1
+    added = [token for token in SPECIAL_TOKENS if token not in known]
+    assert len(known) == 3
+    assert [front_end.tokens(token) for token in known] == [[number] for number in known.values()]
+    assert [front_end.tokens(token) for token in added] == [[first_free + i] for i in range(len(added))]
+
+
+def test_special_tokens_inside_text_are_one_token_each(front_end: TextFrontEnd) -> None:
+    assert front_end.tokens("a[breath]b") == [
+        *front_end.tokens("a"),
+        *front_end.tokens("[breath]"),
+        *front_end.tokens("b"),
+    ]
+    assert front_end.tokens("") == []
+
+
+# ttsfrd is closed and can't be installed here; the fake has its interface
+
+
+class FakeTtsfrdEngine:
+    def initialize(self, resource: str) -> bool:
+        return (Path(resource) / "ok").exists()
+
+    def set_lang_type(self, kind: str) -> None:
+        assert kind == "pinyinvg"
+
+    def do_voicegen_frd(self, text: str) -> str:
+        return json.dumps({"sentences": [{"text": f"read({text})"}, {"text": "."}]})
+
+
+@pytest.fixture
+def fake_ttsfrd(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("ttsfrd")
+    module.TtsFrontendEngine = FakeTtsfrdEngine  # type: ignore[attr-defined]  # a module made at run time
+    module.__spec__ = types.SimpleNamespace(name="ttsfrd")  # type: ignore[assignment]  # find_spec wants one
+    monkeypatch.setitem(sys.modules, "ttsfrd", module)
+
+
+@pytest.mark.usefixtures("fake_ttsfrd")
+def test_ttsfrd_reads_the_text_where_it_is_installed(tmp_path: Path, tokenizer_directory: Path) -> None:
+    tokenizer = tmp_path / "model" / tokenizer_directory.name
+    shutil.copytree(tokenizer_directory, tokenizer)
+    resource = tmp_path / "CosyVoice-ttsfrd" / "resource"
+    assert TextFrontEnd(tokenizer).normalise("5 apples") == "five apples"  # installed without its resources
+    resource.mkdir(parents=True)
+    assert TextFrontEnd(tokenizer).normalise("5 apples") == "five apples"  # with damaged ones
+    (resource / "ok").touch()
+    assert TextFrontEnd(tokenizer).normalise(" 5 apples ") == "read(5 apples)."
+    assert TextFrontEnd(tokenizer).normalise("<|a|> 5") == "<|a|> 5"

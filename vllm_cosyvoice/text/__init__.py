@@ -1,0 +1,5 @@
+"""Text front end: what a caller wrote → segments of text to speak → tokenizer ids."""
+
+from vllm_cosyvoice.text.front_end import TextFrontEnd
+
+__all__ = ["TextFrontEnd"]

@@ -1,0 +1,84 @@
+"""From a caller's text to segments and tokens."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from vllm_cosyvoice.text.normalise import grammar, is_chinese, normalise, number_speller
+from vllm_cosyvoice.text.split import split
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
+from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
+
+MARKUP = re.compile(r"<\|.*?\|>", re.DOTALL)
+
+
+class TextFrontEnd:
+    """Normalises, splits and tokenizes for one model. Its methods may run in several threads at once."""
+
+    def __init__(self, tokenizer: Path) -> None:
+        """Load everything, so that the first request waits for nothing. `tokenizer`: the tokenizer's directory."""
+        self._tokenizer = load_tokenizer(tokenizer)
+        ttsfrd = load_ttsfrd(tokenizer.parent)
+        if ttsfrd is None:
+            grammar("zh")
+            grammar("en")
+            number_speller()
+        self._normalise = ttsfrd or normalise
+
+    def segments(self, text: str) -> list[str]:
+        """`text` normalised and split into pieces to speak one after the other.
+
+        Raises ValueError when there is nothing to speak.
+        """
+        return segments(text, self._normalise, lambda part: len(self.tokens(part)))
+
+    def normalise(self, text: str) -> str:
+        """`text` as it is put in a prompt: normalised, not split."""
+        check_characters(text)
+        return text if has_markup(text) else self._normalise(text)
+
+    def tokens(self, text: str) -> list[int]:
+        """Tokenizer ids of `text` as it stands; special tokens in it are encoded as such."""
+        check_characters(text)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def segments(text: str, normalise: Callable[[str], str], length: Callable[[str], int]) -> list[str]:
+    """Segments of `text`. `length` counts the tokens of an English text. Text with markup stays as it is.
+
+    Raises ValueError when there is nothing to speak.
+    """
+    check_characters(text)
+    if has_markup(text):
+        pieces = [text]
+    elif is_chinese(text):
+        pieces = split(normalise(text), chinese=True, length=len)
+    else:
+        pieces = split(normalise(text), chinese=False, length=length)
+    spoken = [piece for piece in pieces if has_words(piece)]
+    if not spoken:
+        raise ValueError("The text has nothing to speak: send at least one word or number.")
+    return spoken
+
+
+def has_markup(text: str) -> bool:
+    """Whether `text` carries the model's own markup, `<|…|>`."""
+    return "<|" in text and "|>" in text
+
+
+def has_words(text: str) -> bool:
+    """Whether a letter or a number is left of `text` beside its markup."""
+    return any(unicodedata.category(character)[0] in "LN" for character in MARKUP.sub("", text))
+
+
+def check_characters(text: str) -> None:
+    """Raise ValueError for text that no encoding can carry: JSON lets half a surrogate pair through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text holds {text[error.start]!a} at position {error.start}, which is half a character: "
+            "send valid Unicode."
+        ) from None

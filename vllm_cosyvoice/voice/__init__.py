@@ -1,0 +1,8 @@
+"""Voices: prompt audio → what the networks are conditioned on, and the recordings on disk."""
+
+from vllm_cosyvoice.voice.audio import AudioError, load_audio
+from vllm_cosyvoice.voice.encoder import VoiceEncoder
+from vllm_cosyvoice.voice.store import UnknownVoice, VoiceDirectory
+from vllm_cosyvoice.voice.voice import Voice, voice_key
+
+__all__ = ["AudioError", "UnknownVoice", "Voice", "VoiceDirectory", "VoiceEncoder", "load_audio", "voice_key"]

@@ -1,0 +1,131 @@
+"""Recordings: decode, check, resample. Samples are float32 mono in [−1, 1]."""
+
+import logging
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torchaudio.transforms import Resample
+
+logger = logging.getLogger(__name__)
+
+MIN_SECONDS = 1.0
+MAX_SECONDS = 30.0
+MIN_RATE, MAX_RATE = 8_000, 192_000
+# The resampler's filter bank grows with rate / gcd(rate, 24000): gigabytes for 44,099 Hz. Every usual rate is a
+# multiple of 25; the few others are brought to 48 kHz while decoding.
+RATE_STEP = 25
+UNUSUAL_RATE_BECOMES = 48_000
+
+SILENCE = 1e-3  # peak, −60 dB
+MAX_PEAK = 2.0  # decoders overshoot 1 a little; more is a wrong scale
+CLIPPED = 0.999
+CLIPPED_SHARE = 1e-3
+
+# Containers only: a playlist (hls, concat) would make the decoder open other files and addresses.
+FORMATS = (
+    "wav,w64,aiff,caf,au,flac,mp3,ogg,mov,mp4,m4a,matroska,webm,aac,ac3,eac3,amr,asf,avi,ape,flv,mpeg,mpegts,tta,wv,voc"
+)
+
+
+class AudioError(ValueError):
+    """A recording that can't be used; the message says why and what to send instead."""
+
+
+def load_audio(source: bytes | Path) -> tuple[np.ndarray, int]:
+    """Decode a recording of any format to float32 mono samples [n] and their rate in Hz.
+
+    Channels are averaged. Decoding stops as soon as there is more than 30 s, whatever the file claims to hold.
+    A clipped recording is logged as a warning. Raises AudioError, see `check_audio`, and OSError for a path that
+    can't be read.
+    """
+    samples, rate = _decode(source.read_bytes() if isinstance(source, Path) else source)
+    check_audio(samples, rate)
+    clipped = float(np.mean(np.abs(samples) >= CLIPPED))
+    if clipped > CLIPPED_SHARE:
+        logger.warning(
+            "%.1f %% of the recording's samples are clipped, which harms the voice: record at a lower level",
+            100 * clipped,
+        )
+    return samples, rate
+
+
+def check_audio(samples: np.ndarray, rate: int) -> None:
+    """Raise AudioError unless `samples` [n] are 1 to 30 s of sound, finite, in scale, at a usable `rate`."""
+    if not MIN_RATE <= rate <= MAX_RATE or rate % RATE_STEP:
+        raise AudioError(_bad_rate(rate))
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"The samples are {samples.dtype} of shape {samples.shape}: pass one channel of floats in [−1, 1]."
+        )
+    seconds = len(samples) / rate
+    if seconds < MIN_SECONDS:
+        raise AudioError(f"The recording is {seconds:.2f} s long: it takes at least {MIN_SECONDS:.0f} s of speech.")
+    if seconds > MAX_SECONDS:
+        raise AudioError(_too_long())
+    peak = float(np.abs(samples).max())  # NaN if any sample is
+    if not np.isfinite(peak):
+        raise AudioError("The recording holds samples that are not finite numbers: export it anew.")
+    if peak < SILENCE:
+        raise AudioError(f"The recording is silent (peak {peak:.1e}): send audible speech.")
+    if peak > MAX_PEAK:
+        raise AudioError(f"The samples reach {peak:.3g}: scale them to [−1, 1].")
+
+
+def resample(samples: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
+    """`samples` [n] at `rate` as [ceil(n · new_rate / rate)] at `new_rate`."""
+    resampled: torch.Tensor = _resampler(rate, new_rate)(samples)
+    return resampled
+
+
+@lru_cache(maxsize=8)  # a filter bank takes some kilobytes for usual rates and up to 32 MB
+def _resampler(rate: int, new_rate: int) -> Resample:
+    return Resample(rate, new_rate)
+
+
+def _decode(data: bytes) -> tuple[np.ndarray, int]:
+    """Samples [n] and rate of the first audio stream; stops with AudioError behind `MAX_SECONDS`."""
+    pieces: list[np.ndarray] = []
+    count = rate = 0
+    options = {"format_whitelist": FORMATS}
+    try:
+        with av.open(BytesIO(data), metadata_errors="replace", options=options) as container:
+            if not container.streams.audio:
+                raise AudioError("The file holds no audio: send a recording, such as WAV, FLAC, MP3, OGG or M4A.")
+            converter = None
+            for frame in container.decode(container.streams.audio[0]):
+                if converter is None:
+                    if not MIN_RATE <= frame.sample_rate <= MAX_RATE:
+                        raise AudioError(_bad_rate(frame.sample_rate))
+                    rate = frame.sample_rate if frame.sample_rate % RATE_STEP == 0 else UNUSUAL_RATE_BECOMES
+                    converter = av.AudioResampler(format="fltp", rate=rate)
+                for planes in converter.resample(frame):
+                    pieces.append(planes.to_ndarray().mean(axis=0))
+                    count += planes.samples
+                if count > MAX_SECONDS * rate:
+                    raise AudioError(_too_long())
+            if converter is not None:
+                pieces += [planes.to_ndarray().mean(axis=0) for planes in converter.resample(None)]
+    except AudioError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        raise AudioError(
+            f"The recording can't be decoded ({error}): send an undamaged WAV, FLAC, MP3, OGG or M4A file."
+        ) from error
+    if not pieces:
+        raise AudioError("The recording is empty: send a file with at least 1 s of speech.")
+    return np.concatenate(pieces), rate
+
+
+def _bad_rate(rate: int) -> str:
+    return (
+        f"The sample rate is {rate} Hz: resample to one between {MIN_RATE} and {MAX_RATE} Hz that is a multiple of "
+        f"{RATE_STEP}, best 24000."
+    )
+
+
+def _too_long() -> str:
+    return f"The recording is longer than {MAX_SECONDS:.0f} s: cut it to the best 5 to 15 s."

@@ -1,0 +1,56 @@
+"""What the networks hear of a recording: three spectral features, as their trainings computed them."""
+
+from functools import cache
+
+import torch
+from torch.nn.functional import pad
+from torchaudio.compliance.kaldi import fbank
+from torchaudio.functional import melscale_fbanks
+
+from vllm_cosyvoice.config import MEL_BINS, PROMPT_SAMPLE_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+MAX_FREQUENCY = 8000.0  # Hz, top of both mel scales
+WHISPER_N_FFT = 400
+WHISPER_HOP = 160
+WHISPER_BINS = 128
+SPEAKER_BINS = 80
+PROMPT_N_FFT = 1920
+
+
+def whisper_log_mel(samples: torch.Tensor) -> torch.Tensor:
+    """Whisper's log-mel of 16 kHz `samples` [n], as [128, n // 160]: the speech tokenizer's input."""
+    window = torch.hann_window(WHISPER_N_FFT)
+    spectrum = torch.stft(samples, WHISPER_N_FFT, WHISPER_HOP, window=window, return_complex=True)
+    power = spectrum[:, :-1].abs().square()
+    log_mel = (_mel_filters(WHISPER_N_FFT, WHISPER_BINS, PROMPT_SAMPLE_RATE) @ power).clamp(min=1e-10).log10()
+    return (torch.maximum(log_mel, log_mel.max() - 8) + 4) / 4
+
+
+def speaker_fbank(samples: torch.Tensor) -> torch.Tensor:
+    """Kaldi filter banks of 16 kHz `samples` [n] less their mean over time, as [frames, 80].
+
+    Frames of 25 ms every 10 ms. The input of the speaker encoder.
+    """
+    banks: torch.Tensor = fbank(
+        samples[None], num_mel_bins=SPEAKER_BINS, sample_frequency=PROMPT_SAMPLE_RATE, dither=0.0
+    )
+    return banks - banks.mean(dim=0, keepdim=True)
+
+
+def prompt_mel(samples: torch.Tensor) -> torch.Tensor:
+    """Natural-log mel of 24 kHz `samples` [n], as [n // 480, 80]: the mel the flow continues."""
+    margin = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2
+    padded = pad(samples[None], (margin, margin), mode="reflect")[0]
+    window = torch.hann_window(PROMPT_N_FFT)
+    spectrum = torch.stft(padded, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
+    magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
+    return (_mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE) @ magnitude).clamp(min=1e-5).log().T
+
+
+@cache
+def _mel_filters(n_fft: int, bins: int, rate: int) -> torch.Tensor:
+    """Triangles on Slaney's mel scale with Slaney's normalisation, [bins, n_fft // 2 + 1]."""
+    filters: torch.Tensor = melscale_fbanks(
+        n_fft // 2 + 1, 0.0, MAX_FREQUENCY, bins, rate, norm="slaney", mel_scale="slaney"
+    )
+    return filters.T.contiguous()

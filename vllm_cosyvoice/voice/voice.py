@@ -1,0 +1,49 @@
+"""A voice: what the networks need to know of a speaker."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """Everything speech is conditioned on. A preset speaker has an embedding and neither tokens nor mel."""
+
+    transcript: str  # what the recording says; '' if unknown
+    speech_tokens: np.ndarray  # int32 [n], 25 a second
+    mel: np.ndarray  # float32 [2n, 80], natural log
+    embedding: np.ndarray  # float32 [192], of any length: the flow normalises it
+    key: str  # equal for equal recordings with equal transcripts
+
+    @classmethod
+    def preset(cls, name: str, embedding: np.ndarray) -> "Voice":
+        """The model's preset speaker `name`; `embedding` [192] or [1, 192]. Raises ValueError for another size."""
+        if embedding.size != SPEAKER_DIM:
+            raise ValueError(
+                f"The embedding of the preset speaker {name!r} has shape {embedding.shape}: it takes {SPEAKER_DIM} "
+                "numbers."
+            )
+        vector = np.ascontiguousarray(embedding, dtype=np.float32).reshape(SPEAKER_DIM)
+        return cls(
+            transcript="",
+            speech_tokens=np.empty(0, np.int32),
+            mel=np.empty((0, MEL_BINS), np.float32),
+            embedding=vector,
+            key=_digest(b"preset", name.encode(), vector.tobytes()),
+        )
+
+
+def voice_key(samples: np.ndarray, sample_rate: int, transcript: str) -> str:
+    """The key of the voice that `samples` (float32 mono) and `transcript` make, without making it."""
+    return _digest(b"recording", str(sample_rate).encode(), transcript.encode(), np.float32(samples).tobytes())
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
