@@ -1,0 +1,256 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import small_networks
+from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, ModelConfig
+from vllm_cosyvoice.flow.solver import MAX_TOKENS
+from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.voice import Voice
+
+ROUNDING = 2  # of int16
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> SpeechDecoder:
+    path: Path = tmp_path_factory.mktemp("model")
+    torch.save(small_networks.flow_state(), path / "flow.pt")
+    torch.save(small_networks.vocoder_state(), path / "hift.pt")
+    config = ModelConfig(flow=small_networks.FLOW, vocoder=small_networks.VOCODER)
+    return SpeechDecoder(ModelDirectory(path, config), "cpu")
+
+
+def voice(tokens: int, seed: int = 0) -> Voice:
+    draws = np.random.default_rng(seed)
+    return Voice(
+        transcript="",
+        speech_tokens=draws.integers(0, 6561, tokens).astype(np.int32),
+        mel=small_networks.mel(2 * tokens, seed).numpy(),
+        embedding=draws.normal(size=192).astype(np.float32),
+        key=str(seed),
+    )
+
+
+def speech(count: int, seed: int = 9) -> list[int]:
+    tokens: list[int] = np.random.default_rng(seed).integers(0, 6561, count).tolist()
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def prompt(decoder: SpeechDecoder) -> FlowPrompt:
+    return decoder.prompt(voice(80))
+
+
+def drain(decoder: SpeechDecoder, stream: DecodeStream) -> np.ndarray:
+    pieces = []
+    while stream.ready:
+        pieces += decoder.decode([stream])
+    return np.concatenate(pieces)
+
+
+def at_once(decoder: SpeechDecoder, stream: DecodeStream, tokens: list[int]) -> np.ndarray:
+    stream.push(tokens)
+    stream.finish()
+    audio = drain(decoder, stream)
+    assert stream.done
+    assert stream.hops == 1
+    return audio
+
+
+def in_pieces(decoder: SpeechDecoder, stream: DecodeStream, tokens: list[int], step: int) -> np.ndarray:
+    pieces = [np.empty(0, np.int16)]
+    for start in range(0, len(tokens), step):
+        stream.push(tokens[start : start + step])
+        if stream.ready:
+            pieces += decoder.decode([stream])
+    stream.finish()
+    return np.concatenate([*pieces, drain(decoder, stream)])
+
+
+def difference(actual: np.ndarray, expected: np.ndarray) -> int:
+    assert actual.shape == expected.shape
+    return int(np.abs(actual.astype(int) - expected).max(initial=0))
+
+
+@pytest.mark.parametrize("step", [1, 28, 60, 140])
+@pytest.mark.parametrize("prompt_tokens", [0, 13, 80])
+def test_any_arrival_of_tokens_gives_the_same_speech(decoder: SpeechDecoder, step: int, prompt_tokens: int) -> None:
+    prompt, tokens = decoder.prompt(voice(prompt_tokens)), speech(190)
+    whole, stream = decoder.open(prompt), decoder.open(prompt)
+    expected = at_once(decoder, whole, tokens)
+    audio = in_pieces(decoder, stream, tokens, step)
+    assert stream.hops > 1
+    assert len(audio) == 190 * SAMPLES_PER_TOKEN
+    assert (stream.vocoder.mel - whole.vocoder.mel).abs().max() < 1e-4
+    assert difference(audio, expected) <= ROUNDING
+
+
+def test_audio_is_int16_mono(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    audio = at_once(decoder, decoder.open(prompt), speech(10))
+    assert audio.dtype == np.int16
+    assert audio.shape == (10 * SAMPLES_PER_TOKEN,)
+    assert np.abs(audio).max() > 100
+
+
+def test_hops_of_a_prompt_trimmed_to_fit(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    """80 tokens of prompt lose 5; then every 25, 50, 100, 100 … tokens and the look-ahead make a hop."""
+    stream, tokens = decoder.open(prompt), speech(400)
+    assert len(stream.prompt.tokens) == 75
+    assert stream.prompt.tokens == prompt.tokens[5:]
+    assert torch.equal(stream.prompt.mel, prompt.mel[10:])
+    arrived = []
+    for count in range(1, 380):
+        stream.push(tokens[count - 1 : count])
+        if stream.ready:
+            arrived.append(count)
+            decoder.decode([stream])
+    assert arrived == [28, 78, 178, 278, 378]
+
+
+@pytest.mark.parametrize(
+    ("prompt_tokens", "first_hop", "first_cut"),
+    [(80, 25, 25), (80, 10, 10), (55, 10, 20), (13, 25, 37), (0, 25, 25), (0, 10, 25), (75, 25, 25), (15, 10, 10)],
+)
+def test_first_hop_is_as_asked_or_the_next_end_of_a_chunk(
+    decoder: SpeechDecoder, prompt_tokens: int, first_hop: int, first_cut: int
+) -> None:
+    stream = decoder.open(decoder.prompt(voice(prompt_tokens)), first_hop=first_hop)
+    stream.push(speech(first_cut + 2))
+    assert not stream.ready
+    stream.push(speech(1))
+    assert stream.ready
+    decoder.decode([stream])
+    assert len(stream.vocoder.mel) == 2 * first_cut
+
+
+def test_a_hop_takes_all_complete_chunks_there_are(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    stream.push(speech(130))
+    decoder.decode([stream])
+    assert len(stream.vocoder.mel) == 2 * 125
+    assert not stream.ready
+
+
+def test_streams_of_all_kinds_decode_together_as_alone(decoder: SpeechDecoder) -> None:
+    def streams() -> list[DecodeStream]:
+        prompts = [decoder.prompt(voice(tokens, seed=tokens)) for tokens in (80, 0, 60, 31)]
+        opened = [
+            decoder.open(prompts[0]),
+            decoder.open(prompts[1], speed=1.5, seed=3),
+            decoder.open(prompts[2], streaming=False),
+            decoder.open(prompts[3], first_hop=10),
+            decoder.open(prompts[3]),
+        ]
+        for index, stream in enumerate(opened[:4]):
+            stream.push(speech(60 + 10 * index, seed=index))
+            if index != 3:
+                stream.finish()
+        opened[4].finish()
+        return opened
+
+    together = decoder.decode(streams())
+    alone = [decoder.decode([stream])[0] for stream in streams()]
+    for one, other in zip(together, alone, strict=True):
+        assert difference(one, other) <= ROUNDING
+    assert [len(piece) > 0 for piece in together] == [True, True, True, True, False]
+
+
+def test_a_whole_utterance_waits_for_its_end_and_sees_all_of_it(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream, tokens = decoder.open(prompt, streaming=False), speech(190)
+    assert stream.prompt is prompt  # nothing to align
+    stream.push(tokens)
+    assert not stream.ready
+    audio = at_once(decoder, stream, [])
+    assert len(audio) == 190 * SAMPLES_PER_TOKEN
+    assert difference(audio, at_once(decoder, decoder.open(prompt), tokens)) > 1000 * ROUNDING  # another mask
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_no_tokens_are_no_audio(decoder: SpeechDecoder, prompt: FlowPrompt, streaming: bool) -> None:
+    stream = decoder.open(prompt, streaming=streaming)
+    stream.finish()
+    assert stream.ready
+    assert decoder.decode([stream])[0].shape == (0,)
+    assert stream.done
+    assert not stream.ready
+
+
+def test_finishing_late_brings_out_what_was_held_back(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    stream.push(speech(28))
+    early = decoder.decode([stream])[0]
+    assert 0 < len(early) < 25 * SAMPLES_PER_TOKEN
+    assert not stream.done
+    stream.finish()
+    assert len(early) + len(decoder.decode([stream])[0]) == 28 * SAMPLES_PER_TOKEN
+    assert stream.done
+
+
+def test_a_stream_that_is_not_ready_gives_nothing_and_stays(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    stream.push(speech(20))
+    assert decoder.decode([stream])[0].shape == (0,)
+    assert (stream.hops, stream.done) == (0, False)
+    assert decoder.decode([]) == []
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.25, 2.0])
+def test_speed_changes_the_length_and_streams_to_the_same(
+    decoder: SpeechDecoder, prompt: FlowPrompt, speed: float
+) -> None:
+    tokens = speech(100)
+    expected = at_once(decoder, decoder.open(prompt, speed=speed), tokens)
+    assert len(expected) == 100 * SAMPLES_PER_TOKEN / speed
+    assert difference(in_pieces(decoder, decoder.open(prompt, speed=speed), tokens, 1), expected) <= ROUNDING
+
+
+def test_one_token_at_the_highest_speed_is_heard(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    assert len(at_once(decoder, decoder.open(prompt, speed=4), speech(1))) > 0
+
+
+def test_same_seed_same_audio(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    first, again, other = (at_once(decoder, decoder.open(prompt, seed=seed), speech(20)) for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_push_refuses_what_it_cannot_speak(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    for token in (6561, -1):
+        with pytest.raises(ValueError, match=f"{token} is no speech token"):
+            stream.push([5, token])
+    with pytest.raises(ValueError, match="split the text"):
+        stream.push([0] * MAX_TOKENS)
+    stream.finish()
+    with pytest.raises(ValueError, match="finished"):
+        stream.push([1])
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, 0.2, 4.1, float("nan")])
+def test_speed_out_of_range_is_refused(decoder: SpeechDecoder, prompt: FlowPrompt, speed: float) -> None:
+    with pytest.raises(ValueError, match=r"choose one between 0\.25 and 4"):
+        decoder.open(prompt, speed=speed)
+
+
+@pytest.mark.parametrize("first_hop", [0, 8])
+def test_a_first_hop_that_would_be_silent_is_refused(
+    decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int
+) -> None:
+    with pytest.raises(ValueError, match=f"first_hop is {first_hop} tokens.*at least 9"):
+        decoder.open(prompt, first_hop=first_hop)
+
+
+@pytest.mark.parametrize("first_hop", [9, 25])
+def test_the_first_hop_is_heard(decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int) -> None:
+    stream = decoder.open(prompt, first_hop=first_hop)
+    stream.push(speech(first_hop + 3))
+    assert len(decoder.decode([stream])[0]) > 0
+
+
+def test_a_voice_whose_mel_does_not_fit_its_tokens_is_refused(decoder: SpeechDecoder) -> None:
+    good = voice(30)
+    with pytest.raises(ValueError, match="30 speech tokens"):
+        decoder.prompt(Voice("", good.speech_tokens, good.mel[:-1], good.embedding, ""))

@@ -1,0 +1,24 @@
+"""Which positions may see which."""
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 16  # the fused attention kernels copy a mask whose rows do not start on a multiple of this
+
+
+def attention_mask(lengths: Tensor, chunks: Tensor, size: int, data_type: torch.dtype) -> Tensor:
+    """What to add to attention scores, [rows, 1, size, size]: 0 where a query sees a key, -inf where not.
+
+    A query sees its own chunk and all before it, as far as the row goes. A chunk as long as the row is full attention.
+
+    Args:
+        lengths: [rows], positions of each row that are no padding.
+        chunks: [rows], positions in a chunk of each row.
+    """
+    device = lengths.device
+    queries = torch.arange(size, device=device)
+    keys = torch.arange(-(-size // ALIGNMENT) * ALIGNMENT, device=device)
+    chunks = chunks[:, None]
+    seen = torch.minimum(lengths[:, None], (queries // chunks + 1) * chunks)
+    mask = torch.zeros(len(lengths), 1, size, len(keys), dtype=data_type, device=device)
+    return mask.masked_fill_(keys >= seen[:, None, :, None], -torch.inf)[..., :size]

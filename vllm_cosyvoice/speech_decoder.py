@@ -1,0 +1,224 @@
+"""Speech tokens to audio, for many streams at once: the flow, then the vocoder.
+
+A streamed utterance is decoded in hops. Each hop computes the mel of prompt and tokens so far afresh; because attention
+goes by chunks of 25 tokens, counted from the start of the prompt and kept to the end, a hop that ends with a chunk
+gives the frames that any other hops would have given. So hops may be as large as there are tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.batching import batches
+from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS
+from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.flow.solver import MAX_TOKENS
+from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+from vllm_cosyvoice.vocoder import Vocoder, VocoderStream, Window, speak
+from vllm_cosyvoice.vocoder.stream import HOLD_BACK
+from vllm_cosyvoice.voice import Voice
+
+LATER_HOPS = (50, 100)  # fewest tokens of the second hop, and of all others: what bounds the recomputation
+SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
+DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+SPEEDS = (0.25, 4.0)
+LOUDEST = 32_767  # of int16
+
+
+@dataclass(frozen=True, eq=False)
+class FlowPrompt:
+    """A voice on the decoder's device."""
+
+    tokens: list[int]
+    mel: Tensor  # [2 · tokens, 80] float32
+    speaker: Tensor  # [80], see `Flow.speaker`
+
+    def without_head(self, tokens: int) -> "FlowPrompt":
+        """The same voice, `tokens` later."""
+        return FlowPrompt(self.tokens[tokens:], self.mel[FRAMES_PER_TOKEN * tokens :], self.speaker)
+
+
+class Cut(NamedTuple):
+    """How far a decode goes."""
+
+    tokens: int  # of the stream, from its start
+    last: bool
+
+
+class DecodeStream:
+    """One utterance on its way from speech tokens to audio. Made by `SpeechDecoder.open`.
+
+    `push` and `finish` may be called while another thread decodes.
+    """
+
+    def __init__(self, prompt: FlowPrompt, vocoder: VocoderStream, *, streaming: bool, first_hop: int) -> None:
+        excess = (len(prompt.tokens) + first_hop) % CHUNK_TOKENS
+        if streaming and len(prompt.tokens) - excess >= SHORTEST_TRIMMED_PROMPT:
+            prompt = prompt.without_head(excess)
+        chunks = -(-(len(prompt.tokens) + first_hop) // CHUNK_TOKENS)
+        self.hops = 0  # decodes that got on
+        self.done = False  # all audio is out
+        self.streaming = streaming
+        self.prompt = prompt
+        self.vocoder = vocoder
+        self._first_hop = chunks * CHUNK_TOKENS - len(prompt.tokens)
+        self._tokens: list[int] = []
+        self._finished = False
+        self._decoded = 0  # tokens whose mel the vocoder has
+
+    def push(self, tokens: Sequence[int]) -> None:
+        """More speech tokens.
+
+        Raises:
+            ValueError: the stream is finished, the utterance gets too long, or these are no speech tokens.
+        """
+        if self._finished:
+            raise ValueError("the stream is finished; open another one for more speech tokens")
+        wrong = next((token for token in tokens if not 0 <= token < SPEECH_TOKENS), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{wrong} is no speech token, which are 0 to {SPEECH_TOKENS - 1}; leave out control tokens"
+            )
+        if len(self.prompt.tokens) + len(self._tokens) + len(tokens) > MAX_TOKENS:
+            raise ValueError(f"prompt and speech exceed {MAX_TOKENS} speech tokens (300 s); split the text")
+        self._tokens.extend(tokens)
+
+    def finish(self) -> None:
+        """No more tokens will come."""
+        self._finished = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether a decode would get on."""
+        return self.next_cut() is not None
+
+    def next_cut(self) -> Cut | None:
+        """How far a decode would go now: to the end, or over all complete chunks if they are enough for a hop."""
+        if self.done:
+            return None
+        if self._finished:  # asked first: what was pushed before it is there now
+            return Cut(len(self._tokens), last=True)
+        if not self.streaming:
+            return None
+        hop = self._first_hop if self.hops == 0 else LATER_HOPS[min(self.hops, len(LATER_HOPS)) - 1]
+        arrived = len(self._tokens) - LOOKAHEAD_TOKENS - self._decoded
+        if arrived < hop:
+            return None
+        return Cut(self._decoded + hop + (arrived - hop) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)
+
+    def flow_row(self, cut: Cut) -> FlowRow:
+        """What the flow needs to go as far as `cut`."""
+        look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
+        tokens = self.prompt.tokens + self._tokens[: cut.tokens + look_ahead]
+        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming)
+
+    def advance(self, cut: Cut, mel: Tensor) -> None:
+        """Hand the vocoder what is new in `mel`, the mel of all tokens up to `cut`."""
+        self.vocoder.push(mel[FRAMES_PER_TOKEN * self._decoded :])
+        self._decoded = cut.tokens
+
+
+class SpeechDecoder:
+    """The flow and the vocoder of one model, on one device.
+
+    Args:
+        device: "auto" is the GPU if there is one.
+        data_type: "float16", "bfloat16" or "float32", of the flow; "auto" is bfloat16 on a GPU and float32 on a CPU.
+            The vocoder computes in float32.
+    """
+
+    def __init__(self, model: ModelDirectory, device: str | torch.device = "auto", data_type: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        on_gpu = self.device.type == "cuda"
+        if data_type == "auto":
+            data_type = "bfloat16" if on_gpu else "float32"
+        if data_type not in DATA_TYPES:
+            raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
+        self._flow = Flow.from_state(model.config.flow, model.flow_state(), self.device, DATA_TYPES[data_type])
+        self._vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
+        self._batch_frames = 32_000 if on_gpu else 4_000  # a CPU gains nothing from more, a GPU not much
+
+    def prompt(self, voice: Voice) -> FlowPrompt:
+        """`voice` on the device: make it once for each voice.
+
+        Raises:
+            ValueError: the voice's mel does not have two frames a token.
+        """
+        if voice.mel.shape != (FRAMES_PER_TOKEN * len(voice.speech_tokens), MEL_BINS):
+            raise ValueError(
+                f"a voice of {len(voice.speech_tokens)} speech tokens takes {FRAMES_PER_TOKEN} mel frames a token,"
+                f" not a mel of shape {voice.mel.shape}; encode the recording again"
+            )
+        return FlowPrompt(
+            tokens=voice.speech_tokens.tolist(),
+            mel=torch.from_numpy(voice.mel).to(self.device),
+            speaker=self._flow.speaker(torch.from_numpy(voice.embedding).to(self.device)),
+        )
+
+    def open(
+        self,
+        prompt: FlowPrompt,
+        *,
+        streaming: bool = True,
+        speed: float = 1.0,
+        first_hop: int = CHUNK_TOKENS,
+        seed: int = 0,
+    ) -> DecodeStream:
+        """Begin an utterance.
+
+        Args:
+            streaming: decode in hops with the streaming mask; otherwise in one go, with full attention, once finished.
+            speed: 2 is twice as fast.
+            first_hop: tokens after which the first audio comes. The cut has to fall on a chunk's end, so the prompt's
+                head is trimmed by up to 24 tokens; if it is too short for that, the first hop is longer.
+            seed: of the vocoder's noise.
+        """
+        if not SPEEDS[0] <= speed <= SPEEDS[1]:
+            raise ValueError(f"speed is {speed}; choose one between {SPEEDS[0]} and {SPEEDS[1]}")
+        if FRAMES_PER_TOKEN * first_hop <= HOLD_BACK:
+            raise ValueError(
+                f"first_hop is {first_hop} tokens, whose audio the vocoder holds back; choose at least"
+                f" {HOLD_BACK // FRAMES_PER_TOKEN + 1}, usually {CHUNK_TOKENS}"
+            )
+        return DecodeStream(prompt, VocoderStream(self._vocoder, speed, seed), streaming=streaming, first_hop=first_hop)
+
+    @torch.inference_mode()
+    def decode(self, streams: Sequence[DecodeStream]) -> list[np.ndarray]:
+        """The next piece of audio of each stream, int16 mono at 24 kHz; empty for a stream that is not ready.
+
+        Streams of similar length share one flow solve and one vocoder call.
+        """
+        cuts = {stream: cut for stream in streams if (cut := stream.next_cut())}
+        self._extend_mel({stream: cut for stream, cut in cuts.items() if cut.tokens})
+        pieces = self._speak({stream: stream.vocoder.window(last=cut.last) for stream, cut in cuts.items()})
+        for stream, cut in cuts.items():
+            stream.hops += 1
+            stream.done = cut.last
+        return [pieces.get(stream, np.empty(0, np.int16)) for stream in streams]
+
+    def _extend_mel(self, cuts: dict[DecodeStream, Cut]) -> None:
+        streams, rows = list(cuts), [stream.flow_row(cut) for stream, cut in cuts.items()]
+        for group in batches([FRAMES_PER_TOKEN * row.spoken for row in rows], self._batch_frames):
+            for index, mel in zip(group, self._flow([rows[index] for index in group]), strict=True):
+                streams[index].advance(cuts[streams[index]], mel)
+
+    def _speak(self, windows: dict[DecodeStream, Window]) -> dict[DecodeStream, np.ndarray]:
+        streams = [stream for stream, window in windows.items() if window.end > stream.vocoder.spoken]
+        spoken: list[DecodeStream] = []
+        audio: list[Tensor] = []
+        for group in batches([windows[stream].stop - windows[stream].start for stream in streams], self._batch_frames):
+            members = [streams[index] for index in group]
+            spoken += members
+            audio += speak(self._vocoder, [m.vocoder for m in members], [windows[m] for m in members])
+        if not audio:
+            return {}
+        samples = torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16).cpu().numpy()  # one copy for all
+        ends = np.cumsum([len(piece) for piece in audio])
+        return dict(zip(spoken, np.split(samples, ends[:-1]), strict=True))
