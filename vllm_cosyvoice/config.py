@@ -6,6 +6,9 @@ The data classes hold what differs between models: their defaults are the releas
 
 from dataclasses import dataclass, field
 
+DEFAULT_MODEL = "FunAudioLLM/CosyVoice2-0.5B"
+DEFAULT_VOICE = "default"
+
 SAMPLE_RATE = 24_000  # samples a second of generated audio
 PROMPT_SAMPLE_RATE = 16_000  # samples a second heard by the speech tokenizer and the speaker encoder
 TOKEN_RATE = 25  # speech tokens a second

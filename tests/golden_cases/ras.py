@@ -26,7 +26,12 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
         difference = (counts - expected) / counts.sum()
         variation = 0.5 * np.abs(difference).sum()
         yield Case(
-            "ras.npz", name, np.abs(difference).max(), variation, p > LEAST_P, f"chi-square p {p:.3f}, total variation"
+            "ras.npz",
+            name,
+            np.abs(difference).max(),
+            variation,
+            p > LEAST_P,
+            f"chi-square p {p:.3f}; relative: total variation",
         )
 
 
