@@ -1,0 +1,52 @@
+"""`python -m server`: check everything that can be checked, then start the processes."""
+
+import logging
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from server.arguments import Arguments, parse
+from server.process import configure_logging, timed
+from server.supervisor import supervise
+from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
+
+log = logging.getLogger("server")
+
+
+def main() -> int:
+    """Exit status: 0 after SIGTERM, 1 when the server could not go on, 2 when it was asked for what can't be."""
+    arguments, notes = parse(sys.argv[1:])
+    configure_logging("server")
+    for note in notes:
+        log.info(note)
+    if arguments.load_trt:
+        missing = "this version has no TensorRT backend" if find_spec("tensorrt") else "tensorrt is not installed"
+        log.info("--load_trt: %s; PyTorch runs the flow.", missing)
+    try:
+        with timed("Checking the model"):
+            model = find(arguments.model_dir, arguments.hub)
+            open_model(model)
+    except CheckpointError as error:
+        return _refuse(str(error))
+    try:
+        listener = _listen(arguments)
+    except OSError as error:
+        return _refuse(f"{arguments.host}:{arguments.port} can't be listened on: {error.strerror or error}")
+    return supervise(arguments, model.resolve(), Path(arguments.model_dir).resolve().name, listener)
+
+
+def _listen(arguments: Arguments) -> socket.socket:
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    listener = socket.create_server((arguments.host, arguments.port), family=family, backlog=1024)
+    listener.setblocking(False)
+    return listener
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"python -m server: {reason.rstrip('.')}.\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The http workers: the OpenAI speech API in front of the stages."""

@@ -1,0 +1,82 @@
+"""Every error is answered in OpenAI's envelope, so that its clients show the message and the field at fault."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.http.pipeline import Failure
+from server.messages import FailureKind
+
+STATUS: dict[FailureKind, int] = {"invalid": 400, "overloaded": 503, "unavailable": 503, "internal": 500}
+CODE: dict[FailureKind, str] = {"invalid": "invalid_value"}  # the others are codes as they are
+RETRY_AFTER: dict[FailureKind, int] = {"overloaded": 1, "unavailable": 5}  # seconds
+
+
+class ApiError(Exception):
+    """An error with the status and the envelope's entries it is answered with."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+def install(app: FastAPI) -> None:
+    """Answer all of the app's errors in the envelope."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+        return envelope(error.status, str(error), error.param, error.code)
+
+    @app.exception_handler(Failure)
+    async def failure(_: Request, error: Failure) -> JSONResponse:
+        seconds = RETRY_AFTER.get(error.kind)
+        headers = {"retry-after": str(seconds)} if seconds else None
+        return envelope(STATUS[error.kind], str(error), error.param, CODE.get(error.kind, error.kind), headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+        message, param = _what_is_wrong(error.errors())
+        return envelope(400, message, param, "invalid_value")
+
+    @app.exception_handler(HTTPException)
+    async def http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        messages = {
+            404: f"There is no {request.url.path} here.",
+            405: f"{request.url.path} can't be asked with {request.method}.",
+        }
+        codes = {404: "unknown_url", 405: "method_not_allowed"}
+        message = messages.get(error.status_code, str(error.detail))
+        return envelope(error.status_code, message, None, codes.get(error.status_code), error.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, __: Exception) -> JSONResponse:
+        return envelope(500, "The server failed; its log says why.", None, "internal")
+
+
+def envelope(
+    status: int, message: str, param: str | None, code: str | None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The envelope, with all four keys."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def _what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
+    """Message and field of the first of pydantic's errors; `loc` is ("body", field, …), or ("body", byte) in JSON."""
+    first = errors[0]
+    place = first["loc"][1:]
+    if first["type"] == "json_invalid":
+        return f"The body is not valid JSON: {first['ctx']['error']}.", None
+    if not place:
+        return "Send a JSON object, with the header Content-Type: application/json.", None
+    param = str(place[0])
+    if first["type"] == "missing":
+        return f"{param} is missing.", param
+    return f"{param}: {first['msg']}.", param

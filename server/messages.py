@@ -1,0 +1,194 @@
+"""What the processes say to each other.
+
+A request is one call of a client; it has a request id, and each of its segments a segment id. An address is where a
+process's inbox is, and is never used twice: a process that is started again gets a new one, so a message for a dead
+process can't reach its successor.
+
+    http     ── Prepare, Release ─────────▶ encode      ── Prepared | Failed ─────────────────▶ http
+    http     ── Generate, Abort ──────────▶ generate    ── Open, Tokens…, Abort | Failed ─────▶ decode
+    decode   ── VoiceWanted ──────────────▶ encode      ── VoiceData ─────────────────────────▶ decode
+    decode   ── Audio… | Failed ──────────▶ http
+    http     ── Ping ─────────────────────▶ everyone    ── Pong ──────────────────────────────▶ http
+    everyone ── Ready ────────────────────▶ supervisor  ── StageUp, StageDown ────────────────▶ everyone
+"""
+
+from typing import Literal
+
+import msgspec
+
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+
+Address = str
+Kind = Literal["http", "encode", "generate", "decode"]
+FailureKind = Literal["invalid", "overloaded", "unavailable", "internal"]
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages; the tag is the class's name."""
+
+
+class Prepare(Message, frozen=True):
+    """Make segments and a voice of this request, and hold the voice for it until Release."""
+
+    request_id: str
+    reply_to: Address
+    text: str
+    voice: str
+    instructions: str | None
+
+
+class Prepared(Message, frozen=True):
+    """The answer to Prepare."""
+
+    request_id: str
+    segments: list[Segment]
+    voice_key: str
+
+
+class Release(Message, frozen=True):
+    """The request has ended, however: stop preparing it, let go of its voice. Sent once for every Prepare."""
+
+    request_id: str
+
+
+class VoiceWanted(Message, frozen=True):
+    """The voice held for this request is needed at `reply_to`."""
+
+    request_id: str
+    reply_to: Address
+
+
+class VoiceData(Message, frozen=True):
+    """The answer to VoiceWanted. No answer comes once the request is released: its Abort is on the way then."""
+
+    request_id: str
+    key: str
+    transcript: str
+    speech_tokens: bytes  # int32 [n]
+    mel: bytes  # float32 [2n, 80]
+    embedding: bytes  # float32 [192]
+
+
+class Open(Message, frozen=True):
+    """A segment's tokens are to come from `generator`: make audio of them for `reply_to`."""
+
+    segment_id: str
+    request_id: str
+    reply_to: Address
+    generator: Address
+    encoder: Address  # who holds the voice
+    voice_key: str
+    speed: float
+    seed: int
+
+
+class Generate(Message, frozen=True):
+    """Generate `segment` and have `decoder` make audio of it."""
+
+    segment: Segment
+    sampling: SamplingOptions
+    decoder: Address
+    open: Open
+    refusable: bool  # when too much is waiting; only a request's first segment is, so speech never breaks off for load
+
+
+class Abort(Message, frozen=True):
+    """Nobody wants this segment any more. Generate passes it on to `decoder`, behind whatever it sent there."""
+
+    segment_id: str
+    decoder: Address
+
+
+class Tokens(Message, frozen=True):
+    """New speech tokens of one step, for every segment that got some: id, tokens, and whether they are the last."""
+
+    new: list[tuple[str, list[int], bool]]
+
+
+class Audio(Message, frozen=True):
+    """The next piece of a segment's audio."""
+
+    segment_id: str
+    pcm: bytes  # int16, little endian, mono, 24 kHz
+    tokens: int  # speech tokens that reached the decoder so far
+    last: bool
+
+
+class Failed(Message, frozen=True):
+    """The end of a request (from encode, by request id) or a segment (from generate and decode, by segment id)."""
+
+    id: str
+    kind: FailureKind
+    message: str
+    param: str | None = None
+
+
+class Ping(Message, frozen=True):
+    """Are you there, and how much do you hold?"""
+
+    nonce: int
+    reply_to: Address
+
+
+class Pong(Message, frozen=True):
+    """The answer to Ping: the sender's gauges and counters."""
+
+    nonce: int
+    sender: Address
+    numbers: dict[str, int]
+
+
+class Ready(Message, frozen=True):
+    """The sender has started and takes work."""
+
+    address: Address
+
+
+class StageUp(Message, frozen=True):
+    """A process takes work at `address`."""
+
+    kind: Kind
+    name: str
+    address: Address
+
+
+class StageDown(Message, frozen=True):
+    """The process at `address` has died: whatever it owed will not come, whatever it owned is to be dropped."""
+
+    name: str
+    address: Address
+
+
+AnyMessage = (
+    Prepare
+    | Prepared
+    | Release
+    | VoiceWanted
+    | VoiceData
+    | Open
+    | Generate
+    | Abort
+    | Tokens
+    | Audio
+    | Failed
+    | Ping
+    | Pong
+    | Ready
+    | StageUp
+    | StageDown
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    """A message as msgpack."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """The message in `data`; raises msgspec.DecodeError for anything else."""
+    message: AnyMessage = _decoder.decode(data)
+    return message

@@ -1,0 +1,1 @@
+"""The stages between the http workers and the audio: thin loops around the engine."""

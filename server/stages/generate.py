@@ -1,0 +1,149 @@
+"""The generate stage: vLLM turns segments into speech tokens, which go straight on to a decoder."""
+
+import asyncio
+import logging
+import os
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from server.channel import Channel
+from server.messages import Abort, Address, AnyMessage, Failed, Generate, Ready, Tokens
+from server.process import Settings, serve, timed
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.vocabulary import prompt_ids
+
+log = logging.getLogger(__name__)
+
+WAITING_PER_SLOT = 4  # segments held for each that vLLM runs at a time; more are refused
+SECONDS_BETWEEN_CHECKS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Live:
+    work: Generate
+    task: asyncio.Task[None]
+
+
+class GenerateStage:
+    """One task for each segment. The tokens of one engine step leave in one message for each decoder."""
+
+    def __init__(self, channel: Channel, generator: SpeechTokenGenerator, capacity: int) -> None:
+        self._channel = channel
+        self._generator = generator
+        self._capacity = capacity
+        self._live: dict[str, _Live] = {}
+        self._unsent: dict[Address, list[tuple[str, list[int], bool]]] = {}
+        self._generated = 0
+        self._refused = 0
+
+    def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
+        match message:
+            case Generate():
+                self._accept(message)
+            case Abort():
+                self._abort(message)
+
+    def drop(self, address: Address) -> None:
+        """End what a dead http worker owned. For a dead decoder the http workers send Aborts themselves."""
+        for segment_id, live in list(self._live.items()):
+            if live.work.open.reply_to == address:
+                self._abort(Abort(segment_id, live.work.decoder))
+
+    def numbers(self) -> dict[str, int]:  # noqa: D102
+        return {
+            "segments": len(self._live),
+            "segments_running": self._generator.running,
+            "segments_refused_total": self._refused,
+            "speech_tokens_total": self._generated,
+        }
+
+    async def watch_engine(self) -> None:
+        """Returns never; raises once vLLM's processes are dead, which vLLM itself tells nobody while it is idle."""
+        while True:
+            await self._generator.check_health()
+            await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
+
+    def _accept(self, work: Generate) -> None:
+        reply_to, segment_id = work.open.reply_to, work.open.segment_id
+        if self._channel.is_dead(reply_to):
+            return
+        if work.refusable and len(self._live) >= self._capacity:
+            self._refused += 1
+            reason = f"{self._capacity} segments are being generated or wait for it; try again in a moment."
+            self._channel.send(reply_to, Failed(segment_id, "overloaded", reason))
+            return
+        self._channel.send(work.decoder, work.open)
+        self._live[segment_id] = _Live(work, asyncio.create_task(self._generate(work)))
+
+    def _abort(self, abort: Abort) -> None:
+        if live := self._live.pop(abort.segment_id, None):
+            live.task.cancel()
+        self._channel.send(abort.decoder, abort)
+
+    async def _generate(self, work: Generate) -> None:
+        segment_id, decoder = work.open.segment_id, work.decoder
+        try:
+            async with aclosing(self._generator.generate(segment_id, work.segment, work.sampling)) as steps:
+                async for tokens in steps:
+                    self._generated += len(tokens)
+                    self._queue(decoder, segment_id, tokens, last=False)
+            self._queue(decoder, segment_id, [], last=True)
+        except ValueError as error:
+            self._channel.send(decoder, Failed(segment_id, "invalid", str(error), "input"))
+        except EngineDeadError:
+            reason = "The language model has died and is being restarted; try again in a few seconds."
+            self._channel.send(decoder, Failed(segment_id, "unavailable", reason))
+        except Exception:
+            log.exception("Segment %s failed.", segment_id)
+            self._channel.send(decoder, Failed(segment_id, "internal", "The language model failed."))
+        finally:
+            self._live.pop(segment_id, None)
+
+    def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:
+        """vLLM hands out a whole step in one turn of the event loop: what that turn brings is sent at its end."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.setdefault(decoder, []).append((segment_id, tokens, last))
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, {}
+        for decoder, new in unsent.items():
+            self._channel.send(decoder, Tokens(new))
+
+
+async def run(settings: Settings, channel: Channel) -> None:
+    """Start vLLM, warm up, serve."""
+    arguments = settings.arguments
+    os.environ["VLLM_RPC_BASE_PATH"] = str(settings.run_directory)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    options = EngineOptions(
+        data_type=arguments.data_type,
+        max_total_token_num=arguments.max_total_token_num,
+        max_req_total_len=arguments.max_req_total_len,
+        max_num_seqs=arguments.gpt_paral_num,
+        max_num_batched_tokens=arguments.max_num_batched_tokens,
+        gpu_memory_utilization=arguments.gpu_memory_utilization,
+    )
+    with timed("Starting vLLM"):
+        generator = SpeechTokenGenerator(open_model(settings.model), options)
+    try:
+        with timed("Generating first tokens"):
+            await _warm_up(generator)
+        stage = GenerateStage(channel, generator, arguments.gpt_paral_num * (1 + WAITING_PER_SLOT))
+        channel.send(settings.supervisor, Ready(channel.address))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stage.watch_engine())
+            tasks.create_task(serve(stage, channel))
+    finally:
+        generator.shutdown()
+
+
+async def _warm_up(generator: SpeechTokenGenerator) -> None:
+    segment = Segment(prompt_ids(text=[0]), text_tokens=1, min_tokens=2, max_tokens=20)
+    async for _ in generator.generate("warm-up", segment, SamplingOptions(seed=0)):
+        pass

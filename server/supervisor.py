@@ -1,0 +1,211 @@
+"""Starts the processes of the server, restarts what dies, and ends them all."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server import process_group
+from server.addresses import Addresses, RunDirectory
+from server.arguments import Arguments
+from server.channel import Channel
+from server.messages import Address, Kind, Message, Ready, StageDown, StageUp
+from server.process import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_DEATHS = 5  # of one process within SECONDS_REMEMBERED: more end the server
+SECONDS_REMEMBERED = 300.0
+THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
+SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
+
+
+@dataclass(eq=False)
+class _Child:
+    kind: Kind
+    index: int
+    address: Address = ""
+    process: asyncio.subprocess.Process | None = None
+    ready: bool = False
+    deaths: deque[float] = field(default_factory=deque)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.index}"
+
+
+class Supervisor:
+    """Owns the listening socket, the run directory and the child processes."""
+
+    def __init__(
+        self, arguments: Arguments, model: Path, model_id: str, listener: socket.socket, run_directory: RunDirectory
+    ) -> None:
+        self._arguments = arguments
+        self._model = model
+        self._model_id = model_id
+        self._listener = listener
+        self._run_directory = run_directory.path
+        self._addresses = Addresses(arguments.zmq_mode, run_directory.path)
+        self._secret = secrets.token_bytes(32)
+        self._channel = Channel(self._addresses.new("supervisor"), self._secret)
+        counts: dict[Kind, int] = {
+            "generate": 1,
+            "decode": arguments.decode_process_num,
+            "encode": arguments.encode_process_num,
+            "http": arguments.httpserver_workers,
+        }
+        self._children = [_Child(kind, index) for kind, count in counts.items() for index in range(count)]
+        self._stopping = False
+        self._announced = False
+        self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Run the server until it is told to stop or can't go on; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        loop.add_signal_handler(signal.SIGINT, self._end, 128 + signal.SIGINT)
+        tasks = [loop.create_task(work) for work in (self._listen(), *map(self._keep, self._children))]
+        for task in tasks:
+            task.add_done_callback(self._end_on_error)
+        try:
+            return await self._outcome
+        finally:
+            self._stopping = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for child in self._children:
+                if child.process is not None:
+                    await asyncio.to_thread(process_group.kill, child.process.pid)
+            self._channel.close()
+
+    def _on_sigterm(self) -> None:
+        if self._stopping:
+            self._end(128 + signal.SIGTERM)
+            return
+        log.info("Stopping: what is in flight is finished first.")
+        self._stopping = True
+        self._draining = asyncio.create_task(self._drain())
+        self._draining.add_done_callback(self._end_on_error)
+
+    def _end(self, status: int) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(status)
+
+    def _end_on_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not self._outcome.done():
+            self._outcome.set_exception(error)
+
+    async def _drain(self) -> None:
+        """Stop accepting, let the http workers finish, then stop the stages; `run` kills what does not stop."""
+        self._listener.close()
+        await self._stop([child for child in self._children if child.kind == "http"])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_TO_STOP):
+                await self._stop([child for child in self._children if child.kind != "http"])
+        self._end(0)
+
+    async def _stop(self, children: list[_Child]) -> None:
+        processes = [child.process for child in children if child.ready and child.process]
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        await asyncio.gather(*(process.wait() for process in processes))
+
+    async def _keep(self, child: _Child) -> None:
+        """Start a process, and again whenever it dies."""
+        while True:
+            await self._start(child)
+            assert child.process is not None
+            status = await child.process.wait()
+            await asyncio.to_thread(process_group.kill, child.process.pid)
+            self._tell("everyone", StageDown(child.name, child.address))
+            self._channel.bury(child.address)
+            if self._stopping:
+                return
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            if not child.ready:
+                log.error("%s could not start (%s, see above), so the server ends.", child.name, how)
+                self._end(1)
+                return
+            now = time.monotonic()
+            child.deaths.append(now)
+            while child.deaths[0] < now - SECONDS_REMEMBERED:
+                child.deaths.popleft()
+            if len(child.deaths) > MOST_DEATHS:
+                log.error("%s keeps dying (%s), so the server ends.", child.name, how)
+                self._end(1)
+                return
+            log.error("%s died (%s) and is started again.", child.name, how)
+
+    async def _start(self, child: _Child) -> None:
+        child.address = self._addresses.new(child.name)
+        child.ready = False
+        listener = self._listener.fileno() if child.kind == "http" else None
+        settings = Settings(
+            kind=child.kind,
+            index=child.index,
+            name=child.name,
+            address=child.address,
+            supervisor=self._channel.address,
+            secret=self._secret,
+            run_directory=self._run_directory,
+            arguments=self._arguments,
+            model=self._model,
+            model_id=self._model_id,
+            listener=listener,
+        )
+        child.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server.stages", child.name),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={"OMP_NUM_THREADS": str(THREADS)} | os.environ,
+            pass_fds=() if listener is None else (listener,),
+        )
+        assert child.process.stdin is not None
+        child.process.stdin.write(settings.line())
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._channel.receive()
+            if isinstance(message, Ready):
+                self._on_ready(message.address)
+
+    def _on_ready(self, address: Address) -> None:
+        child = next((child for child in self._children if child.address == address), None)
+        if child is None:
+            return  # it has died since
+        child.ready = True
+        self._tell("http", StageUp(child.kind, child.name, address))
+        if child.kind == "http":
+            for other in self._children:
+                if other.ready and other is not child:
+                    self._channel.send(address, StageUp(other.kind, other.name, other.address))
+        if not self._announced and all(other.ready for other in self._children):
+            self._announced = True
+            host, port = self._arguments.host, self._arguments.port
+            log.info("Ready: %s answers at http://%s:%d/v1/audio/speech", self._model_id, host, port)
+
+    def _tell(self, whom: str, message: Message) -> None:
+        for child in self._children:
+            if child.ready and whom in ("everyone", child.kind):
+                self._channel.send(child.address, message)
+
+
+def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket.socket) -> int:
+    """Run the whole server; returns the exit status."""
+    parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
+
+    async def run(run_directory: RunDirectory) -> int:
+        return await Supervisor(arguments, model, model_id, listener, run_directory).run()
+
+    with RunDirectory(parent, arguments.port) as run_directory:
+        return asyncio.run(run(run_directory))

@@ -1,0 +1,142 @@
+"""A real server for tests: its processes, its port, its numbers."""
+
+import asyncio
+import contextlib
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+SLOW = 300.0  # seconds that a slow machine may need for anything
+BODY = {"model": "tts-1", "input": "The sun rose over the hills.", "voice": "default", "response_format": "pcm"}
+
+
+def exactly(tokens: int) -> dict[str, int]:
+    """The fields that make each segment so many speech tokens long, since random weights end where they please."""
+    return {"min_tokens": tokens, "max_tokens": tokens, "seed": 0}
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running `python -m server`."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=SLOW)
+
+    def healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=10).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def family(self) -> list[psutil.Process]:
+        supervisor = psutil.Process(self.process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def named(self, name: str) -> psutil.Process:
+        return next(process for process in self.family() if name in process.cmdline()[-1:] or process.name() == name)
+
+    def numbers(self) -> dict[str, dict[str, int]]:
+        """/metrics: name → process → value."""
+        numbers: dict[str, dict[str, int]] = {}
+        text = httpx.get(f"{self.url}/metrics", timeout=SLOW).text
+        for name, process, value in re.findall(r'^cosyvoice_(\w+)\{process="([\w-]+)"\} (\d+)$', text, re.MULTILINE):
+            numbers.setdefault(name, {})[process] = int(value)
+        return numbers
+
+    def idle(self) -> bool:
+        """Whether every process answers and none holds anything of any request."""
+        numbers = self.numbers()
+        held = (values for name, values in numbers.items() if not name.endswith("_total") and name != "voices_cached")
+        answering = {process.split("-")[0] for values in numbers.values() for process in values}
+        return answering == {"http", "encode", "generate", "decode"} and not any(any(v.values()) for v in held)
+
+    @contextlib.asynccontextmanager
+    async def speaking(self, tokens: int) -> AsyncIterator[httpx.Response]:
+        """A request whose first audio has come."""
+        async with (
+            self.client() as client,
+            client.stream("POST", "/v1/audio/speech", json=BODY | exactly(tokens)) as answer,
+        ):
+            assert answer.status_code == 200, await answer.aread()
+            body = answer.aiter_raw()
+            await anext(body)
+            answer.extensions["body"] = body
+            yield answer
+
+
+@contextlib.contextmanager
+def running_server(model: Path, log: Path, *flags: str) -> Iterator[ServerProcess]:
+    """A server with `flags`, not yet ready; whatever is left of it at the end is killed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "server", "--model_dir", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, "--load_trt", "False", *flags], stdout=output, stderr=output)
+    server = ServerProcess(process, port, log)
+    try:
+        yield server
+    except BaseException:
+        sys.stderr.write(log.read_text())
+        raise
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + SLOW
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: still not so after {SLOW:.0f} s"
+        time.sleep(0.1)
+
+
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """`wait_until` beside other tasks."""
+    await asyncio.to_thread(wait_until, condition, what)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; a zombie has, and only waits for its parent."""
+    return [process for process in processes if _lives(process)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def belongings(server: ServerProcess) -> list[Path]:
+    """What the server's processes have in the file system: the sockets' directory and shared memory."""
+    maps = [mapped.path for process in server.family() for mapped in process.memory_maps()]
+    shared = {Path(path.removesuffix(" (deleted)")) for path in maps if path.startswith("/dev/shm/")}
+    return [*Path("/tmp").glob(f"cosyvoice_{server.port}_*"), *shared]
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The envelope's entries, which are always the same four."""
+    assert answer.headers["x-request-id"].startswith("req_")
+    error: dict[str, Any] = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return error

@@ -1,0 +1,101 @@
+"""What a user of LightTTS or of this server may type, and what is refused before any process starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.arguments import UNNEEDED, UNNEEDED_SWITCHES, Arguments, parse
+
+
+def arguments(*flags: str) -> Arguments:
+    return parse(["--model_dir", "m", *flags])[0]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *flags: str, gpus: int = 0) -> str:
+    with pytest.raises(SystemExit) as end:
+        parse(["--model_dir", "m", *flags], gpus=lambda: gpus)
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, "one line says it all"
+    return message
+
+
+def test_defaults_are_lighttts_own_where_it_has_the_flag() -> None:
+    given = arguments()
+    assert (given.host, given.port, given.httpserver_workers) == ("localhost", 8080, 1)
+    assert (given.encode_process_num, given.decode_process_num) == (1, 1)
+    assert (given.encode_paral_num, given.gpt_paral_num, given.cache_capacity) == (50, 50, 200)
+    assert (given.max_total_token_num, given.max_req_total_len) == (65536, 32768)
+    assert given.load_trt
+    assert given.zmq_mode == "ipc:///tmp/"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("True", True), ("1", True), ("yes", True), ("False", False), ("false", False), ("0", False), ("no", False)],
+)
+def test_load_trt_means_what_it_says(text: str, value: bool) -> None:
+    assert arguments("--load_trt", text).load_trt is value
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--load_trt", "maybe"], "neither true nor false"),
+        (["--port", "0"], "not a port"),
+        (["--port", "65536"], "not a port"),
+        (["--httpserver_workers", "0"], "whole number of at least 1"),
+        (["--gpt_paral_num", "-3"], "whole number of at least 1"),
+        (["--decode_paral_num", "many"], "whole number of at least 1"),
+        (["--gpu_memory_utilization", "1.5"], "not a share"),
+        (["--gpu_memory_utilization", "nan"], "not a share"),
+        (["--data_type", "int4"], "invalid choice"),
+        (["--hub", "elsewhere"], "invalid choice"),
+        (["--zmq_mode", "inproc://x"], "neither tcp:// nor ipc://"),
+        (["--zmq_mode", "ipc://relative/"], "absolute directory"),
+        (["--zmq_mode", "ipc:///no/such/place/"], "no directory"),
+        (["--voices_dir", "/no/such/place"], "no directory"),
+        (["--max_req_total_len", "70000"], "does not fit"),
+        (["--max_num_batched_tokens", "49"], "less than one token for each"),
+        (["--decode_process_num", "3"], "this machine has 2"),
+        (["--no_such_flag", "1"], "unrecognized"),
+        (["--voices", "/tmp"], "unrecognized"),
+    ],
+)
+def test_nonsense_is_refused_with_the_reason(capsys: pytest.CaptureFixture[str], flags: list[str], reason: str) -> None:
+    assert reason in refusal(capsys, *flags, gpus=2)
+
+
+def test_several_decode_processes_are_taken_where_there_are_gpus_for_them() -> None:
+    assert parse(["--model_dir", "m", "--decode_process_num", "2"], gpus=lambda: 2)[0].decode_process_num == 2
+
+
+def test_a_socket_directory_whose_paths_would_be_too_long_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    assert "too long" in refusal(capsys, "--zmq_mode", f"ipc://{deep}/")
+
+
+@pytest.mark.parametrize("flag", UNNEEDED)
+def test_every_other_flag_of_lighttts_is_taken_and_answered_with_a_line(flag: str) -> None:
+    value = [] if flag in UNNEEDED_SWITCHES else ["1"]
+    given, notes = parse(["--model_dir", "m", f"--{flag}", *value])
+    assert given == arguments()
+    assert len(notes) == 1
+    assert notes[0].startswith(f"--{flag} is not needed: ")
+
+
+def test_nothing_is_said_about_flags_that_were_not_given() -> None:
+    assert parse(["--model_dir", "m"])[1] == []
+
+
+def test_a_model_that_is_not_there_ends_the_start_with_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "--model_dir", str(tmp_path), "--load_trt", "False"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert str(tmp_path) in ended.stderr

@@ -1,0 +1,110 @@
+"""What processes rely on: messages arrive whole, in order, from friends only, and never at a successor."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from server import messages
+from server.addresses import Addresses, RunDirectory
+from server.channel import Channel
+from server.messages import Audio, Generate, Message, Open, Prepared, Release, Tokens, VoiceData
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+
+SECRET = b"s" * 32
+SEGMENT = Segment(prompt=[6564, 7000, 6565], text_tokens=1, min_tokens=2, max_tokens=20)
+OPEN = Open("r.0", "r", "http", "generate", "encode", "key", 1.5, 7)
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def addresses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    with RunDirectory(Path("/tmp"), 1) as run_directory:
+        yield Addresses("tcp://" if request.param == "tcp" else "ipc:///tmp/", run_directory.path)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Prepared("r", [SEGMENT, SEGMENT], "key"),
+        Generate(SEGMENT, SamplingOptions(seed=3, repetition_aware=False), "decode", OPEN, refusable=True),
+        Tokens([("r.0", [1, 2, 3], False), ("q.1", [], True)]),
+        Audio("r.0", b"\x00\x01" * 1000, 28, last=False),
+        VoiceData("r", "key", "你好", b"\x01\x00\x00\x00", b"", b"\x00" * 768),
+    ],
+)
+def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
+    assert messages.decode(messages.encode(message)) == message
+
+
+def test_what_is_no_message_is_not_taken_for_one() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        messages.decode(b"\x80")
+
+
+async def test_messages_keep_their_order_also_when_the_receiver_comes_later(addresses: Addresses) -> None:
+    here, there = addresses.new("here"), addresses.new("there")
+    sender = Channel(here, SECRET)
+    for number in range(2000):
+        sender.send(there, Release(str(number)))
+    receiver = Channel(there, SECRET)
+    async with asyncio.timeout(30):
+        assert [await receiver.receive() for _ in range(2000)] == [Release(str(number)) for number in range(2000)]
+    sender.close()
+    receiver.close()
+
+
+async def test_a_stranger_without_the_secret_is_not_heard(addresses: Addresses) -> None:
+    address = addresses.new("here")
+    receiver = Channel(address, SECRET)
+    context = zmq.Context()
+    stranger = context.socket(zmq.PUSH)
+    stranger.connect(address)
+    forged = messages.encode(Release("forged"))
+    for frames in (
+        [forged],
+        [b"guess", forged],
+        [SECRET, forged, forged],
+        [SECRET, b"\x80"],
+        [SECRET, messages.encode(Release("true"))],
+    ):
+        stranger.send_multipart(frames)
+    async with asyncio.timeout(30):
+        assert await receiver.receive() == Release("true")
+    stranger.close(linger=0)
+    context.term()
+    receiver.close()
+
+
+async def test_nothing_meant_for_a_dead_process_reaches_the_next_one(addresses: Addresses) -> None:
+    sender = Channel(addresses.new("here"), SECRET)
+    dead = addresses.new("stage")
+    sender.send(dead, Release("queued"))
+    sender.bury(dead)
+    sender.send(dead, Release("after"))
+    successor = Channel(addresses.new("stage"), SECRET)
+    late = Channel(dead, SECRET)
+    sender.send(successor.address, Release("for the living"))
+    async with asyncio.timeout(30):
+        assert await successor.receive() == Release("for the living")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await late.receive()
+    for channel in (sender, successor, late):
+        channel.close()
+
+
+def test_directories_of_killed_servers_are_swept_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path, 8080) as living:
+        left = tmp_path / "cosyvoice_8080_left"
+        left.mkdir()
+        (left / "socket").touch()
+        other_port = tmp_path / "cosyvoice_8081_left"
+        other_port.mkdir()
+        with RunDirectory(tmp_path, 8080) as second:
+            assert sorted(tmp_path.iterdir()) == sorted([living.path, second.path, other_port])
+            assert second.path.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == [other_port]
