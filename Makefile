@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 MODEL_DIR ?= models/tiny
 ARGS ?=
+LOCAL_MODEL := $(filter models/tiny,$(MODEL_DIR))
 
 .PHONY: demo serve test lint env clean
 
-demo: env $(MODEL_DIR)
+demo: env $(LOCAL_MODEL)
 	$(BIN)/python -m server.demo --model_dir $(MODEL_DIR) --output demo.wav
 
-serve: env $(MODEL_DIR)
+serve: env $(LOCAL_MODEL)
 	$(BIN)/python -m server --model_dir $(MODEL_DIR) $(ARGS)
 
 test: lint
