@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class RequestId:
-    """Puts an `x-request-id` on every answer, which OpenAI's client shows with an error; routes find it in the state."""
+    """Puts an `x-request-id` on every answer, which OpenAI's client shows; routes find it in the state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -89,7 +89,8 @@ class Pipeline:
     ) -> AsyncGenerator[bytes, None]:
         """The audio of `text`: pieces of int16 PCM, little endian, mono, 24 kHz, as they are made.
 
-        `request_id` is used once; the stages' logs show it. Raises Failure. However the generator is left, nothing of the request stays behind in any stage.
+        `request_id` is used once; the stages' logs show it. However the generator is left, nothing of the request
+        stays behind in any stage. Raises Failure.
         """
         encoder = self._pick("encode")
         answer: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()

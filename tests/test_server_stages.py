@@ -1,0 +1,392 @@
+"""What the stages owe each other, message by message: the test plays the peers of the one stage it looks at."""
+
+import asyncio
+import gc
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from server.addresses import Addresses, RunDirectory
+from server.channel import Channel
+from server.http.pipeline import SEGMENTS_AHEAD, Failure, Pipeline
+from server.messages import (
+    Abort,
+    Audio,
+    Failed,
+    Generate,
+    Kind,
+    Message,
+    Open,
+    Prepare,
+    Prepared,
+    Release,
+    StageDown,
+    StageUp,
+    Tokens,
+    VoiceData,
+    VoiceWanted,
+)
+from server.process import Stage, serve
+from server.stages.decode import DecodeStage
+from server.stages.encode import EncodeStage
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
+from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.preparation import Preparation
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
+
+SECRET = b"s" * 32
+numbers = itertools.count()
+SECONDS = 60.0
+ROWS = 4  # of a decode call
+SEGMENT = Segment(prompt=[6564, 7000, 6565], text_tokens=1, min_tokens=2, max_tokens=20)
+LONGEST_UTTERANCE = 7500  # speech tokens, prompt included: what the decoder takes
+Expected = TypeVar("Expected", bound=Message)
+
+
+class Peers:
+    """The processes around the stage under test: http, encode, generate and decode, each an inbox of its own."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self.stage = Channel(addresses.new("stage"), SECRET)
+        self.of: dict[str, Channel] = {
+            name: Channel(addresses.new(name), SECRET) for name in ("http", "encode", "generate", "decode")
+        }
+
+    def tell(self, message: Message, sender: str = "http") -> None:
+        self.of[sender].send(self.stage.address, message)
+
+    async def hear(self, peer: str, kind: type[Expected]) -> Expected:
+        async with asyncio.timeout(SECONDS):
+            message = await self.of[peer].receive()
+        assert isinstance(message, kind), message
+        return message
+
+    async def hear_no_more(self, peer: str) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                raise AssertionError(await self.of[peer].receive())
+
+    def open(self, segment_id: str = "r.0", voice_key: str = "", speed: float = 1.0) -> Open:
+        addresses = {name: channel.address for name, channel in self.of.items()}
+        return Open(
+            segment_id=segment_id,
+            request_id=segment_id.split(".")[0],
+            reply_to=addresses["http"],
+            generator=addresses["generate"],
+            encoder=addresses["encode"],
+            voice_key=voice_key,
+            speed=speed,
+            seed=0,
+        )
+
+    def die(self, name: str) -> None:
+        """As the supervisor would tell it."""
+        self.tell(StageDown(name, self.of[name].address), sender="http" if name != "http" else "encode")
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    with RunDirectory(Path("/tmp"), 2) as run_directory:
+        peers = Peers(Addresses("ipc:///tmp/", run_directory.path))
+        yield peers
+        for channel in (peers.stage, *peers.of.values()):
+            channel.close()
+
+
+@asynccontextmanager
+async def serving(stage: Stage, peers: Peers, *others: Awaitable[None]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(work) for work in (serve(stage, peers.stage), *others)]
+    yield
+    for task in tasks:
+        assert not task.done(), "the stage has died"
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - stages have no event for what tests wait for
+            await asyncio.sleep(0.01)
+
+
+# The http worker
+
+
+@pytest.fixture
+async def pipeline(peers: Peers) -> AsyncIterator[Pipeline]:
+    pipeline = Pipeline(peers.stage)
+    kinds: tuple[Kind, ...] = ("encode", "generate", "decode")
+    for kind in kinds:
+        pipeline.handle(StageUp(kind, f"{kind}-0", peers.of[kind].address))
+    async with serving(pipeline, peers):
+        yield pipeline
+    assert pipeline.numbers()["requests"] == pipeline.numbers()["segments"] == 0
+
+
+def call(pipeline: Pipeline) -> "asyncio.Task[list[bytes]]":
+    async def speak() -> list[bytes]:
+        async with aclosing(
+            pipeline.speak(f"req_{next(numbers)}", "Hello.", "default", None, 1.0, SamplingOptions())
+        ) as pieces:
+            return [piece async for piece in pieces]
+
+    return asyncio.create_task(speak())
+
+
+async def leave(task: "asyncio.Task[list[bytes]]") -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_request_goes_from_stage_to_stage(peers: Peers, pipeline: Pipeline) -> None:
+    task = call(pipeline)
+    prepare = await peers.hear("encode", Prepare)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT, SEGMENT], "key"), "encode")
+    works = [await peers.hear("generate", Generate) for _ in range(2)]
+    assert [work.refusable for work in works] == [True, False]
+    for work, name in reversed(list(zip(works, (b"one", b"two"), strict=True))):
+        peers.tell(Audio(work.open.segment_id, name, 10, last=False), "decode")
+        peers.tell(Audio(work.open.segment_id, b"!", 20, last=True), "decode")
+    assert await task == [b"one", b"!", b"two", b"!"], "in the order of the text, whichever came first"
+    assert (await peers.hear("encode", Release)).request_id == prepare.request_id
+    await peers.hear_no_more("generate")
+
+
+async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, pipeline: Pipeline) -> None:
+    task = call(pipeline)
+    prepare = await peers.hear("encode", Prepare)
+    await leave(task)
+    assert await peers.hear("encode", Release) == Release(prepare.request_id)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
+    await peers.hear_no_more("generate")
+
+
+async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, pipeline: Pipeline) -> None:
+    task = call(pipeline)
+    prepare = await peers.hear("encode", Prepare)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT] * 9, "key"), "encode")
+    begun = [(await peers.hear("generate", Generate)).open.segment_id for _ in range(SEGMENTS_AHEAD)]
+    peers.tell(Audio(begun[0], b"done", 20, last=True), "decode")
+    begun.append((await peers.hear("generate", Generate)).open.segment_id)
+    await leave(task)
+    aborted = [await peers.hear("generate", Abort) for _ in range(SEGMENTS_AHEAD)]
+    assert {abort.segment_id for abort in aborted} == set(begun[1:])
+    assert {abort.decoder for abort in aborted} == {peers.of["decode"].address}
+    assert await peers.hear("encode", Release) == Release(prepare.request_id)
+    await peers.hear_no_more("generate")
+
+
+@pytest.mark.parametrize("dead", ["generate", "decode"])
+async def test_a_death_fails_what_was_there_at_once(peers: Peers, pipeline: Pipeline, dead: str) -> None:
+    task = call(pipeline)
+    prepare = await peers.hear("encode", Prepare)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
+    work = await peers.hear("generate", Generate)
+    peers.die(dead)
+    with pytest.raises(Failure, match=f"{dead}-0 has died") as failure:
+        await task
+    assert failure.value.kind == "unavailable"
+    if dead == "decode":
+        assert (await peers.hear("generate", Abort)).segment_id == work.open.segment_id
+    assert await peers.hear("encode", Release) == Release(prepare.request_id)
+    with pytest.raises(Failure, match="is up"):
+        task = call(pipeline)
+        prepare = await peers.hear("encode", Prepare)
+        peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
+        await task
+
+
+async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peers, pipeline: Pipeline) -> None:
+    peers.die("decode")
+    await until(lambda: not pipeline._stages["decode"])
+    assert await pipeline.missing() == [
+        "no decode process is up",
+        "encode-0 does not answer",
+        "generate-0 does not answer",
+    ]
+
+
+# The encode stage
+
+
+@pytest.fixture(scope="module")
+def preparation(tiny_model: Path) -> Preparation:
+    return Preparation(open_model(tiny_model), cache_capacity=1)
+
+
+def prepare(peers: Peers, request_id: str, voice: str = "default", text: str = "Hello.") -> Prepare:
+    return Prepare(request_id, peers.of["http"].address, text, voice, None)
+
+
+async def test_a_voice_is_held_from_prepare_to_release(peers: Peers, preparation: Preparation) -> None:
+    preset = next(name for name in preparation.voice_names() if name != "default")
+    stage = EncodeStage(peers.stage, preparation, capacity=10)
+    async with serving(stage, peers):
+        keys = {}
+        for request_id, voice in (("a", "default"), ("b", preset)):
+            peers.tell(prepare(peers, request_id, voice))
+            keys[request_id] = (await peers.hear("http", Prepared)).voice_key
+        assert keys["a"] != keys["b"]
+        peers.tell(VoiceWanted("a", peers.of["decode"].address), "decode")
+        assert (await peers.hear("decode", VoiceData)).key == keys["a"]
+        peers.tell(Release("a"))
+        await until(lambda: stage.numbers()["voices_held"] == 1)
+        peers.tell(VoiceWanted("a", peers.of["decode"].address), "decode")
+        await peers.hear_no_more("decode")
+        peers.die("http")
+        await until(lambda: stage.numbers()["voices_held"] == 0)
+
+
+async def test_text_or_a_voice_that_can_not_be_spoken_is_named(peers: Peers, preparation: Preparation) -> None:
+    async with serving(EncodeStage(peers.stage, preparation, capacity=10), peers):
+        peers.tell(prepare(peers, "a", text="…"))
+        failed = await peers.hear("http", Failed)
+        assert (failed.id, failed.kind, failed.param) == ("a", "invalid", "input")
+        peers.tell(prepare(peers, "b", voice="nobody"))
+        failed = await peers.hear("http", Failed)
+        assert (failed.id, failed.kind, failed.param) == ("b", "invalid", "voice")
+
+
+async def test_more_requests_than_fit_are_refused_and_released_ones_make_room(
+    peers: Peers, preparation: Preparation
+) -> None:
+    stage = EncodeStage(peers.stage, preparation, capacity=2)
+    for message in (
+        prepare(peers, "a"),
+        prepare(peers, "b"),
+        prepare(peers, "c"),
+        Release("a"),
+        Release("b"),
+        prepare(peers, "d"),
+    ):
+        stage.handle(message)  # before the first of them has had a turn
+    async with serving(stage, peers):
+        assert (await peers.hear("http", Failed)).id == "c"
+        assert (await peers.hear("http", Prepared)).request_id == "d"
+        await peers.hear_no_more("http")
+
+
+# The decode stage
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_model: Path) -> SpeechDecoder:
+    return SpeechDecoder(open_model(tiny_model), "cpu")
+
+
+@pytest.fixture
+async def decode(peers: Peers, decoder: SpeechDecoder) -> AsyncIterator[DecodeStage]:
+    loop = DecodeLoop(decoder, ROWS)
+    stage = DecodeStage(peers.stage, decoder, loop, cache_capacity=1)
+    async with serving(stage, peers, loop.run()):
+        yield stage
+    assert stage.numbers()["segments"] == stage.numbers()["streams"] == 0
+
+
+def voice_data(request_id: str, key: str = "") -> VoiceData:
+    return VoiceData(request_id, key, "", b"", b"", b"\x00\x00\x80\x3f" * 192)
+
+
+async def audio_of(peers: Peers, *segments: str) -> dict[str, int]:
+    """Samples of each segment, once all of them have ended."""
+    samples, ended = dict.fromkeys(segments, 0), 0
+    while ended < len(segments):
+        audio = await peers.hear("http", Audio)
+        samples[audio.segment_id] += len(audio.pcm) // 2
+        ended += audio.last
+    return samples
+
+
+async def test_tokens_that_come_before_the_voice_are_spoken(peers: Peers, decode: DecodeStage) -> None:
+    peers.tell(peers.open("r.0"), "generate")
+    peers.tell(peers.open("r.1"), "generate")
+    peers.tell(Tokens([("r.0", [1] * 30, False), ("r.1", [2] * 10, True)]), "generate")
+    peers.tell(Tokens([("r.0", [3] * 5, True)]), "generate")
+    assert await peers.hear("encode", VoiceWanted) == VoiceWanted("r", peers.stage.address)
+    await peers.hear_no_more("encode")
+    peers.tell(voice_data("r"), "encode")
+    assert await audio_of(peers, "r.0", "r.1") == {"r.0": 35 * SAMPLES_PER_TOKEN, "r.1": 10 * SAMPLES_PER_TOKEN}
+    peers.tell(peers.open("s.0"), "generate")
+    peers.tell(Tokens([("s.0", [4] * 3, True)]), "generate")
+    assert await audio_of(peers, "s.0") == {"s.0": 3 * SAMPLES_PER_TOKEN}
+    await peers.hear_no_more("encode")
+
+
+async def test_a_voice_that_has_left_the_cache_still_speaks_where_it_is_in_use(
+    peers: Peers, decode: DecodeStage
+) -> None:
+    for request_id in ("a", "b"):
+        peers.tell(peers.open(f"{request_id}.0", voice_key=request_id), "generate")
+        await peers.hear("encode", VoiceWanted)
+        peers.tell(voice_data(request_id, key=request_id), "encode")
+    await until(lambda: decode.numbers()["streams"] == 2)
+    assert decode.numbers()["voices_cached"] == 1
+    peers.tell(Tokens([("a.0", [1] * 4, True), ("b.0", [1] * 5, True)]), "generate")
+    assert await audio_of(peers, "a.0", "b.0") == {"a.0": 4 * SAMPLES_PER_TOKEN, "b.0": 5 * SAMPLES_PER_TOKEN}
+
+
+async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, decode: DecodeStage) -> None:
+    peers.tell(peers.open("r.0"), "generate")
+    await peers.hear("encode", VoiceWanted)
+    peers.tell(Abort("r.0", peers.stage.address), "generate")
+    await until(lambda: decode.numbers()["segments"] == 0)
+    peers.tell(voice_data("r"), "encode")
+    peers.tell(Tokens([("r.0", [1] * 60, True)]), "generate")
+    await peers.hear_no_more("http")
+
+
+async def test_aborted_segments_do_not_stay_in_memory(peers: Peers, decode: DecodeStage) -> None:
+    def live_streams() -> int:
+        gc.collect()
+        return sum(type(thing) is DecodeStream for thing in gc.get_objects())
+
+    decode.handle(voice_data("r0"))
+    for number in range(200):
+        decode.handle(peers.open(f"r{number}.0"))
+        decode.handle(Tokens([(f"r{number}.0", [1] * 30, False)]))
+        if number % 20 == 0:
+            await asyncio.sleep(0.05)  # some are decoded, some being decoded, most not yet
+        decode.handle(Abort(f"r{number}.0", peers.stage.address))
+    assert decode.numbers()["segments"] == decode.numbers()["streams"] == 0
+    await until(lambda: live_streams() <= ROWS)  # the loop keeps its last batch until the next
+
+
+async def test_a_failure_of_the_generator_reaches_the_caller(peers: Peers, decode: DecodeStage) -> None:
+    peers.tell(peers.open("r.0"), "generate")
+    peers.tell(Failed("r.0", "invalid", "Too long.", "input"), "generate")
+    assert await peers.hear("http", Failed) == Failed("r.0", "invalid", "Too long.", "input")
+
+
+async def test_deaths_around_the_decoder(peers: Peers, decode: DecodeStage) -> None:
+    peers.tell(peers.open("r.0"), "generate")
+    await peers.hear("encode", VoiceWanted)
+    peers.die("encode")
+    failed = await peers.hear("http", Failed)
+    assert (failed.id, failed.kind) == ("r.0", "unavailable")
+    peers.tell(peers.open("s.0"), "generate")
+    assert (await peers.hear("http", Failed)).id == "s.0", "the holder of its voice is dead"
+    decode.handle(voice_data("t", key="k"))
+    peers.tell(peers.open("t.0", voice_key="k"), "generate")
+    await until(lambda: decode.numbers()["segments"] == 1)
+    peers.die("generate")
+    await until(lambda: decode.numbers()["segments"] == 0)
+    peers.tell(peers.open("u.0", voice_key="k"), "generate")
+    peers.tell(Tokens([("u.0", [1] * 5, True)]), "generate")
+    await peers.hear_no_more("http")
+
+
+async def test_speech_longer_than_can_be_decoded_fails_alone(peers: Peers, decode: DecodeStage) -> None:
+    decode.handle(voice_data("r"))
+    peers.tell(peers.open("r.0"), "generate")
+    peers.tell(peers.open("s.0"), "generate")
+    peers.tell(Tokens([("r.0", [1] * (LONGEST_UTTERANCE + 1), False), ("s.0", [1] * 5, True)]), "generate")
+    assert (await peers.hear("http", Failed)).kind == "invalid"
+    assert await audio_of(peers, "s.0") == {"s.0": 5 * SAMPLES_PER_TOKEN}
