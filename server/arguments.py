@@ -23,7 +23,7 @@ class Arguments:
     decode_process_num: int
     encode_paral_num: int
     gpt_paral_num: int
-    decode_paral_num: int
+    decode_paral_num: int | None
     cache_capacity: int
     voices_dir: Path | None
     zmq_mode: str
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--decode_process_num", type=_count, default=1, help="processes that make audio, each on a GPU of its own")
     add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
-    add("--decode_paral_num", type=_count, default=16, help="streams that one decode call takes together")
+    add("--decode_paral_num", type=_count, help="streams that one decode call takes (default: 16 on a GPU, else 1)")
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add("--voices_dir", type=_directory, help="directory of your own voices: NAME.wav with its transcript NAME.txt")
     add("--zmq_mode", type=_zmq_mode, default="ipc:///tmp/", help="how processes talk: ipc://DIRECTORY/ or tcp://")

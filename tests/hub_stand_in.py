@@ -1,28 +1,31 @@
-"""A stand-in for the Hugging Face hub, for machines that cannot reach it: the same routes over real HTTP, on localhost.
+"""A stand-in for the Hugging Face hub and for ModelScope, where neither can be reached: their routes, on localhost.
 
-It serves models out of memory, answers byte ranges, can cut a connection once, and remembers what it was asked.
+It serves models out of memory, answers byte ranges, can cut connections, and remembers what it was asked.
 """
 
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 COMMIT = "5" * 40
+
+Files = Mapping[str, bytes]
+Description = Callable[[str, Files], object]
 
 
 @dataclass
 class HubStandIn:
-    """The hub's models, and what happened to them. A file is called `owner/name/path` here."""
+    """The hubs' models, and what happened to them. A file is called `owner/name/path` here."""
 
-    models: Mapping[str, Mapping[str, bytes]]
+    models: Mapping[str, Files]
     endpoint: str = ""
-    cut_after: dict[str, int] = field(default_factory=dict)  # file → bytes sent before the connection breaks, once
+    cut_after: dict[str, list[int]] = field(default_factory=dict)  # file → bytes sent before a connection breaks
     downloads: list[tuple[str, int]] = field(default_factory=list)  # file and first byte of each GET
 
     def requested(self, file: str) -> list[int]:
@@ -31,7 +34,7 @@ class HubStandIn:
 
 
 @contextmanager
-def serve(models: Mapping[str, Mapping[str, bytes]]) -> Iterator[HubStandIn]:
+def serve(models: Mapping[str, Files]) -> Iterator[HubStandIn]:
     """Run a hub that knows `models`: name → file → content."""
     hub = HubStandIn(models)
 
@@ -45,14 +48,12 @@ def serve(models: Mapping[str, Mapping[str, bytes]]) -> Iterator[HubStandIn]:
             self.answer(with_body=True)
 
         def answer(self, *, with_body: bool) -> None:
-            path = unquote(urlsplit(self.path).path)
-            info = re.fullmatch(rf"/api/models/([^/]+/[^/]+)/(revision/main|tree/{COMMIT})", path)
-            file = re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)", path)
-            if info and info[1] in hub.models:
-                files = hub.models[info[1]]
-                self.send_json(description(info[1], files) if info[2] == "revision/main" else listing(files))
-            elif file and file[2] in hub.models.get(file[1], {}):
-                self.send_file(f"{file[1]}/{file[2]}", hub.models[file[1]][file[2]], with_body=with_body)
+            model, file, description = asked_for(unquote(self.path))
+            files = hub.models.get(model, {})
+            if description and files:
+                self.send_json(description(model, files))
+            elif file in files:
+                self.send_file(f"{model}/{file}", files[file], with_body=with_body)
             else:
                 self.send_bytes(404, b"", {"X-Error-Code": "RepoNotFound"}, with_body=False)
 
@@ -67,7 +68,8 @@ def serve(models: Mapping[str, Mapping[str, bytes]]) -> Iterator[HubStandIn]:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             if with_body:
                 hub.downloads.append((name, start))
-            cut = hub.cut_after.pop(name, None) if with_body else None
+            cuts = hub.cut_after.get(name) if with_body else None
+            cut = cuts.pop(0) if cuts else None
             self.send_bytes(206 if asked else 200, content[start:], headers, with_body=with_body, cut=cut)
 
         def send_bytes(
@@ -97,18 +99,45 @@ def serve(models: Mapping[str, Mapping[str, bytes]]) -> Iterator[HubStandIn]:
         thread.join()
 
 
-def description(model: str, files: Mapping[str, bytes]) -> dict[str, object]:
-    """What the hub says about a model."""
+def asked_for(path: str) -> tuple[str, str, Description | None]:
+    """The model and file that a route names, or what it wants to be told about the model."""
+    for route, description in ROUTES.items():
+        if match := re.fullmatch(route, path):
+            return match["model"], match.groupdict().get("file", ""), description
+    return "", "", None
+
+
+def summary(model: str, files: Files) -> object:
+    """What Hugging Face says about a model."""
     return {"id": model, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
 
 
-def listing(files: Mapping[str, bytes]) -> list[dict[str, object]]:
-    """What the hub says about a model's files."""
+def listing(model: str, files: Files) -> object:
+    """What Hugging Face says about a model's files."""
     return [
         {"type": "file", "path": name, "size": len(content), "oid": etag(content)} for name, content in files.items()
     ]
 
 
+def modelscope_listing(model: str, files: Files) -> object:
+    """What ModelScope says about a model's files."""
+    entries = [
+        {"Type": "blob", "Path": name, "Size": len(content), "Sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in files.items()
+    ]
+    return {"Code": 200, "Success": True, "Data": {"Files": entries}}
+
+
 def etag(content: bytes) -> str:
-    """The hub's name for a file's content."""
+    """Hugging Face's name for a file's content."""
     return hashlib.sha1(content).hexdigest()
+
+
+NAME = "(?P<model>[^/]+/[^/]+)"
+ROUTES: dict[str, Description | None] = {
+    rf"/api/models/{NAME}/revision/main(\?.*)?": summary,
+    rf"/api/models/{NAME}/tree/{COMMIT}(\?.*)?": listing,
+    rf"/{NAME}/resolve/{COMMIT}/(?P<file>[^?]+)": None,
+    rf"/api/v1/models/{NAME}/repo/files\?Revision=master&Recursive=True": modelscope_listing,
+    rf"/api/v1/models/{NAME}/repo\?Revision=master&FilePath=(?P<file>.+)": None,
+}

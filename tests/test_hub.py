@@ -1,10 +1,10 @@
-"""Finding a model by path or by name, and downloading it: whole, resumed, again, and not at all."""
+"""Finding a model by path or by name, and downloading it from either hub: whole, resumed, again, and not at all."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,26 +16,43 @@ from vllm_cosyvoice.random_checkpoint.settings import yaml_text
 
 MODEL = "someone/CosyVoice2"
 OTHER_FAMILY = "someone/CosyVoice3"
+OUT_OF_LUCK = "someone/CosyVoice2.1"
 WEIGHTS = bytes(range(256)) * 100_000
-CUT_AFTER = 15_000_000  # the hub's client keeps what it has in steps of 10 MiB
+CUT_AFTER = 15_000_000  # Hugging Face's client keeps what it has in steps of 10 MiB
 
-# Where the hub is, is read when its package is imported, so each of these runs in a process of its own.
+# Where a hub is, is read when its package is imported, so the downloads run in a process of their own.
 FIND = """
 import json, sys
 from vllm_cosyvoice.checkpoint import CheckpointError, find
-for arguments in json.loads(sys.argv[1]):
+def outcome(model, hub):
     try:
-        print(json.dumps({"path": str(find(*arguments))}))
+        return {"path": str(find(model, hub))}
     except CheckpointError as error:
-        print(json.dumps({"error": str(error)}))
+        return {"error": str(error)}
+hubs, models = json.loads(sys.argv[1])
+print(json.dumps({hub: [outcome(model, hub) for model in models] for hub in hubs}))
 """
 
+HUBS = ("huggingface", "modelscope")
+NOWHERE = "http://127.0.0.1:1"
+Found = list[dict[str, str]]
 
-def find_in_child(endpoint: str, home: Path, *calls: tuple[str, ...]) -> list[dict[str, str]]:
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
-    command = [sys.executable, "-c", FIND, json.dumps(calls)]
+
+def find_in_child(endpoints: Mapping[str, str], home: Path, *models: str) -> dict[str, Found]:
+    """What came of each of `models` on each hub."""
+    environment = os.environ | {
+        "HF_ENDPOINT": endpoints["huggingface"],
+        "HF_HOME": str(home / "huggingface"),
+        "MODELSCOPE_ENDPOINT": endpoints["modelscope"],
+        "MODELSCOPE_CACHE": str(home / "modelscope"),
+        "MODELSCOPE_HOME": str(home / "modelscope"),
+        # Left to itself it waits 30 s before it gives a file up, and 7 s before it gives a hub up.
+        "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "1",
+        "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
+    }
+    command = [sys.executable, "-c", FIND, json.dumps([HUBS, models])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(json.loads(done.stdout))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[HubStandIn]:
+def hubs() -> Iterator[dict[str, HubStandIn]]:
     files = {
         "cosyvoice2.yaml": yaml_text(ModelConfig()).encode(),
         "llm.pt": WEIGHTS,
@@ -52,57 +69,86 @@ def hub() -> Iterator[HubStandIn]:
         "CosyVoice-BlankEN/model.safetensors": b"not wanted",
         "flow.decoder.estimator.fp32.onnx": b"not wanted",
     }
-    with serve({MODEL: files, OTHER_FAMILY: {"cosyvoice3.yaml": b"llm: 1", "llm.pt": WEIGHTS}}) as hub:
-        hub.cut_after[f"{MODEL}/llm.pt"] = CUT_AFTER
-        yield hub
+    models = {MODEL: files, OTHER_FAMILY: {"cosyvoice3.yaml": b"llm: 1", "llm.pt": WEIGHTS}}
+    # Hugging Face's client cannot be kept from trying for half a minute before it gives up.
+    with serve(models) as hugging_face, serve(models | {OUT_OF_LUCK: files}) as modelscope:
+        modelscope.cut_after[f"{OUT_OF_LUCK}/llm.pt"] = [1000] * 1000
+        for hub in (hugging_face, modelscope):
+            hub.cut_after[f"{MODEL}/llm.pt"] = [CUT_AFTER]
+        yield dict(zip(HUBS, (hugging_face, modelscope), strict=True))
 
 
 @pytest.fixture(scope="module")
-def online(hub: HubStandIn, home: Path) -> list[dict[str, str]]:
-    """The model twice, over a connection that breaks once; then two that cannot be had."""
-    return find_in_child(hub.endpoint, home, (MODEL,), (MODEL,), ("someone/else",), (OTHER_FAMILY,))
+def online(hubs: dict[str, HubStandIn], home: Path) -> dict[str, Found]:
+    """The model twice, over a connection that breaks once; then those that cannot be had."""
+    endpoints = {name: hub.endpoint for name, hub in hubs.items()}
+    return find_in_child(endpoints, home, MODEL, MODEL, "someone/else", OTHER_FAMILY, OUT_OF_LUCK)
 
 
-def test_a_name_is_downloaded_from_the_hub(online: list[dict[str, str]]) -> None:
-    directory = Path(online[0]["path"])
+@pytest.fixture(scope="module")
+def offline(online: dict[str, Found], home: Path) -> dict[str, Found]:
+    """Afterwards and without a network: the model, and one never seen."""
+    return find_in_child(dict.fromkeys(HUBS, NOWHERE), home, MODEL, "someone/else")
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_a_name_is_downloaded_from_the_hub(hub: str, online: dict[str, Found]) -> None:
+    directory = Path(online[hub][0]["path"])
     assert (directory / "llm.pt").read_bytes() == WEIGHTS
     assert (directory / "CosyVoice-BlankEN" / "vocab.json").is_file()
 
 
-def test_files_nobody_reads_are_not_downloaded(online: list[dict[str, str]], hub: HubStandIn) -> None:
-    assert not hub.requested(f"{MODEL}/CosyVoice-BlankEN/model.safetensors")
-    assert not hub.requested(f"{MODEL}/flow.decoder.estimator.fp32.onnx")
+@pytest.mark.parametrize("hub", HUBS)
+def test_files_nobody_reads_are_not_downloaded(hub: str, online: dict[str, Found], hubs: dict[str, HubStandIn]) -> None:
+    assert not hubs[hub].requested(f"{MODEL}/CosyVoice-BlankEN/model.safetensors")
+    assert not hubs[hub].requested(f"{MODEL}/flow.decoder.estimator.fp32.onnx")
 
 
-def test_a_broken_download_goes_on_where_it_stopped(online: list[dict[str, str]], hub: HubStandIn) -> None:
-    first, second = hub.requested(f"{MODEL}/llm.pt")
+@pytest.mark.parametrize("hub", HUBS)
+def test_a_broken_download_goes_on_where_it_stopped(
+    hub: str, online: dict[str, Found], hubs: dict[str, HubStandIn]
+) -> None:
+    first, second = hubs[hub].requested(f"{MODEL}/llm.pt")
     assert first == 0
     assert 0 < second <= CUT_AFTER
 
 
-def test_a_second_call_downloads_nothing(online: list[dict[str, str]], hub: HubStandIn) -> None:
-    assert online[1] == online[0]
-    assert hub.requested(f"{MODEL}/cosyvoice2.yaml") == [0]
+def test_a_download_that_keeps_breaking_says_why(online: dict[str, Found]) -> None:
+    error = online["modelscope"][4]["error"]
+    assert f"{OUT_OF_LUCK} could not be downloaded from ModelScope" in error
+    assert "IncompleteRead" in error
 
 
-def test_an_unknown_name_says_so(online: list[dict[str, str]], hub: HubStandIn) -> None:
-    assert "neither a directory someone/else nor a public model" in online[2]["error"]
-    assert hub.endpoint in online[2]["error"]
+@pytest.mark.parametrize("hub", HUBS)
+def test_a_second_call_downloads_nothing(hub: str, online: dict[str, Found], hubs: dict[str, HubStandIn]) -> None:
+    assert online[hub][1] == online[hub][0]
+    assert hubs[hub].requested(f"{MODEL}/cosyvoice2.yaml") == [0]
 
 
-def test_without_a_network_the_cache_answers_and_the_rest_is_an_error(online: list[dict[str, str]], home: Path) -> None:
-    nobody = "http://127.0.0.1:1"
-    cached, unknown = find_in_child(nobody, home, (MODEL,), ("someone/else",))
-    assert cached == online[0]
-    assert f"someone/else could not be downloaded from {nobody}" in unknown["error"]
-    assert "check the network" in unknown["error"]
+@pytest.mark.parametrize("hub", HUBS)
+def test_an_unknown_name_says_so(hub: str, online: dict[str, Found], hubs: dict[str, HubStandIn]) -> None:
+    asked = {"huggingface": hubs[hub].endpoint, "modelscope": "ModelScope"}[hub]
+    assert f"neither a directory someone/else nor a public model of that name on {asked}" in online[hub][2]["error"]
 
 
+@pytest.mark.parametrize("hub", HUBS)
 def test_another_family_is_refused_before_its_weights_are_downloaded(
-    online: list[dict[str, str]], hub: HubStandIn
+    hub: str, online: dict[str, Found], hubs: dict[str, HubStandIn]
 ) -> None:
-    assert "another family" in online[3]["error"]
-    assert not hub.requested(f"{OTHER_FAMILY}/llm.pt")
+    assert "another family" in online[hub][3]["error"]
+    assert not hubs[hub].requested(f"{OTHER_FAMILY}/llm.pt")
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_without_a_network_the_cache_answers(hub: str, online: dict[str, Found], offline: dict[str, Found]) -> None:
+    assert offline[hub][0] == online[hub][0]
+
+
+@pytest.mark.parametrize("hub", HUBS)
+def test_without_a_network_the_rest_is_an_error(hub: str, offline: dict[str, Found]) -> None:
+    asked = {"huggingface": NOWHERE, "modelscope": "ModelScope"}[hub]
+    assert f"someone/else could not be downloaded from {asked}" in offline[hub][1]["error"]
+    assert "check the network" in offline[hub][1]["error"]
 
 
 def test_a_directory_is_itself(tmp_path: Path) -> None:
@@ -121,6 +167,6 @@ def test_an_unknown_hub_is_refused() -> None:
 
 
 def test_modelscope_without_its_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope.hub.snapshot_download", None)
+    monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(CheckpointError, match="pip install modelscope"):
         find(MODEL, hub="modelscope")

@@ -11,6 +11,7 @@ from vllm_cosyvoice.flow.solver import MAX_TOKENS
 from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.voice import Voice
 
+ONE_HOP = 200  # tokens; trims a prompt as the usual 25 do
 ROUNDING = 2  # of int16
 
 
@@ -56,7 +57,6 @@ def at_once(decoder: SpeechDecoder, stream: DecodeStream, tokens: list[int]) -> 
     stream.finish()
     audio = drain(decoder, stream)
     assert stream.done
-    assert stream.hops == 1
     return audio
 
 
@@ -79,8 +79,9 @@ def difference(actual: np.ndarray, expected: np.ndarray) -> int:
 @pytest.mark.parametrize("prompt_tokens", [0, 13, 80])
 def test_any_arrival_of_tokens_gives_the_same_speech(decoder: SpeechDecoder, step: int, prompt_tokens: int) -> None:
     prompt, tokens = decoder.prompt(voice(prompt_tokens)), speech(190)
-    whole, stream = decoder.open(prompt), decoder.open(prompt)
+    whole, stream = decoder.open(prompt, first_hop=ONE_HOP), decoder.open(prompt)
     expected = at_once(decoder, whole, tokens)
+    assert whole.hops == 1
     audio = in_pieces(decoder, stream, tokens, step)
     assert stream.hops > 1
     assert len(audio) == 190 * SAMPLES_PER_TOKEN
@@ -127,11 +128,34 @@ def test_first_hop_is_as_asked_or_the_next_end_of_a_chunk(
 
 
 def test_a_hop_takes_all_complete_chunks_there_are(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream, tokens = decoder.open(prompt), speech(200)
+    stream.push(tokens[:30])
+    decoder.decode([stream])
+    assert len(stream.vocoder.mel) == 2 * 25
+    stream.push(tokens[30:180])
+    decoder.decode([stream])
+    assert len(stream.vocoder.mel) == 2 * 175
+    assert not stream.ready
+
+
+def test_first_audio_does_not_wait_for_what_is_there_already(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     stream = decoder.open(prompt)
     stream.push(speech(130))
+    stream.finish()
+    [first] = decoder.decode([stream])
+    assert 0 < len(first) < 25 * SAMPLES_PER_TOKEN
+    assert stream.ready
+    [rest] = decoder.decode([stream])
+    assert len(first) + len(rest) == 130 * SAMPLES_PER_TOKEN
+    assert stream.done
+
+
+def test_little_more_than_a_hop_is_decoded_in_one_go(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    stream.push(speech(45))
+    stream.finish()
     decoder.decode([stream])
-    assert len(stream.vocoder.mel) == 2 * 125
-    assert not stream.ready
+    assert stream.done
 
 
 def test_streams_of_all_kinds_decode_together_as_alone(decoder: SpeechDecoder) -> None:

@@ -25,9 +25,10 @@ class DecodeLoop:
     All methods belong to one event loop; the decoding itself runs in one thread, so that loop stays responsive.
     """
 
-    def __init__(self, decoder: SpeechDecoder, max_rows: int) -> None:
+    def __init__(self, decoder: SpeechDecoder, max_rows: int | None = None) -> None:
+        """At most `max_rows` streams go into one call; None: as many as are worth it on the decoder's device."""
         self._decoder = decoder
-        self._max_rows = max_rows
+        self._max_rows = max_rows or decoder.usual_rows
         self._entries: dict[Hashable, _Entry] = {}
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -65,20 +66,22 @@ class DecodeLoop:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                batch = self._next_batch()
-                if not batch:
-                    await self._wake.wait()
-                    self._wake.clear()
-                    continue
-                streams = [entry.stream for _, entry in batch]
-                try:
-                    pieces = await loop.run_in_executor(self._thread, self._decoder.decode, streams)
-                except Exception as error:
-                    self._fail(batch, error)
-                else:
-                    self._deliver(batch, pieces)
+                while batch := self._next_batch():
+                    await self._decode(batch)
+                await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
+                await self._wake.wait()
+                self._wake.clear()
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _decode(self, batch: list[tuple[Hashable, _Entry]]) -> None:
+        streams = [entry.stream for _, entry in batch]
+        try:
+            pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, streams)
+        except Exception as error:
+            self._fail(batch, error)
+        else:
+            self._deliver(batch, pieces)
 
     def _next_batch(self) -> list[tuple[Hashable, _Entry]]:
         ready = [(key, entry) for key, entry in self._entries.items() if entry.stream.ready]

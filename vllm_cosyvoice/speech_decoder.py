@@ -5,6 +5,7 @@ goes by chunks of 25 tokens, counted from the start of the prompt and kept to th
 gives the frames that any other hops would have given. So hops may be as large as there are tokens.
 """
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,7 @@ SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not t
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SPEEDS = (0.25, 4.0)
 LOUDEST = 32_767  # of int16
+LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +103,15 @@ class DecodeStream:
         """How far a decode would go now: to the end, or over all complete chunks if they are enough for a hop."""
         if self.done:
             return None
-        if self._finished:  # asked first: what was pushed before it is there now
+        finished = self._finished  # asked first: what was pushed before it is there now
+        arrived = len(self._tokens) - LOOKAHEAD_TOKENS - self._decoded
+        if self.streaming and self.hops == 0 and arrived >= 2 * self._first_hop:
+            return Cut(self._first_hop, last=False)  # first audio as soon as it can be, however much is there already
+        if finished:
             return Cut(len(self._tokens), last=True)
         if not self.streaming:
             return None
         hop = self._first_hop if self.hops == 0 else LATER_HOPS[min(self.hops, len(LATER_HOPS)) - 1]
-        arrived = len(self._tokens) - LOOKAHEAD_TOKENS - self._decoded
         if arrived < hop:
             return None
         return Cut(self._decoded + hop + (arrived - hop) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)
@@ -143,7 +148,8 @@ class SpeechDecoder:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
         self._flow = Flow.from_state(model.config.flow, model.flow_state(), self.device, DATA_TYPES[data_type])
         self._vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
-        self._batch_frames = 32_000 if on_gpu else 4_000  # a CPU gains nothing from more, a GPU not much
+        self._batch_frames = 32_000 if on_gpu else 4_000
+        self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
 
     def prompt(self, voice: Voice) -> FlowPrompt:
         """`voice` on the device: make it once for each voice.
@@ -202,6 +208,14 @@ class SpeechDecoder:
             stream.hops += 1
             stream.done = cut.last
         return [pieces.get(stream, np.empty(0, np.int16)) for stream in streams]
+
+    def give_back_memory(self) -> None:
+        """Return what tensors have freed to the system, in some milliseconds: for when there is nothing to decode.
+
+        On a CPU, glibc keeps it, and a decoder of many lengths would grow by hundreds of megabytes.
+        """
+        if self.device.type == "cpu" and hasattr(LIBC, "malloc_trim"):
+            LIBC.malloc_trim(0)
 
     def _extend_mel(self, cuts: dict[DecodeStream, Cut]) -> None:
         streams, rows = list(cuts), [stream.flow_row(cut) for stream, cut in cuts.items()]

@@ -31,7 +31,6 @@ from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.voice import Voice
 
 SEGMENTS_AHEAD = 4  # pieces of one long text that are generated at the same time
-DECODE_ROWS = 16  # streams in one decode call
 
 Audio = np.ndarray  # int16 [samples], mono, 24 kHz
 TokenSource = Callable[[str], AsyncIterator[list[int]]]  # request id → speech tokens as they come
@@ -61,7 +60,7 @@ class Synthesizer:
 
         async def start() -> tuple[SpeechTokenGenerator, DecodeLoop, asyncio.Task[None]]:
             generator = SpeechTokenGenerator(directory, engine or EngineOptions())
-            decode_loop = DecodeLoop(self._decoder, DECODE_ROWS)
+            decode_loop = DecodeLoop(self._decoder)
             return generator, decode_loop, asyncio.create_task(decode_loop.run())
 
         try:

@@ -9,7 +9,7 @@ from server.http.guards import BodyLimit, RequestId
 from server.http.pipeline import Failure, Pipeline
 from server.metrics import render
 
-LARGEST_BODY = 1 << 20  # bytes
+LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 
 
 def create(pipeline: Pipeline, model_id: str) -> ASGIApp:

@@ -62,6 +62,7 @@ def _from_hugging_face(model: str, patterns: Sequence[str]) -> Path:
 
 def _from_modelscope(model: str, patterns: Sequence[str]) -> Path:
     try:
+        from modelscope.hub.errors import HTTPError
         from modelscope.hub.snapshot_download import snapshot_download as download
     except ImportError as error:
         raise CheckpointError(
@@ -69,6 +70,16 @@ def _from_modelscope(model: str, patterns: Sequence[str]) -> Path:
         ) from error
     try:
         return Path(download(model, allow_patterns=list(patterns)))
+    except HTTPError as error:  # the hub answered: not there, or not without logging in
+        raise CheckpointError(
+            f"There is neither a directory {model} nor a public model of that name on ModelScope;"
+            f" check the name, or log in with `modelscope login` if it is private"
+        ) from error
+    except ConnectionError as error:  # this client, unlike the other, wants to be asked for what its cache holds
+        try:
+            return Path(download(model, local_files_only=True))
+        except Exception:
+            raise _failed(model, "ModelScope", error) from error
     except Exception as error:  # as above
         raise _failed(model, "ModelScope", error) from error
 
@@ -78,8 +89,9 @@ def _hugging_face() -> str:
 
 
 def _failed(model: str, hub: str, error: Exception) -> CheckpointError:
-    cause: BaseException = error
-    while cause.__cause__:  # the hubs' own sentences are about their own tools
+    # ModelScope's says only how many files failed, and carries why; the hubs' own sentences are about their own tools.
+    cause: BaseException = next(iter(getattr(error, "failed_files", {}).values()), error)
+    while cause.__cause__:
         cause = cause.__cause__
     reason = str(cause).strip().partition("\n")[0].rstrip(".") or type(cause).__name__
     return CheckpointError(
