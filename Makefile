@@ -7,7 +7,7 @@ DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 MODEL_DIR ?= models/tiny
 ARGS ?=
 
-.PHONY: demo serve test lint env clean
+.PHONY: demo serve test browser lint env clean
 
 demo: env $(MODEL_DIR)
 	$(BIN)/python -m server.demo --model_dir $(MODEL_DIR) --output demo.wav
@@ -15,8 +15,12 @@ demo: env $(MODEL_DIR)
 serve: env $(MODEL_DIR)
 	$(BIN)/python -m server --model_dir $(MODEL_DIR) $(ARGS)
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+browser:  # the playground's tests need it; they are skipped where it can't be had
+	-@command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 
 lint: env
 	$(BIN)/ruff check .
