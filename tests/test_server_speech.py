@@ -118,14 +118,11 @@ async def test_mp3_is_the_default_and_streams_unless_told_otherwise(openai: Asyn
         assert_lasts("mp3", answer.content, 0.4)
 
 
-@pytest.mark.parametrize("name", FORMATS)
 async def test_audio_comes_while_tokens_are_generated_and_leaving_ends_everything(
-    server: ServerProcess, openai: AsyncOpenAI, name: ResponseFormat
+    server: ServerProcess, openai: AsyncOpenAI
 ) -> None:
     create = openai.audio.speech.with_streaming_response.create
-    async with create(
-        model="tts-1", voice="alloy", input="Hello.", response_format=name, extra_body=exactly(6000)
-    ) as answer:
+    async with create(model="tts-1", voice="alloy", input="Hello.", extra_body=exactly(6000)) as answer:
         pieces = answer.iter_bytes()
         assert await anext(pieces)
         numbers = await asyncio.to_thread(server.numbers)
@@ -140,7 +137,7 @@ async def test_leaving_whenever_leaves_nothing(server: ServerProcess, openai: As
         stream_format = "sse" if number % 3 == 0 else "audio"
         fields = {"response_format": list(FORMATS)[number % 6], "stream_format": stream_format}
         with pytest.raises((APITimeoutError, RateLimitError)):
-            await speak(impatient, 3000, **fields, extra_body={"stream": number % 2 == 0})
+            await speak(impatient, 500, **fields, extra_body={"stream": number % 2 == 0})
 
     await asyncio.gather(*(leave(number) for number in range(36)))
     await eventually(server.idle, "nothing is left of the requests")
@@ -325,7 +322,7 @@ async def test_overload_is_a_rate_limit_with_its_own_status(server: ServerProces
 async def test_a_failure_in_between_is_never_taken_for_the_end(server: ServerProcess, openai: AsyncOpenAI) -> None:
     """The decoder dies while it speaks: to a file, to a stream, and to events."""
     create = openai.audio.speech.with_streaming_response.create
-    fields: Any = {"model": "tts-1", "voice": "alloy", "input": "Hello.", "extra_body": exactly(6000)}
+    fields: Any = {"model": "tts-1", "voice": "alloy", "input": "Hello.", "extra_body": exactly(3000)}
     begun = asyncio.Barrier(3)
 
     async def to_a_stream() -> None:
@@ -338,7 +335,7 @@ async def test_a_failure_in_between_is_never_taken_for_the_end(server: ServerPro
                     pass
 
     async def to_events() -> None:
-        events = sent_events(openai, 6000)
+        events = sent_events(openai, 3000)
         assert (await anext(events))["type"] == "speech.audio.delta"
         await begun.wait()
         last: dict[str, Any] = {}
@@ -359,7 +356,7 @@ async def test_a_failure_in_between_is_never_taken_for_the_end(server: ServerPro
     await eventually(server.healthy, "the decoder is back")
     await eventually(server.idle, "nothing is left of the requests")
 
-    whole = asyncio.create_task(speak(openai, 6000, response_format="mp3"))
+    whole = asyncio.create_task(speak(openai, 3000, response_format="mp3"))
     await eventually(lambda: sum(server.numbers()["encoders"].values()), "it speaks")
     server.named("decode-0").send_signal(signal.SIGKILL)
     with pytest.raises(APIConnectionError):

@@ -84,7 +84,7 @@ class DecodeStage:
 
     def numbers(self) -> dict[str, int]:  # noqa: D102
         return {
-            **_gpu_memory(),
+            **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),
             "segments_without_voice": sum(segment.stream is None for segment in self._segments.values()),
             "streams": len(self._loop),
@@ -177,11 +177,11 @@ def _voice(data: VoiceData) -> Voice:
     )
 
 
-def _gpu_memory() -> dict[str, int]:
-    """Of the GPU this process decodes on, whoever takes it."""
-    if not torch.cuda.is_available():
+def _gpu_memory(device: torch.device) -> dict[str, int]:
+    """Of a GPU, whoever takes it."""
+    if device.type != "cuda":
         return {}
-    free, total = torch.cuda.mem_get_info()
+    free, total = torch.cuda.mem_get_info(device)
     return {"gpu_memory_used_bytes": total - free, "gpu_memory_total_bytes": total}
 
 
