@@ -8,7 +8,7 @@ MODEL_DIR ?= models/tiny
 ARGS ?=
 LOCAL_MODEL := $(filter models/tiny,$(MODEL_DIR))
 
-.PHONY: demo serve test lint env clean
+.PHONY: demo serve test browser lint env clean
 
 demo: env $(LOCAL_MODEL)
 	$(BIN)/python -m server.demo --model_dir $(MODEL_DIR) --output demo.wav
@@ -16,8 +16,12 @@ demo: env $(LOCAL_MODEL)
 serve: env $(LOCAL_MODEL)
 	$(BIN)/python -m server --model_dir $(MODEL_DIR) $(ARGS)
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+browser:  # the playground's tests need it; they are skipped where it can't be had
+	-@command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 
 lint: env
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from server.arguments import Arguments, parse
 from server.process import configure_logging, timed
 from server.supervisor import supervise
 from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
+from vllm_cosyvoice.checkpoint.engine import cache_directory
 
 log = logging.getLogger("server")
 
@@ -30,10 +32,23 @@ def main() -> int:
     except CheckpointError as error:
         return _refuse(str(error))
     try:
+        arguments = _with_voices_dir(arguments)
+    except OSError as error:
+        return _refuse(f"{error.filename} can't be made ({error.strerror}); name a directory for voices, --voices_dir")
+    try:
         listener = _listen(arguments)
     except OSError as error:
         return _refuse(f"{arguments.host}:{arguments.port} can't be listened on: {error.strerror or error}")
     return supervise(arguments, model.resolve(), Path(arguments.model_dir).resolve().name, listener)
+
+
+def _with_voices_dir(arguments: Arguments) -> Arguments:
+    """With the directory in the user's cache, unless one was named."""
+    if arguments.voices_dir is not None:
+        return arguments
+    voices_dir = cache_directory() / "voices"
+    voices_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return replace(arguments, voices_dir=voices_dir)
 
 
 def _listen(arguments: Arguments) -> socket.socket:

@@ -1,10 +1,15 @@
 """The command line: what each flag means, and which combinations make no sense."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
+
+from server.voice_aliases import VOICE_ALIASES, read_aliases
 
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
 RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest socket name in it add to --zmq_mode
@@ -12,7 +17,7 @@ RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest sock
 
 @dataclass(frozen=True)
 class Arguments:
-    """The parsed command line; field names are the flags'."""
+    """The parsed command line; field names are the flags', but of API keys only digests are kept."""
 
     model_dir: str
     hub: str
@@ -26,6 +31,13 @@ class Arguments:
     decode_paral_num: int | None
     cache_capacity: int
     voices_dir: Path | None
+    voice_aliases: Mapping[str, str]
+    ref_audio_hosts: tuple[str, ...]
+    max_websockets: int
+    websocket_timeout: int
+    api_key_digests: tuple[str, ...]  # empty: everybody may ask
+    public_paths: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     zmq_mode: str
     load_trt: bool
     data_type: str
@@ -35,6 +47,13 @@ class Arguments:
     gpu_memory_utilization: float | None
 
 
+FLAGS = [field.name for field in fields(Arguments) if field.name != "api_key_digests"] + ["api_key", "api_key_file"]
+ENVIRONMENT = "COSYVOICE_"
+VARIABLES = {flag: ENVIRONMENT + flag.upper() for flag in FLAGS}
+PUBLIC_PATHS = (
+    *("/", "/docs", "/openapi.json", "/health", "/healthz", "/liveness", "/readiness", "/metrics"),
+    *("/v1/audio/voices", "/v1/audio/models"),  # Open WebUI asks for these without its key
+)
 UNNEEDED = {
     "tokenizer_mode": "the model's tokenizer is always the fast one",
     "load_way": "there is one way to load the model",
@@ -67,30 +86,58 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def parse(argv: Sequence[str], gpus: Callable[[], int] = count_gpus) -> tuple[Arguments, list[str]]:
-    """The arguments, and a line for each flag of LightTTS that was given and is not needed here.
+def parse(
+    argv: Sequence[str], environment: Mapping[str, str] = os.environ, gpus: Callable[[], int] = count_gpus
+) -> tuple[Arguments, list[str]]:
+    """The arguments, and a line for each thing that was given and is not needed here.
 
+    Any flag can be set by a variable of `environment` instead: --port by COSYVOICE_PORT. The command line wins.
     Whatever makes no sense ends the program with status 2 and one sentence that says why.
     """
     parser = _parser()
-    given = vars(parser.parse_args(argv))
+    on_command_line = {argument.partition("=")[0] for argument in argv}
+    parser.variables = {
+        flag: variable
+        for flag, variable in VARIABLES.items()
+        if environment.get(variable) and f"--{flag}" not in on_command_line
+    }
+    from_environment = [f"--{flag}={environment[variable]}" for flag, variable in parser.variables.items()]
+    given = vars(parser.parse_args([*from_environment, *argv]))
     notes = [f"--{flag} is not needed: {UNNEEDED[flag]}." for flag in UNNEEDED if given.pop(flag) is not None]
-    arguments = Arguments(**given)
+    strange = sorted(name for name in environment if name.startswith(ENVIRONMENT) and name not in VARIABLES.values())
+    notes += [f"{name} is set, but there is no flag --{name.removeprefix(ENVIRONMENT).lower()}." for name in strange]
+    keys = {key for keys in (*(given.pop("api_key") or ()), given.pop("api_key_file") or ()) for key in keys}
+    arguments = Arguments(**given, api_key_digests=tuple(sorted(digest(key) for key in keys)))
     if reason := _contradiction(arguments, gpus):
         parser.error(reason)
     return arguments, notes
 
 
+def digest(key: str) -> str:
+    """What is kept of an API key: enough to know it again, and nothing that a log or a dump could give away."""
+    return sha256(key.encode()).hexdigest()
+
+
 class _Parser(argparse.ArgumentParser):
+    variables: Mapping[str, str] = {}  # flag → the variable that set it
+
     def error(self, message: str) -> NoReturn:
+        for flag, variable in self.variables.items():
+            message = re.sub(rf"--{flag}\b", variable, message)
         self.exit(2, f"{self.prog}: {message.rstrip('.')}.\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if "(default: " in (action.help or "") else super()._get_help_string(action)
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m server",
         description="Serve a CosyVoice2 model behind the OpenAI speech API.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog=f"Each flag can also be set by a variable: --port by {ENVIRONMENT}PORT. The command line wins.",
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -105,7 +152,29 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
     add("--decode_paral_num", type=_count, help="streams that one decode call takes (default: 16 on a GPU, else 1)")
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
-    add("--voices_dir", type=_directory, help="directory of your own voices: NAME.wav with its transcript NAME.txt")
+    add(
+        "--voices_dir",
+        type=_directory,
+        help="directory of voices: registered ones, and your NAME.wav with NAME.txt (default: in your cache)",
+    )
+    add(
+        "--voice_aliases",
+        type=read_aliases,
+        default=VOICE_ALIASES,
+        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names for "default")',
+    )
+    add("--ref_audio_hosts", type=_hosts, default=(), help="hosts that ref_audio is fetched from: HOST[:PORT],…")
+    add("--api_key", type=_keys, action="append", help="ask for this API key, or one of several: KEY,… (default: none)")
+    add("--api_key_file", type=_key_file, help="file of API keys, one a line (default: none)")
+    add("--public_paths", type=_paths, default=PUBLIC_PATHS, help="what can be read without a key: PATH,…")
+    add("--cors_origins", type=_origins, default=(), help="web sites whose pages may ask: https://HOST[:PORT],… or *")
+    add("--max_websockets", type=_count, default=256, help="WebSockets that an http process holds open")
+    add(
+        "--websocket_timeout",
+        type=_count,
+        default=60,
+        help="seconds a WebSocket's client may be silent, unless it waits",
+    )
     add("--zmq_mode", type=_zmq_mode, default="ipc:///tmp/", help="how processes talk: ipc://DIRECTORY/ or tcp://")
     add("--load_trt", type=_truth, default=True, help="use TensorRT for the flow where it can be used")
     add(
@@ -190,6 +259,50 @@ def _directory(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {text!r}")
     return path.resolve()
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = _list(text)
+    for host in hosts:
+        if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", host):
+            raise argparse.ArgumentTypeError(f"{host!r} is not HOST or HOST:PORT; separate several with commas")
+    return hosts
+
+
+def _keys(text: str) -> list[str]:
+    keys = text.replace(",", " ").split()
+    if not keys:
+        raise argparse.ArgumentTypeError("an API key is empty")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise argparse.ArgumentTypeError("an API key has characters that a header can't carry; use ASCII ones")
+    return keys
+
+
+def _key_file(text: str) -> list[str]:
+    try:
+        return _keys(Path(text).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} can't be read ({error})") from error
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = _list(text)
+    for path in paths:
+        if not path.startswith("/"):
+            raise argparse.ArgumentTypeError(f"{path!r} is not a path; it has to begin with /")
+    return paths
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = _list(text)
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise argparse.ArgumentTypeError(f"{origin!r} is neither * nor an origin like https://example.org")
+    return origins
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def _zmq_mode(text: str) -> str:

@@ -5,7 +5,12 @@ process's inbox is, and is never used twice: a process that is started again get
 process can't reach its successor.
 
     http     ── Prepare, Release ─────────▶ encode      ── Prepared | Failed ─────────────────▶ http
+    http     ── PrepareStream, Release ───▶ encode      ── StreamPrepared | Failed ───────────▶ http
+    http     ── Convert, Release ─────────▶ encode      ── Converted | Failed ────────────────▶ http
+    http     ── ListVoices, RegisterVoice, DeleteVoice, Release ─▶ encode ── Voices | Failed ─▶ http
     http     ── Generate, Abort ──────────▶ generate    ── Open, Tokens…, Abort | Failed ─────▶ decode
+    http     ── GenerateFromText, Text…, Abort ▶ generate ── the same ────────────────────────▶ decode
+    http     ── Open, Tokens, Abort ──────▶ decode      (voice conversion: nothing is to be generated)
     decode   ── VoiceWanted ──────────────▶ encode      ── VoiceData ─────────────────────────▶ decode
     decode   ── Audio… | Failed ──────────▶ http
     http     ── Ping ─────────────────────▶ everyone    ── Pong ──────────────────────────────▶ http
@@ -16,12 +21,13 @@ from typing import Literal
 
 import msgspec
 
+from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 
 Address = str
 Kind = Literal["http", "encode", "generate", "decode"]
-FailureKind = Literal["invalid", "overloaded", "unavailable", "internal"]
+FailureKind = Literal["invalid", "not_found", "conflict", "overloaded", "unavailable", "internal"]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -34,7 +40,7 @@ class Prepare(Message, frozen=True):
     request_id: str
     reply_to: Address
     text: str
-    voice: str
+    voice: str | Recording  # a name, or what the caller sent along
     instructions: str | None
 
 
@@ -46,8 +52,73 @@ class Prepared(Message, frozen=True):
     voice_key: str
 
 
+class PrepareStream(Message, frozen=True):
+    """Make a voice for text that is yet to arrive, and hold it until Release."""
+
+    request_id: str
+    reply_to: Address
+    voice: str | Recording
+
+
+class StreamPrepared(Message, frozen=True):
+    """The answer to PrepareStream: what goes ahead of the text, in tokenizer ids and speech tokens."""
+
+    request_id: str
+    prompt_text: list[int]
+    prompt_speech: list[int]
+    voice_key: str
+
+
+class Convert(Message, frozen=True):
+    """Make speech tokens of `audio` and a voice to speak them again, and hold the voice until Release."""
+
+    request_id: str
+    reply_to: Address
+    audio: bytes  # a file of any format
+    voice: str | Recording
+
+
+class Converted(Message, frozen=True):
+    """The answer to Convert."""
+
+    request_id: str
+    tokens: list[int]
+    voice_key: str
+
+
+class ListVoices(Message, frozen=True):
+    """Which voices can be asked for by name?"""
+
+    request_id: str
+    reply_to: Address
+
+
+class RegisterVoice(Message, frozen=True):
+    """Judge this recording, and keep the voice it makes under `name`."""
+
+    request_id: str
+    reply_to: Address
+    name: str
+    recording: Recording
+
+
+class DeleteVoice(Message, frozen=True):
+    """Forget the registered voice `name`."""
+
+    request_id: str
+    reply_to: Address
+    name: str
+
+
+class Voices(Message, frozen=True):
+    """The answer to ListVoices, and to RegisterVoice and DeleteVoice, with the voice that came or went."""
+
+    request_id: str
+    voices: list[StoredVoice]
+
+
 class Release(Message, frozen=True):
-    """The request has ended, however: stop preparing it, let go of its voice. Sent once for every Prepare."""
+    """The request has ended, however: stop working for it, let go of its voice. Sent once for each asked of encode."""
 
     request_id: str
 
@@ -71,7 +142,10 @@ class VoiceData(Message, frozen=True):
 
 
 class Open(Message, frozen=True):
-    """A segment's tokens are to come from `generator`: make audio of them for `reply_to`."""
+    """A segment's tokens are to come from `generator`: make audio of them for `reply_to`.
+
+    In voice conversion they come from the http worker itself.
+    """
 
     segment_id: str
     request_id: str
@@ -91,6 +165,25 @@ class Generate(Message, frozen=True):
     decoder: Address
     open: Open
     refusable: bool  # when too much is waiting; only a request's first segment is, so speech never breaks off for load
+
+
+class GenerateFromText(Message, frozen=True):
+    """Generate speech for the Text that follows, as it comes, and have `decoder` make audio of it."""
+
+    prompt_text: list[int]
+    prompt_speech: list[int]
+    sampling: SamplingOptions
+    decoder: Address
+    open: Open
+    refusable: bool  # see Generate
+
+
+class Text(Message, frozen=True):
+    """The next piece of a segment's text, cut anywhere."""
+
+    segment_id: str
+    text: str
+    last: bool
 
 
 class Abort(Message, frozen=True):
@@ -136,7 +229,7 @@ class Pong(Message, frozen=True):
 
     nonce: int
     sender: Address
-    numbers: dict[str, int]
+    numbers: dict[str, int | float]
 
 
 class Ready(Message, frozen=True):
@@ -163,11 +256,21 @@ class StageDown(Message, frozen=True):
 AnyMessage = (
     Prepare
     | Prepared
+    | PrepareStream
+    | StreamPrepared
+    | Convert
+    | Converted
+    | ListVoices
+    | RegisterVoice
+    | DeleteVoice
+    | Voices
     | Release
     | VoiceWanted
     | VoiceData
     | Open
     | Generate
+    | GenerateFromText
+    | Text
     | Abort
     | Tokens
     | Audio

@@ -1,18 +1,99 @@
-"""What /metrics shows: the numbers of every process, as Prometheus reads them."""
+"""What /metrics shows: the numbers of every process, as Prometheus reads them.
 
-from collections.abc import Mapping
+A process's numbers are a flat mapping. A name that ends in `_total` is a counter's, `_bucket`, `_sum` and `_count`
+belong to a histogram, all others are gauges; labels follow in braces, as in Prometheus' text format.
+"""
+
+from collections.abc import Mapping, Sequence
 
 PREFIX = "cosyvoice_"
 
+Numbers = Mapping[str, float]
 
-def render(numbers: Mapping[str, Mapping[str, int]]) -> str:
-    """Prometheus' text format of `numbers`: process → name → value. Names that end in `_total` are counters."""
+HELP = {
+    "answers_total": "Answers by route, status and outcome: ok, invalid, refused (busy or not ready), failed, left.",
+    "audio_seconds_total": "Seconds of audio handed to clients.",
+    "encoders": "Answers whose audio is being packed: as mp3, say.",
+    "first_audio_seconds": "From a request to its first piece of audio.",
+    "gpu_memory_total_bytes": "Memory of the GPU.",
+    "gpu_memory_used_bytes": "Memory of the GPU that is taken, by all processes.",
+    "real_time_factor": "Seconds that speech took for each second of audio.",
+    "requests": "Requests that an http worker has in the stages.",
+    "requests_prepared_total": "Requests whose text and voice were prepared.",
+    "requests_preparing": "Requests that wait for their text and voice, or are at it.",
+    "requests_total": "Requests that were given to the stages.",
+    "requests_unfinished_total": "Requests that ended before their last audio.",
+    "retries_total": "Requests that an OpenAI client repeated.",
+    "samples_total": "Samples decoded, 24000 a second.",
+    "segments": "Segments of text that a process holds.",
+    "segments_failed_total": "Segments that could not be decoded.",
+    "segments_from_text": "Segments whose text is still arriving.",
+    "segments_refused_total": "Segments refused because too many waited.",
+    "segments_running": "Segments that the language model generates; the others wait.",
+    "segments_without_voice": "Segments whose voice has not come from the encoder.",
+    "speech_seconds": "From a request to its last piece of audio.",
+    "speech_tokens_total": "Speech tokens generated, 25 for a second of audio.",
+    "streams": "Segments that are being decoded.",
+    "text_tokens_total": "Text tokens of the segments that were taken on; text that arrives in pieces is not counted.",
+    "underrun_seconds": "Silence that a player hears which starts with the first piece.",
+    "voice_cache_hits_total": "Voices that were in the cache.",
+    "voice_cache_misses_total": "Voices that had to be made, or fetched by the decoder.",
+    "voices_cached": "Voices in the decoder's cache.",
+    "voices_held": "Voices that requests hold in the encoder.",
+}
+PARTS_OF_A_HISTOGRAM = ("_bucket", "_sum", "_count")
+
+
+def labelled(name: str, **labels: object) -> str:
+    """The name of one of several series; labels are our own words, so nothing needs escaping."""
+    return name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
+
+
+class Histogram:
+    """Counts values at or below each of `bounds`, which rise."""
+
+    def __init__(self, name: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._counts = dict.fromkeys(bounds, 0)
+        self._sum = 0.0
+        self._count = 0
+
+    def observe(self, value: float) -> None:
+        """Count `value`."""
+        self._sum += value
+        self._count += 1
+        for bound in self._counts:
+            self._counts[bound] += value <= bound
+
+    def numbers(self) -> dict[str, float]:
+        """Its series."""
+        buckets = {labelled(f"{self._name}_bucket", le=bound): count for bound, count in self._counts.items()}
+        buckets[labelled(f"{self._name}_bucket", le="+Inf")] = self._count
+        return buckets | {f"{self._name}_sum": self._sum, f"{self._name}_count": self._count}
+
+
+def render(numbers: Mapping[str, Numbers]) -> str:
+    """Prometheus' text format of `numbers`: process → name → value."""
+    families: dict[str, list[str]] = {}
+    for process, of_process in sorted(numbers.items()):
+        for series, value in of_process.items():
+            name, _, labels = series.removesuffix("}").partition("{")
+            labels = f'process="{process}"' + (f",{labels}" if labels else "")
+            families.setdefault(_family(name), []).append(f"{PREFIX}{name}{{{labels}}} {value}")
     lines = []
-    for name in sorted({name for of_process in numbers.values() for name in of_process}):
-        lines.append(f"# TYPE {PREFIX}{name} {'counter' if name.endswith('_total') else 'gauge'}")
-        lines += [
-            f'{PREFIX}{name}{{process="{process}"}} {of_process[name]}'
-            for process, of_process in sorted(numbers.items())
-            if name in of_process
-        ]
+    for family, samples in sorted(families.items()):
+        if family in HELP:
+            lines.append(f"# HELP {PREFIX}{family} {HELP[family]}")
+        lines += [f"# TYPE {PREFIX}{family} {_kind(family, samples)}", *samples]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _family(name: str) -> str:
+    part = next((part for part in PARTS_OF_A_HISTOGRAM if name.endswith(part)), "")
+    return name.removesuffix(part)
+
+
+def _kind(family: str, samples: Sequence[str]) -> str:
+    if family.endswith("_total"):
+        return "counter"
+    return "histogram" if any(sample.startswith(f"{PREFIX}{family}_") for sample in samples) else "gauge"

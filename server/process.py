@@ -20,6 +20,7 @@ from server import process_group
 from server.arguments import Arguments
 from server.channel import Channel
 from server.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown
+from server.metrics import Numbers
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ class Stage(Protocol):
     def drop(self, address: Address) -> None:
         """The process at `address` has died: let go of what it owned, fail what it owed."""
 
-    def numbers(self) -> dict[str, int]:
-        """Gauges (what is held now) and counters (named `…_total`)."""
+    def numbers(self) -> Numbers:
+        """What /metrics is to show of it, see `server.metrics`."""
 
 
 async def serve(stage: Stage, channel: Channel) -> NoReturn:
@@ -75,7 +76,7 @@ async def serve(stage: Stage, channel: Channel) -> NoReturn:
         message = await channel.receive()
         match message:
             case Ping():
-                channel.send(message.reply_to, Pong(message.nonce, channel.address, stage.numbers()))
+                channel.send(message.reply_to, Pong(message.nonce, channel.address, dict(stage.numbers())))
             case StageDown():
                 channel.bury(message.address)
                 stage.drop(message.address)
@@ -98,6 +99,9 @@ def configure_logging(name: str) -> None:
     )
     logging.getLogger("server").setLevel(logging.INFO)
     logging.getLogger("vllm_cosyvoice").setLevel(logging.INFO)
+    requests = logging.getLogger("server.requests")  # a line each, for programs to read: nothing else is on stdout
+    requests.addHandler(logging.StreamHandler(sys.stdout))
+    requests.propagate = False
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ class ServerProcess:
     def idle(self) -> bool:
         """Whether every process answers and none holds anything of any request."""
         numbers = self.numbers()
-        held = (values for name, values in numbers.items() if not name.endswith("_total") and name != "voices_cached")
+        kept = ("_total", "_sum", "_count", "_bytes", "voices_cached")
+        held = (values for name, values in numbers.items() if not name.endswith(kept))
         answering = {process.split("-")[0] for values in numbers.values() for process in values}
         return answering == {"http", "encode", "generate", "decode"} and not any(any(v.values()) for v in held)
 

@@ -40,9 +40,34 @@ def test_load_trt_means_what_it_says(text: str, value: bool) -> None:
     assert arguments("--load_trt", text).load_trt is value
 
 
+def test_hosts_for_ref_audio_come_with_commas_and_none_by_default() -> None:
+    assert arguments().ref_audio_hosts == ()
+    hosts = arguments("--ref_audio_hosts", "a.example, 10.0.0.5:8000,[::1]:80").ref_audio_hosts
+    assert hosts == ("a.example", "10.0.0.5:8000", "[::1]:80")
+
+
+def test_voice_aliases_are_openais_names_and_those_of_the_file(tmp_path: Path) -> None:
+    openais = arguments().voice_aliases
+    assert set(openais.values()) == {"default"}
+    table = tmp_path / "aliases.json"
+    table.write_text('{"nova": "Änna", "narrator": "default"}', encoding="utf-8")
+    aliases = arguments("--voice_aliases", str(table)).voice_aliases
+    assert aliases == {**openais, "nova": "Änna", "narrator": "default"}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"nova": 1}', "nova: Anna", ""])
+def test_a_table_of_aliases_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    table = tmp_path / "aliases.json"
+    table.write_text(text)
+    assert str(table) in refusal(capsys, "--voice_aliases", str(table))
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
+        (["--voice_aliases", "/nowhere.json"], "can't be read"),
         (["--load_trt", "maybe"], "neither true nor false"),
         (["--port", "0"], "not a port"),
         (["--port", "65536"], "not a port"),
@@ -57,6 +82,8 @@ def test_load_trt_means_what_it_says(text: str, value: bool) -> None:
         (["--zmq_mode", "ipc://relative/"], "absolute directory"),
         (["--zmq_mode", "ipc:///no/such/place/"], "no directory"),
         (["--voices_dir", "/no/such/place"], "no directory"),
+        (["--ref_audio_hosts", "http://a.example/"], "not HOST or HOST:PORT"),
+        (["--ref_audio_hosts", "a.example,b example"], "not HOST or HOST:PORT"),
         (["--max_req_total_len", "70000"], "does not fit"),
         (["--max_num_batched_tokens", "49"], "less than one token for each"),
         (["--decode_process_num", "3"], "this machine has 2"),

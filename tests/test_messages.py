@@ -11,7 +11,25 @@ import zmq
 from server import messages
 from server.addresses import Addresses, RunDirectory
 from server.channel import Channel
-from server.messages import Audio, Generate, Message, Open, Prepared, Release, Tokens, VoiceData
+from server.messages import (
+    Audio,
+    Convert,
+    Generate,
+    GenerateFromText,
+    Message,
+    Open,
+    Prepare,
+    Prepared,
+    PrepareStream,
+    RegisterVoice,
+    Release,
+    StreamPrepared,
+    Text,
+    Tokens,
+    VoiceData,
+    Voices,
+)
+from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 
@@ -29,8 +47,17 @@ def addresses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize(
     "message",
     [
+        Prepare("r", "http", "Hello.", "default", None),
+        Prepare("r", "http", "Hello.", Recording(b"\x00\xff", "你好"), "Whisper."),
         Prepared("r", [SEGMENT, SEGMENT], "key"),
+        Convert("r", "http", bytes(10 << 20), Recording(bytes(10 << 20))),
+        RegisterVoice("r", "http", "Anna", Recording(b"RIFF")),
+        Voices("r", [StoredVoice("Anna", 1_800_000_000), StoredVoice("default", 0)]),
         Generate(SEGMENT, SamplingOptions(seed=3, repetition_aware=False), "decode", OPEN, refusable=True),
+        PrepareStream("r", "http", Recording(b"RIFF", "你好")),
+        StreamPrepared("r", [1, 2], [3], "key"),
+        GenerateFromText([1, 2], [3], SamplingOptions(temperature=0), "decode", OPEN, refusable=True),
+        Text("r.0", " wor", last=False),
         Tokens([("r.0", [1, 2, 3], False), ("q.1", [], True)]),
         Audio("r.0", b"\x00\x01" * 1000, 28, last=False),
         VoiceData("r", "key", "你好", b"\x01\x00\x00\x00", b"", b"\x00" * 768),

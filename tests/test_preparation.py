@@ -82,3 +82,19 @@ def test_the_cache_keeps_the_voices_used_last(tiny_model: Path, tmp_path: Path) 
     assert preparation.voice("a") is a
     assert preparation.voice("b") is not b
     np.testing.assert_array_equal(preparation.voice("b").mel, b.mel)
+
+
+def test_an_alias_is_the_voice_it_stands_for_unless_a_voice_has_its_name(tiny_model: Path, tmp_path: Path) -> None:
+    aliases = {"nova": "default", "default": "nobody", "lost": "nobody", "loop": "loop"}
+    preparation = Preparation(open_model(tiny_model), tmp_path, aliases=aliases)
+    default = preparation.voice("default")
+    assert preparation.voice("nova").key == default.key
+    shutil.copy(BUILT_IN / "default.wav", tmp_path / "nova.wav")
+    (tmp_path / "nova.txt").write_text("Something else.")
+    assert preparation.voice("nova").transcript == "Something else."
+    assert "nova" in preparation.voice_names()
+    assert "lost" not in preparation.voice_names()
+    for name, missing in (("lost", "nobody"), ("loop", "loop"), ("unknown", "unknown")):
+        with pytest.raises(InputError, match=f"no voice '{missing}'") as error:
+            preparation.voice(name)
+        assert error.value.param == "voice"

@@ -1,6 +1,7 @@
 """Speech tokens out of vLLM's engine: one real engine for all of these tests, with room for few tokens."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -19,6 +20,9 @@ from vllm_cosyvoice.random_checkpoint import TINY
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.text import ArrivingText
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
+from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -200,6 +204,28 @@ async def test_a_text_stream_sounds_the_same_however_fast_it_comes(
     assert options.min_tokens is not None
     assert options.max_tokens is not None
     assert options.min_tokens <= len(results[0]) <= options.max_tokens
+
+
+async def test_a_text_stream_sounds_the_same_wherever_it_was_cut(
+    generator: SpeechTokenGenerator, tiny_model: Path
+) -> None:
+    arriving = ArrivingText(load_tokenizer(open_model(tiny_model).tokenizer))
+    text, draw = "Good morning, my friend! 今天天气很好，你们都好吗？ It's [breath] the 21.5th way.", random.Random(0)
+    options = SamplingOptions(temperature=0.0, max_tokens=120)
+
+    async def speak(name: str, pieces: Sequence[str]) -> list[int]:
+        async def written() -> AsyncIterator[str]:
+            for piece in pieces:
+                await asyncio.sleep(draw.random() * 0.02)
+                yield piece
+
+        tokens = small_pieces(arriving.tokens(written()))
+        return await collect(generator.generate_from_text_stream(name, [1, 2, 3], [100, 200], tokens, options))
+
+    whole = await speak("whole", [text])
+    ways = [list(text), *([text[:n], text[n:]] for n in range(1, len(text), 9))]
+    for heard in await asyncio.gather(*(speak(f"cut {number}", way) for number, way in enumerate(ways))):
+        assert heard == whole
 
 
 async def test_speech_of_a_text_stream_does_not_wait_for_the_end_of_the_text(generator: SpeechTokenGenerator) -> None:

@@ -1,37 +1,54 @@
 """Several streams produced at the same time, consumed one after the other."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Streams = Iterable[AsyncGenerator[Item, None]] | AsyncIterable[AsyncGenerator[Item, None]]
 
 
-async def in_order(streams: Sequence[AsyncGenerator[Item, None]], ahead: int) -> AsyncGenerator[Item, None]:
+async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, None]:
     """All items of the first stream, then of the second, …, while up to `ahead` unfinished streams are running.
 
-    An error in a stream is raised when its turn comes. However this generator ends, it closes every stream first.
+    The streams may still be arriving themselves. An error in a stream is raised when its turn comes. However this
+    generator ends, it closes every stream first.
     """
     slots = asyncio.Semaphore(ahead)
-    outputs: list[asyncio.Queue[Item | _Ended]] = [asyncio.Queue() for _ in streams]
+    outputs: asyncio.Queue[asyncio.Queue[Item | _Ended] | _Ended] = asyncio.Queue()
+
+    async def start() -> None:
+        try:
+            async for stream in _arriving(streams):
+                await slots.acquire()
+                output: asyncio.Queue[Item | _Ended] = asyncio.Queue()
+                outputs.put_nowait(output)
+                tasks.append(asyncio.create_task(pump(stream, output)))
+            outputs.put_nowait(_Ended(None))
+        except Exception as error:
+            outputs.put_nowait(_Ended(error))
 
     async def pump(stream: AsyncGenerator[Item, None], output: asyncio.Queue[Item | _Ended]) -> None:
-        async with slots, aclosing(stream):
-            try:
+        try:
+            async with aclosing(stream):
                 async for item in stream:
                     output.put_nowait(item)
-                output.put_nowait(_Ended(None))
-            except Exception as error:
-                output.put_nowait(_Ended(error))
+            output.put_nowait(_Ended(None))
+        except Exception as error:
+            output.put_nowait(_Ended(error))
+        finally:
+            slots.release()
 
-    tasks = [asyncio.create_task(pump(*pair)) for pair in zip(streams, outputs, strict=True)]
+    tasks = [asyncio.create_task(start())]
     try:
-        for output in outputs:
+        while not isinstance(output := await outputs.get(), _Ended):
             while not isinstance(item := await output.get(), _Ended):
                 yield item
             if item.error is not None:
                 raise item.error
+        if output.error is not None:
+            raise output.error
     finally:
         for task in tasks:
             task.cancel()
@@ -41,3 +58,12 @@ async def in_order(streams: Sequence[AsyncGenerator[Item, None]], ahead: int) ->
 class _Ended:
     def __init__(self, error: Exception | None) -> None:
         self.error = error
+
+
+async def _arriving(streams: Streams[Item]) -> AsyncIterator[AsyncGenerator[Item, None]]:
+    if isinstance(streams, AsyncIterable):
+        async for stream in streams:
+            yield stream
+    else:
+        for stream in streams:
+            yield stream

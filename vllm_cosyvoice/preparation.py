@@ -1,16 +1,31 @@
 """From what a caller asks for to what the networks take: text → segments, a voice's name → its features."""
 
+import hashlib
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
-from vllm_cosyvoice.voice import AudioError, UnknownVoice, Voice, VoiceDirectory, VoiceEncoder
+from vllm_cosyvoice.voice import (
+    AudioError,
+    UnknownVoice,
+    Voice,
+    VoiceDirectory,
+    VoiceEncoder,
+    VoiceRefused,
+    load_audio,
+)
+from vllm_cosyvoice.voice.store import check_name
+
+log = logging.getLogger(__name__)
 
 END_OF_PROMPT = "<|endofprompt|>"
 
@@ -26,51 +41,130 @@ class InputError(ValueError):
 class Preparation:
     """Text front end, voice encoder and the voices in use, for one model.
 
-    `cache_capacity` voices keep their features in memory, the least recently used goes first.
+    `cache_capacity` voices keep their features in memory, the least recently used goes first. `aliases` are names that
+    stand for voices, unless there is a voice of that name.
     """
 
-    def __init__(self, model: ModelDirectory, voices_dir: Path | None = None, cache_capacity: int = 200) -> None:
+    def __init__(
+        self,
+        model: ModelDirectory,
+        voices_dir: Path | None = None,
+        cache_capacity: int = 200,
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._text = TextFrontEnd(model.tokenizer)
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
         self._presets = {
             name: Voice.preset(name, embedding.numpy()) for name, embedding in model.preset_speakers().items()
         }
-        self._cache: OrderedDict[str, tuple[Hashable, Voice]] = OrderedDict()
+        self._cache: OrderedDict[Hashable, tuple[Hashable, Voice]] = OrderedDict()
         self._cache_capacity = cache_capacity
+        self._aliases = aliases
+        self.cache_hits = 0
+        self.cache_misses = 0
         self._lock = threading.Lock()  # of the cache: requests may be prepared in several threads
 
     def voice_names(self) -> list[str]:
         """Names that `voice` takes: the built-in voices, the user's, and the model's preset speakers."""
-        return sorted({*self._directory.names(), *self._presets})
+        return [voice.name for voice in self.voices()]
 
-    def voice(self, name: str) -> Voice:
-        """The voice called `name`; its features are computed when it is first asked for, and when its files change.
+    def voices(self) -> list[StoredVoice]:
+        """What `voice_names` names."""
+        presets = {name: StoredVoice(name, created_at=0) for name in self._presets}
+        voices = presets | {voice.name: voice for voice in self._directory.voices()}
+        return [voices[name] for name in sorted(voices)]
 
-        Raises InputError when there is no such voice or its recording can't be used.
+    def register(self, name: str, recording: Recording) -> StoredVoice:
+        """Judge a recording and keep the voice it makes as `name`, for every process that shares the directory.
+
+        Raises InputError for a name or a recording that can't be used, VoiceRefused for a name that is taken, and
+        OSError when the disk refuses.
         """
         try:
-            version = self._directory.version(name)
+            check_name(name)
+        except ValueError as error:
+            raise InputError("name", str(error)) from error
+        if name in self._presets:
+            raise VoiceRefused(f"{name!r} is one of the model's own speakers: choose another name.")
+        return self._directory.register(name, recording, self._encoder.key, self._recorded(recording))
+
+    def delete(self, name: str) -> StoredVoice:
+        """Delete a registered voice; requests that have it already go on with it.
+
+        Raises UnknownVoice, and VoiceRefused for a voice that was not registered.
+        """
+        if name in self._presets and name not in self._directory.names():
+            raise VoiceRefused(f"{name!r} is one of the model's own speakers: it can't be deleted.")
+        return self._directory.delete(name)
+
+    def voice(self, source: str | Recording) -> Voice:
+        """The voice of that name or alias, or of that recording.
+
+        Its features are computed when it is first asked for, and when its files change. Raises InputError when there
+        is no such voice or the recording can't be used.
+        """
+        if isinstance(source, Recording):
+            content = hashlib.blake2b(source.data).digest(), source.transcript
+            return self._cached(content, content, lambda: self._recorded(source))
+        try:
+            return self._named(source)
         except UnknownVoice as error:
+            name = self._aliases.get(source)
+            if name is None:
+                raise self._unknown(source) from error
+        try:
+            return self._named(name)
+        except UnknownVoice as error:
+            raise self._unknown(name) from error
+
+    def _named(self, name: str) -> Voice:
+        try:
+            version = self._directory.version(name)
+        except UnknownVoice:
             if name in self._presets:
                 return self._presets[name]
-            known = ", ".join(self.voice_names())
-            raise InputError("voice", f"There is no voice {name!r}. Voices here: {known}.") from error
+            raise
+        return self._cached(name, version, lambda: self._load(name, version))
+
+    def _cached(self, key: Hashable, version: Hashable, make: Callable[[], Voice]) -> Voice:
         with self._lock:
-            cached_version, voice = self._cache.get(name, (None, None))
+            cached_version, voice = self._cache.get(key, (None, None))
             if voice is None or cached_version != version:
-                voice = self._load(name)
-            self._cache[name] = version, voice
-            self._cache.move_to_end(name)
+                self.cache_misses += 1
+                voice = make()
+            else:
+                self.cache_hits += 1
+            self._cache[key] = version, voice
+            self._cache.move_to_end(key)
             while len(self._cache) > self._cache_capacity:
                 self._cache.popitem(last=False)
             return voice
 
-    def _load(self, name: str) -> Voice:
+    def _load(self, name: str, version: Hashable) -> Voice:
+        voice = self._directory.features(name, self._encoder.key)
+        if voice is not None:
+            return voice
         try:
-            return self.clone(*self._directory.load(name))
+            voice = self.clone(*self._directory.load(name))
+        except UnknownVoice as error:
+            raise self._unknown(name) from error
         except AudioError as error:
             raise InputError("voice", f"The voice {name!r} can't be used. {error}") from error
+        try:
+            self._directory.keep_features(name, version, self._encoder.key, voice)
+        except OSError as error:
+            log.warning("The features of the voice %r are not kept: %s.", name, error)
+        return voice
+
+    def _recorded(self, recording: Recording) -> Voice:
+        try:
+            return self.clone(*load_audio(recording.data), recording.transcript)
+        except AudioError as error:
+            raise InputError("ref_audio", str(error)) from error
+
+    def _unknown(self, name: str) -> InputError:
+        return InputError("voice", f"There is no voice {name!r}. Voices here: {', '.join(self.voice_names())}.")
 
     def clone(self, samples: np.ndarray, sample_rate: int, transcript: str = "") -> Voice:
         """A voice from a recording: float32 mono `samples` in [−1, 1], 1 to 30 s.
@@ -89,6 +183,10 @@ class Preparation:
     def tokens(self, text: str) -> list[int]:
         """Tokenizer ids of `text` as it stands."""
         return self._text.tokens(text)
+
+    def arriving_tokens(self, pieces: AsyncIterator[str]) -> AsyncGenerator[list[int], None]:
+        """`tokens` of the joined `pieces`, as they become certain; how the text was cut makes no difference."""
+        return self._text.arriving.tokens(pieces)
 
     def prompt_text(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Tokenizer ids ahead of the text: the instruction, or the voice's transcript, or none (cross-lingual)."""
@@ -123,7 +221,9 @@ class Preparation:
         prompt_speech = self.prompt_speech(voice, instructions, cross_lingual=cross_lingual)
         return [Segment.of(self._text.tokens(piece), prompt_text, prompt_speech) for piece in pieces]
 
-    def prepare(self, text: str, voice: str, instructions: str | None = None) -> tuple[list[Segment], Voice]:
-        """Segments and voice for one request, by the voice's name. Raises InputError naming the field."""
+    def prepare(
+        self, text: str, voice: str | Recording, instructions: str | None = None
+    ) -> tuple[list[Segment], Voice]:
+        """Segments and voice for one request. Raises InputError naming the field."""
         features = self.voice(voice)
         return self.segments(text, features, instructions), features

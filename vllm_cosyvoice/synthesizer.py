@@ -144,15 +144,15 @@ class Synthesizer:
         features = self._voice(voice)
         prompt_text, prompt_speech = self._preparation.prompt_text(features), self._preparation.prompt_speech(features)
 
-        async def text() -> AsyncIterator[list[int]]:
+        async def text() -> AsyncIterator[str]:
             reader = iter(pieces)
             while (piece := await asyncio.to_thread(next, reader, None)) is not None:
-                yield self._preparation.tokens(piece)
+                yield piece
 
         def tokens(request_id: str) -> AsyncIterator[list[int]]:
             options = sampling or SamplingOptions()
             return self._generator.generate_from_text_stream(
-                request_id, prompt_text, prompt_speech, small_pieces(text()), options
+                request_id, prompt_text, prompt_speech, small_pieces(self._preparation.arriving_tokens(text())), options
             )
 
         return self._iterate([self._play(tokens, features, speed, streaming=True)])

@@ -90,7 +90,15 @@ class TextStream:
 
 
 async def small_pieces(text: AsyncIterator[Sequence[int]]) -> AsyncIterator[Sequence[int]]:
-    """The same text in pieces of one group at most, so that speech keeps up with text that comes in long pieces."""
+    """The same text in pieces of one group, the last of what is left, however it was cut.
+
+    So speech keeps up with text that comes in long pieces, and the sequence depends on the text alone.
+    """
+    waiting: list[int] = []
     async for piece in text:
-        for start in range(0, len(piece), TEXT_GROUP):
-            yield piece[start : start + TEXT_GROUP]
+        waiting += piece
+        while len(waiting) >= TEXT_GROUP:
+            yield waiting[:TEXT_GROUP]
+            del waiting[:TEXT_GROUP]
+    if waiting:
+        yield waiting

@@ -2,21 +2,36 @@
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from server.http import errors, openai
-from server.http.guards import BodyLimit, RequestId
+from server.arguments import Arguments
+from server.http import errors, lighttts, openai, pages, text_stream, voices
+from server.http.access import ApiKeys
+from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
 from server.http.pipeline import Failure, Pipeline
+from server.http.request_log import RequestLog
+from server.http.websocket import Connections
 from server.metrics import render
 
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
+LARGER_BODIES = {
+    "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
+    "/v1/audio/voices": LARGEST_BODY + LARGEST_UPLOAD,
+    "/v1/audio/voice-conversion": LARGEST_BODY + 2 * LARGEST_UPLOAD,
+    "/inference_zero_shot": LARGEST_BODY + LARGEST_UPLOAD,
+}
 
 
-def create(pipeline: Pipeline, model_id: str) -> ASGIApp:
+def create(pipeline: Pipeline, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
     """All routes, and what holds for every one of them."""
-    app = FastAPI(title="CosyVoice2 speech server")
+    app = FastAPI(title="CosyVoice2 speech server", docs_url=None, redoc_url=None, responses=errors.RESPONSES)
     errors.install(app)
-    app.include_router(openai.router(pipeline, model_id))
+    app.include_router(pages.router())
+    app.include_router(openai.router(pipeline, model_id, arguments.ref_audio_hosts))
+    app.include_router(voices.router(pipeline))
+    app.include_router(text_stream.router(pipeline, connections, model_id, arguments.ref_audio_hosts))
+    lighttts.install(app, pipeline, model_id)
 
     @app.get("/health")
     async def health() -> Response:
@@ -29,4 +44,15 @@ def create(pipeline: Pipeline, model_id: str) -> ASGIApp:
         numbers = await pipeline.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 
-    return RequestId(BodyLimit(app, LARGEST_BODY))
+    served: ASGIApp = BodyLimit(app, LARGEST_BODY, LARGER_BODIES)
+    if arguments.api_key_digests:
+        served = ApiKeys(served, arguments.api_key_digests, arguments.public_paths)
+    if arguments.cors_origins:
+        served = CORSMiddleware(
+            served,
+            allow_origins=arguments.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return RequestId(RequestLog(served, pipeline.answers))

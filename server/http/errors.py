@@ -6,13 +6,22 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from server.http.pipeline import Failure
 from server.messages import FailureKind
 
-STATUS: dict[FailureKind, int] = {"invalid": 400, "overloaded": 503, "unavailable": 503, "internal": 500}
+STATUS: dict[FailureKind, int] = {
+    "invalid": 400,
+    "not_found": 404,
+    "conflict": 409,
+    "overloaded": 429,
+    "unavailable": 503,
+    "internal": 500,
+}
 CODE: dict[FailureKind, str] = {"invalid": "invalid_value"}  # the others are codes as they are
+TYPE = {429: "rate_limit_error"}  # by status
 RETRY_AFTER: dict[FailureKind, int] = {"overloaded": 1, "unavailable": 5}  # seconds
 
 
@@ -24,6 +33,27 @@ class ApiError(Exception):
         self.status = status
         self.param = param
         self.code = code
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None  # the field of the request that is at fault
+    code: str | None
+
+
+class Envelope(BaseModel):
+    """What all errors look like."""
+
+    error: Error
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Envelope, "description": "The request can't be served, and why."},
+    "5XX": {"model": Envelope, "description": "The server failed, or is not ready."},
+}
 
 
 def install(app: FastAPI) -> None:
@@ -41,7 +71,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-        message, param = _what_is_wrong(error.errors())
+        message, param = what_is_wrong(error.errors())
         return envelope(400, message, param, "invalid_value")
 
     @app.exception_handler(HTTPException)
@@ -62,13 +92,22 @@ def install(app: FastAPI) -> None:
 def envelope(
     status: int, message: str, param: str | None, code: str | None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The envelope, with all four keys."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status, headers)
+    """The envelope."""
+    return JSONResponse({"error": _entries(status, message, param, code)}, status, headers)
 
 
-def _what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
+def error_entries(failure: Failure) -> dict[str, str | None]:
+    """What the envelope says of a failure, for where the status has gone out already."""
+    return _entries(STATUS[failure.kind], str(failure), failure.param, CODE.get(failure.kind, failure.kind))
+
+
+def _entries(status: int, message: str, param: str | None, code: str | None) -> dict[str, str | None]:
+    """All four keys, which clients rely on."""
+    kind = "server_error" if status >= 500 else TYPE.get(status, "invalid_request_error")
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
     """Message and field of the first of pydantic's errors; `loc` is ("body", field, …), or ("body", byte) in JSON."""
     first = errors[0]
     place = first["loc"][1:]
@@ -79,4 +118,6 @@ def _what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
     param = str(place[0])
     if first["type"] == "missing":
         return f"{param} is missing.", param
+    if "UploadFile" in first["msg"]:
+        return f"{param} has to be a file, in a multipart/form-data body.", param
     return f"{param}: {first['msg']}.", param

@@ -1,60 +1,80 @@
 """Wrappers around the whole app: an id on every answer, and a limit to every body."""
 
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LARGEST_UPLOAD = 10 << 20  # bytes of a recording
+
+# What `x-should-retry` says: by itself, OpenAI's client takes a conflict for a lock that goes away.
+WORTH_RETRYING = {409: "false", 429: "true", 503: "true"}
+
 
 class RequestId:
-    """Puts an `x-request-id` on every answer, which OpenAI's client shows; routes find it in the state."""
+    """Puts an `x-request-id` on every answer, which OpenAI's client shows; routes find it in the state.
+
+    Errors also say whether asking again may help.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         request_id = f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+            kind = message["type"].removeprefix("websocket.")
+            if kind in ("http.response.start", "accept"):
+                message.setdefault("headers", [])
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if advice := WORTH_RETRYING.get(message.get("status", 101)):
+                    headers["x-should-retry"] = advice
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
 class BodyLimit:
-    """Refuses a body of more than `limit` bytes with status 413, before it is read to its end."""
+    """Refuses a body of more than `limit` bytes with status 413, before it is read to its end.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    The paths in `larger` have limits of their own.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], self._limit)
         announced = Headers(scope=scope).get("content-length", "0")
         received = 0
 
         async def receive_at_most() -> Message:
             nonlocal received
-            if announced.isdigit() and int(announced) > self._limit:
-                raise self._too_large()
+            if announced.isdigit() and int(announced) > limit:
+                raise _too_large(limit)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit:
-                raise self._too_large()
+            if received > limit:
+                raise _too_large(limit)
             return message
 
         await self._app(scope, receive_at_most, send)
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"The body is larger than {self._limit} bytes.")
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The body is larger than {limit} bytes.")

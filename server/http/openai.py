@@ -1,20 +1,27 @@
 """OpenAI's routes: speech and models."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from time import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.audio_format import FORMATS
+from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
+from server.http import reference_audio
 from server.http.errors import ApiError
-from server.http.pipeline import Pipeline
-from server.http.speech_response import SpeechResponse
+from server.http.pipeline import Pipeline, Usage
+from server.http.speech_response import EVENTS, SpeechResponse, events
+from server.http.voices import LONGEST_TRANSCRIPT
+from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
 
-OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # names that clients have built in
+OPENAI_MODELS = (  # names that clients have built in
+    *("tts-1", "tts-1-1106", "tts-1-hd", "tts-1-hd-1106"),
+    *("gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"),
+)
 LONGEST_TEXT = 4096  # characters, OpenAI's limit
 
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
@@ -35,11 +42,17 @@ class SpeechRequest(BaseModel):
 
     model: str
     input: Text
-    voice: str | VoiceId
+    voice: str | VoiceId | None = None  # needed unless there is a ref_audio
     instructions: Text | None = None
-    response_format: str = "wav"
-    speed: float = Field(1.0, ge=0.25, le=4.0)
-    stream_format: str = "audio"
+    response_format: ResponseFormat = "mp3"
+    speed: float = Field(1.0, ge=0.25, le=4.0, allow_inf_nan=False)
+    stream_format: Literal["audio", "sse"] = "audio"
+
+    stream: bool | None = None  # False: all of the audio at once, when it is complete
+    sample_rate: SampleRate = 24000
+
+    ref_audio: str | None = None  # speak with the voice of this recording: a data: URI, or a URL
+    ref_text: Annotated[str, Field(max_length=LONGEST_TRANSCRIPT)] = ""  # what it says; without it, cross-lingual
 
     seed: int | None = None
     temperature: float = SamplingOptions.temperature
@@ -48,6 +61,15 @@ class SpeechRequest(BaseModel):
     repetition_aware: bool = SamplingOptions.repetition_aware
     min_tokens: int | None = None  # speech tokens of each segment
     max_tokens: int | None = None
+
+    def packing(self) -> AudioFormat:
+        """The format of the audio; raises ApiError for a sample rate that it does not have."""
+        packing = FORMATS[self.response_format]
+        if self.sample_rate not in packing.sample_rates:
+            rates = ", ".join(map(str, packing.sample_rates))
+            message = f"{self.response_format} has the sample rates {rates}, not {self.sample_rate}."
+            raise ApiError(400, message, param="sample_rate", code="invalid_value")
+        return packing
 
     def sampling(self) -> SamplingOptions:
         """The sampling fields; raises ApiError for a value that can't be used."""
@@ -60,8 +82,24 @@ class SpeechRequest(BaseModel):
         return options
 
 
-def router(pipeline: Pipeline, model_id: str) -> APIRouter:
-    """The routes, for the model called `model_id`."""
+def check_model(name: str, models: Iterable[str]) -> None:
+    """Raise ApiError if `name` is none of `models`."""
+    if name not in models:
+        message = f"There is no model {name!r}. Models here: {', '.join(models)}."
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+
+async def voice_of(body: SpeechRequest, ref_audio_hosts: Sequence[str]) -> str | Recording:
+    """The voice to speak with; raises ApiError when none is given, or a recording that can't be had."""
+    if body.ref_audio is not None:
+        return Recording(await reference_audio.read(body.ref_audio, ref_audio_hosts), body.ref_text)
+    if body.voice is None:
+        raise ApiError(400, "voice is missing.", param="voice", code="invalid_value")
+    return body.voice if isinstance(body.voice, str) else body.voice.id
+
+
+def router(pipeline: Pipeline, model_id: str, ref_audio_hosts: Sequence[str]) -> APIRouter:
+    """The routes, for the model called `model_id`; `ref_audio` is fetched from `ref_audio_hosts` only."""
     routes = APIRouter(prefix="/v1")
     created = int(time())
     models = {
@@ -69,35 +107,30 @@ def router(pipeline: Pipeline, model_id: str) -> APIRouter:
         for name in (model_id, *OPENAI_MODELS)
     }
 
-    def check_model(name: str) -> None:
-        if name not in models:
-            known = ", ".join(models)
-            message = f"There is no model {name!r}. Models here: {known}."
-            raise ApiError(404, message, param="model", code="model_not_found")
-
     @routes.post("/audio/speech", response_class=Response)
     async def speech(request: Request, body: SpeechRequest) -> Response:
-        check_model(body.model)
-        if body.response_format not in FORMATS:
-            known = " and ".join(FORMATS)
-            message = f"This server makes {known}, not {body.response_format!r}."
-            raise ApiError(400, message, param="response_format", code="invalid_value")
-        if body.stream_format != "audio":
-            message = f"This server streams audio as it is, not {body.stream_format!r}."
-            raise ApiError(400, message, param="stream_format", code="invalid_value")
-        voice = body.voice if isinstance(body.voice, str) else body.voice.id
-        pieces = pipeline.speak(
-            request.state.request_id, body.input, voice, body.instructions, body.speed, body.sampling()
-        )
-        return SpeechResponse(pieces, FORMATS[body.response_format])
+        check_model(body.model, models)
+        packing, sampling, usage = body.packing(), body.sampling(), Usage()
+        voice = await voice_of(body, ref_audio_hosts)
+        request_id, whole = request.state.request_id, body.stream is False
+        audio = pipeline.speak(request_id, body.input, voice, body.instructions, body.speed, sampling, usage)
+        audio = packed(audio, packing, body.sample_rate, whole=whole)
+        if body.stream_format == "sse":
+            return SpeechResponse(events(audio, usage), EVENTS)
+        return SpeechResponse(audio, packing.media_type, whole=whole)
 
     @routes.get("/models")
     async def list_models() -> dict[str, object]:
         return {"object": "list", "data": list(models.values())}
 
+    @routes.get("/audio/models")
+    async def list_audio_models() -> dict[str, object]:
+        """The models as Open WebUI asks for them."""
+        return {"models": [{"id": name, "name": name} for name in models]}
+
     @routes.get("/models/{name:path}")
     async def one_model(name: str) -> dict[str, object]:
-        check_model(name)
+        check_model(name, models)
         return dict(models[name])
 
     return routes

@@ -4,29 +4,46 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from server.audio_format import Encoder
 from server.channel import Channel
+from server.http.measuring import Answers, Speeches, account, measured
 from server.messages import (
     Abort,
     Address,
     AnyMessage,
     Audio,
+    Convert,
+    Converted,
+    DeleteVoice,
     Failed,
     FailureKind,
     Generate,
+    GenerateFromText,
     Kind,
+    ListVoices,
+    Message,
     Open,
     Ping,
     Pong,
     Prepare,
     Prepared,
+    PrepareStream,
+    RegisterVoice,
     Release,
     StageUp,
+    StreamPrepared,
+    Text,
+    Tokens,
+    Voices,
 )
+from server.metrics import Numbers
 from vllm_cosyvoice.in_order import in_order
+from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.sampling import SamplingOptions
 
 log = logging.getLogger(__name__)
@@ -35,6 +52,10 @@ SEGMENTS_AHEAD = 4  # segments of one request in the engine at a time
 SECONDS_TO_ANSWER = 1.0  # what a stage may take for a Pong
 SECONDS_HEALTH_HOLDS = 1.0  # how long one look at the stages' health answers for
 WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
+
+Request = Prepare | PrepareStream | Convert | ListVoices | RegisterVoice | DeleteVoice
+Answer = Prepared | StreamPrepared | Converted | Voices
+Expected = TypeVar("Expected", Prepared, StreamPrepared, Converted, Voices)
 
 
 class Failure(Exception):
@@ -47,14 +68,22 @@ class Failure(Exception):
 
 
 @dataclass(eq=False)
+class Usage:
+    """What a request took. Complete when its audio is."""
+
+    input_tokens: int = 0  # of the text
+    output_tokens: int = 0  # of speech
+
+
+@dataclass(eq=False)
 class _Preparing:
     encoder: Address
-    answer: asyncio.Future[Prepared]
+    answer: asyncio.Future[Answer]
 
 
 @dataclass(eq=False)
 class _Speaking:
-    generator: Address
+    source: Address  # where its tokens come from
     decoder: Address
     pieces: asyncio.Queue[Audio | Failure] = field(default_factory=asyncio.Queue)
 
@@ -63,12 +92,14 @@ class Pipeline:
     """Speaks texts by way of the stages that are up. A Stage itself: its inbox brings the answers."""
 
     def __init__(self, channel: Channel) -> None:
+        self.speeches = Speeches()
+        self.answers = Answers()
         self._channel = channel
         self._stages: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
         self._load: Counter[Address] = Counter()  # what this worker has at each stage
         self._preparing: dict[str, _Preparing] = {}
         self._speaking: dict[str, _Speaking] = {}
-        self._pongs: dict[int, dict[Address, asyncio.Future[dict[str, int]]]] = {}
+        self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
         self._pings = 0
         self._looked = float("-inf")
         self._look: asyncio.Task[list[str]] | None = None
@@ -78,31 +109,27 @@ class Pipeline:
 
     # What the routes use
 
+    @measured
     async def speak(
         self,
         request_id: str,
         text: str,
-        voice: str,
+        voice: str | Recording,
         instructions: str | None,
         speed: float,
         sampling: SamplingOptions,
+        usage: Usage | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The audio of `text`: pieces of int16 PCM, little endian, mono, 24 kHz, as they are made.
 
-        `request_id` is used once; the stages' logs show it. However the generator is left, nothing of the request
-        stays behind in any stage. Raises Failure.
+        `request_id` is used once; the stages' logs show it. What is spoken is added to `usage`. However the generator
+        is left, nothing of the request stays behind in any stage. Raises Failure.
         """
-        encoder = self._pick("encode")
-        answer: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
-        self._preparing[request_id] = _Preparing(encoder, answer)
-        self._requests += 1
-        self._live += 1
-        self._load[encoder] += 1
-        self._channel.send(encoder, Prepare(request_id, self._channel.address, text, voice, instructions))
-        finished = False
-        try:
-            prepared = await answer
+        prepare = Prepare(request_id, self._channel.address, text, voice, instructions)
+        usage = usage or Usage()
+        async with self._asked(prepare, Prepared) as (encoder, prepared):
             generator, decoder = self._pick("generate"), self._pick("decode")
+            usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
 
             def open_for(index: int) -> Open:
                 return Open(
@@ -116,20 +143,81 @@ class Pipeline:
                     seed=sampling.seed or 0,
                 )
 
-            streams = [
-                self._speak_segment(Generate(segment, sampling, decoder, open_for(index), refusable=index == 0))
+            segments = [
+                Generate(segment, sampling, decoder, open_for(index), refusable=index == 0)
                 for index, segment in enumerate(prepared.segments)
+            ]
+            streams = [
+                self._speak_segment(work.open.segment_id, generator, decoder, work, usage=usage) for work in segments
             ]
             async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as pieces:
                 async for piece in pieces:
                     yield piece
-            finished = True
-        finally:
-            self._unfinished += not finished
-            self._live -= 1
-            self._load[encoder] -= 1
-            self._preparing.pop(request_id, None)
-            self._channel.send(encoder, Release(request_id))
+
+    @measured
+    async def speak_arriving(
+        self,
+        request_id: str,
+        text: AsyncIterator[str],
+        voice: str | Recording,
+        speed: float,
+        sampling: SamplingOptions,
+    ) -> AsyncGenerator[bytes, None]:
+        """The audio of text that is still arriving, in pieces cut anywhere; it starts before the text ends.
+
+        A Failure that `text` raises ends the audio, too. Yields and raises what `speak` does.
+        """
+        segment_id, here = f"{request_id}.0", self._channel.address
+        async with self._asked(PrepareStream(request_id, here, voice), StreamPrepared) as (encoder, prepared):
+            generator, decoder = self._pick("generate"), self._pick("decode")
+            key, seed = prepared.voice_key, sampling.seed or 0
+            opening = Open(segment_id, request_id, here, generator, encoder, key, speed, seed)
+            prompt = prepared.prompt_text, prepared.prompt_speech
+            work = GenerateFromText(*prompt, sampling, decoder, opening, refusable=True)
+            # The first step of the loop sends `work`; the task gets its first turn when that step waits.
+            forwarding = asyncio.create_task(self._forward(text, segment_id, generator))
+            try:
+                async with aclosing(self._speak_segment(segment_id, generator, decoder, work)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                forwarding.cancel()
+                await asyncio.gather(forwarding, return_exceptions=True)
+
+    async def check_voice(self, request_id: str, voice: str | Recording) -> None:
+        """Make the voice, so that speaking with it starts sooner. Raises Failure when it can't be used."""
+        async with self._asked(PrepareStream(request_id, self._channel.address, voice), StreamPrepared):
+            pass
+
+    @measured
+    async def convert(
+        self, request_id: str, audio: bytes, voice: str | Recording, speed: float
+    ) -> AsyncGenerator[bytes, None]:
+        """What `audio`, a file of any format, says, spoken by `voice`. Yields and raises what `speak` does."""
+        here, segment_id = self._channel.address, f"{request_id}.0"
+        async with self._asked(Convert(request_id, here, audio, voice), Converted) as (encoder, converted):
+            decoder = self._pick("decode")
+            opening = Open(segment_id, request_id, here, here, encoder, converted.voice_key, speed, seed=0)
+            tokens = Tokens([(segment_id, converted.tokens, True)])
+            async with aclosing(self._speak_segment(segment_id, decoder, decoder, opening, tokens)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def list_voices(self, request_id: str) -> list[StoredVoice]:
+        """All voices that can be asked for by name. Raises Failure."""
+        async with self._asked(ListVoices(request_id, self._channel.address), Voices) as (_, answer):
+            return answer.voices
+
+    async def register_voice(self, request_id: str, name: str, recording: Recording) -> StoredVoice:
+        """Keep the voice that `recording` makes as `name`, for every process. Raises Failure."""
+        register = RegisterVoice(request_id, self._channel.address, name, recording)
+        async with self._asked(register, Voices) as (_, answer):
+            return answer.voices[0]
+
+    async def delete_voice(self, request_id: str, name: str) -> StoredVoice:
+        """Delete the registered voice `name`, for every process. Raises Failure."""
+        async with self._asked(DeleteVoice(request_id, self._channel.address, name), Voices) as (_, answer):
+            return answer.voices[0]
 
     async def missing(self) -> list[str]:
         """Why a request would not be served now, a reason each; empty when it would. One look answers for a second."""
@@ -138,7 +226,7 @@ class Pipeline:
             self._look = asyncio.create_task(self._missing())
         return await asyncio.shield(self._look)
 
-    async def numbers_of_all(self) -> dict[str, dict[str, int]]:
+    async def numbers_of_all(self) -> dict[str, Numbers]:
         """The numbers of every process that answers, by its name."""
         names = {address: name for stages in self._stages.values() for address, name in stages.items()}
         numbers = await self._ping(names)
@@ -148,7 +236,7 @@ class Pipeline:
 
     def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
         match message:
-            case Prepared():
+            case Prepared() | StreamPrepared() | Converted() | Voices():
                 if (preparing := self._preparing.pop(message.request_id, None)) and not preparing.answer.done():
                     preparing.answer.set_result(message)
             case Audio():
@@ -171,11 +259,14 @@ class Pipeline:
             if preparing.encoder == address:
                 self._fail(request_id, failure)
         for segment_id, speaking in list(self._speaking.items()):
-            if address in (speaking.generator, speaking.decoder):
+            if address in (speaking.source, speaking.decoder):
                 self._fail(segment_id, failure)
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102
+    def numbers(self) -> Numbers:  # noqa: D102
         return {
+            **self.speeches.numbers(),
+            **self.answers.numbers(),
+            "encoders": len(Encoder.unclosed),
             "requests": self._live,
             "segments": len(self._speaking),
             "requests_total": self._requests,
@@ -191,27 +282,66 @@ class Pipeline:
             raise Failure("unavailable", f"No {kind} process is up: the server is starting, or restarting what died.")
         return min(stages, key=lambda address: self._load[address])
 
-    async def _speak_segment(self, work: Generate) -> AsyncGenerator[bytes, None]:
-        segment_id, generator, decoder = work.open.segment_id, work.open.generator, work.decoder
-        speaking = self._speaking[segment_id] = _Speaking(generator, decoder)
-        self._load[decoder] += 1
-        self._channel.send(generator, work)
+    @asynccontextmanager
+    async def _asked(self, request: Request, kind: type[Expected]) -> AsyncIterator[tuple[Address, Expected]]:
+        """An encoder and its answer. Inside the context it holds the voice of the request, if that has one."""
+        if entry := account.get():
+            entry.note(request)
+        encoder, request_id = self._pick("encode"), request.request_id
+        asked: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._preparing[request_id] = _Preparing(encoder, asked)
+        self._requests += 1
+        self._live += 1
+        self._load[encoder] += 1
+        self._channel.send(encoder, request)
         finished = False
         try:
-            if self._channel.is_dead(generator) or self._channel.is_dead(decoder):
+            answer = await asked
+            assert isinstance(answer, kind)
+            yield encoder, answer
+            finished = True
+        finally:
+            self._unfinished += not finished
+            self._live -= 1
+            self._load[encoder] -= 1
+            self._preparing.pop(request_id, None)
+            self._channel.send(encoder, Release(request_id))
+
+    async def _speak_segment(
+        self, segment_id: str, source: Address, decoder: Address, *orders: Message, usage: Usage | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The audio that comes of sending `orders` to `source`, which has `decoder` make it or is the decoder."""
+        speaking = self._speaking[segment_id] = _Speaking(source, decoder)
+        self._load[decoder] += 1
+        for order in orders:
+            self._channel.send(source, order)
+        finished = False
+        try:
+            if self._channel.is_dead(source) or self._channel.is_dead(decoder):
                 raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
             while not finished:
                 piece = await speaking.pieces.get()
                 if isinstance(piece, Failure):
                     raise piece
                 finished = piece.last
+                if finished and usage:
+                    usage.output_tokens += piece.tokens
                 if piece.pcm:
                     yield piece.pcm
         finally:
             del self._speaking[segment_id]
             self._load[decoder] -= 1
             if not finished:
-                self._channel.send(generator, Abort(segment_id, decoder))
+                self._channel.send(source, Abort(segment_id, decoder))
+
+    async def _forward(self, text: AsyncIterator[str], segment_id: str, generator: Address) -> None:
+        try:
+            async for piece in text:
+                self._channel.send(generator, Text(segment_id, piece, last=False))
+        except Failure as failure:
+            self._fail(segment_id, failure)
+        else:
+            self._channel.send(generator, Text(segment_id, "", last=True))
 
     def _fail(self, id: str, failure: Failure) -> None:
         if (preparing := self._preparing.pop(id, None)) and not preparing.answer.done():
@@ -225,7 +355,7 @@ class Pipeline:
         answers = await self._ping(names)
         return absent + [f"{name} does not answer" for address, name in names.items() if address not in answers]
 
-    async def _ping(self, addresses: Iterable[Address]) -> dict[Address, dict[str, int]]:
+    async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
         """What those answer who answer in time."""
         self._pings += 1
         nonce, loop = self._pings, asyncio.get_running_loop()

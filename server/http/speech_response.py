@@ -1,28 +1,34 @@
-"""An answer that is audio as it is made."""
+"""An answer that is audio as it is made, or the events that carry it."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.audio_format import AudioFormat
+from server.http.errors import error_entries
+from server.http.pipeline import Failure, Usage
+
+EVENTS = "text/event-stream"
+LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most
 
 
 class SpeechResponse(Response):
-    """Waits for the first piece of audio before it answers 200, so whatever fails until then gets its own status.
+    """Waits for the first piece before it answers 200, so whatever fails until then gets its own status.
 
     A client that leaves, even before that, ends the work. A failure after it breaks the body off, so that no client
-    takes part of the audio for all of it.
+    takes part of the audio for all of it. `whole`: the first piece is the only one, and its length is told ahead.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], audio_format: AudioFormat) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str | None, *, whole: bool = False) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(None, 200, headers, audio_format.media_type)
+        super().__init__(None, 200, headers, media_type)
         del self.headers["content-length"]
         self._pieces = pieces
-        self._header = audio_format.header
+        self._whole = whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, or stop as soon as the client has left."""
@@ -40,11 +46,39 @@ class SpeechResponse(Response):
     async def _send(self, send: Send) -> None:
         async with aclosing(self._pieces) as pieces:
             first = await anext(pieces, b"")
+            if self._whole:
+                self.headers["content-length"] = str(len(first))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self._header + first, "more_body": True})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGenerator[bytes, None]:
+    """`pieces` as OpenAI's server-sent events; the last one tells `usage`, which is complete by then.
+
+    OpenAI has no event for a failure in between. There is one here, in the form its clients raise for, and the failure
+    is raised, too.
+    """
+    begun = False
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                deltas = [piece[start : start + LARGEST_DELTA] for start in range(0, len(piece), LARGEST_DELTA)]
+                yield b"".join(_event("delta", audio=base64.b64encode(delta).decode()) for delta in deltas)
+                begun = True
+    except Failure as failure:
+        if begun:
+            yield _event("error", error=error_entries(failure))
+        raise
+    total = usage.input_tokens + usage.output_tokens
+    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "total_tokens": total}
+    yield _event("done", usage=counts)
+
+
+def _event(kind: str, **entries: object) -> bytes:
+    return f"data: {json.dumps({'type': f'speech.audio.{kind}', **entries}, ensure_ascii=False)}\n\n".encode()
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

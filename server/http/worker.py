@@ -11,11 +11,27 @@ import uvicorn
 from server.channel import Channel
 from server.http.app import create
 from server.http.pipeline import Pipeline
+from server.http.websocket import Connections
 from server.messages import Ready
 from server.process import Settings, serve
 
+SECONDS_BETWEEN_LOOKS = 0.1
+
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let WebSockets finish what they speak, as uvicorn lets requests: it would drop them at once."""
+        for server in self.servers:
+            server.close()
+        self._connections.leaving.set()
+        while self._connections.open and not self.force_exit:  # noqa: ASYNC110 - uvicorn's is a flag, no event
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `run`: uvicorn would raise SIGTERM once more after its work is done."""
@@ -26,8 +42,18 @@ async def run(settings: Settings, channel: Channel) -> None:
     """Serve until SIGTERM, then finish what is in flight."""
     assert settings.listener is not None
     pipeline = Pipeline(channel)
-    app = create(pipeline, settings.model_id)
-    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, log_level="warning", access_log=False))
+    arguments = settings.arguments
+    connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
+    app = create(pipeline, connections, settings.model_id, arguments)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        ws_per_message_deflate=False,  # sound does not compress
+    )
+    server = _Server(config, connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle_exit, signal.SIGTERM, None)
     channel.send(settings.supervisor, Ready(channel.address))
     answering = asyncio.create_task(serve(pipeline, channel))

@@ -55,6 +55,8 @@ class DecodeStage:
         self._segments: dict[str, _Segment] = {}
         self._decoded = 0
         self._failed = 0
+        self._hits = 0
+        self._misses = 0
 
     def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
         match message:
@@ -82,10 +84,13 @@ class DecodeStage:
 
     def numbers(self) -> dict[str, int]:  # noqa: D102
         return {
+            **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),
             "segments_without_voice": sum(segment.stream is None for segment in self._segments.values()),
             "streams": len(self._loop),
             "voices_cached": len(self._prompts),
+            "voice_cache_hits_total": self._hits,
+            "voice_cache_misses_total": self._misses,
             "samples_total": self._decoded,
             "segments_failed_total": self._failed,
         }
@@ -96,11 +101,13 @@ class DecodeStage:
         asked = any(s.stream is None and s.open.request_id == wanted.request_id for s in self._segments.values())
         segment = self._segments[wanted.segment_id] = _Segment(wanted)
         if prompt := self._prompts.get(wanted.voice_key):
+            self._hits += 1
             self._prompts.move_to_end(wanted.voice_key)
             self._begin(segment, prompt)
         elif self._channel.is_dead(wanted.encoder):
             self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
         elif not asked:
+            self._misses += 1
             self._channel.send(wanted.encoder, VoiceWanted(wanted.request_id, self._channel.address))
 
     def _learn(self, data: VoiceData) -> None:
@@ -168,6 +175,14 @@ def _voice(data: VoiceData) -> Voice:
         embedding=np.frombuffer(bytearray(data.embedding), np.float32),
         key=data.key,
     )
+
+
+def _gpu_memory(device: torch.device) -> dict[str, int]:
+    """Of a GPU, whoever takes it."""
+    if device.type != "cuda":
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
+    return {"gpu_memory_used_bytes": total - free, "gpu_memory_total_bytes": total}
 
 
 async def run(settings: Settings, channel: Channel) -> None:

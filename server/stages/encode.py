@@ -1,7 +1,6 @@
-"""The encode stage: a request's text and voice become segments and features."""
+"""The encode stage: a request's text and recordings become segments, speech tokens and voices."""
 
 import asyncio
-import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,24 +8,37 @@ from server.channel import Channel
 from server.messages import (
     Address,
     AnyMessage,
+    Convert,
+    Converted,
+    DeleteVoice,
     Failed,
+    FailureKind,
+    ListVoices,
+    Message,
     Prepare,
     Prepared,
+    PrepareStream,
     Ready,
+    RegisterVoice,
     Release,
+    StreamPrepared,
     VoiceData,
+    Voices,
     VoiceWanted,
 )
 from server.process import Settings, serve, timed
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.preparation import InputError, Preparation
-from vllm_cosyvoice.voice import Voice
+from vllm_cosyvoice.voice import AudioError, UnknownVoice, Voice, VoiceRefused, load_audio
 
 log = logging.getLogger(__name__)
 
+Request = Prepare | PrepareStream | Convert | ListVoices | RegisterVoice | DeleteVoice
+
 
 class EncodeStage:
-    """Prepares one request after the other in a thread, and keeps each one's voice until it is released."""
+    """Answers one request after the other in a thread, and keeps each one's voice until it is released."""
 
     def __init__(self, channel: Channel, preparation: Preparation, capacity: int) -> None:
         self._channel = channel
@@ -40,7 +52,7 @@ class EncodeStage:
 
     def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
         match message:
-            case Prepare():
+            case Prepare() | PrepareStream() | Convert() | ListVoices() | RegisterVoice() | DeleteVoice():
                 self._accept(message)
             case Release():
                 self._release(message.request_id)
@@ -56,9 +68,11 @@ class EncodeStage:
             "requests_preparing": len(self._preparing),
             "voices_held": len(self._voices),
             "requests_prepared_total": self._prepared,
+            "voice_cache_hits_total": self._preparation.cache_hits,
+            "voice_cache_misses_total": self._preparation.cache_misses,
         }
 
-    def _accept(self, request: Prepare) -> None:
+    def _accept(self, request: Request) -> None:
         if self._channel.is_dead(request.reply_to):
             return
         if len(self._preparing) >= self._capacity:
@@ -68,22 +82,58 @@ class EncodeStage:
         self._owners[request.request_id] = request.reply_to
         self._preparing[request.request_id] = asyncio.create_task(self._prepare(request))
 
-    async def _prepare(self, request: Prepare) -> None:
-        prepare = functools.partial(self._preparation.prepare, request.text, request.voice, request.instructions)
-        answer: Prepared | Failed
+    async def _prepare(self, request: Request) -> None:
+        answer: Message
+        thread = None if isinstance(request, ListVoices | DeleteVoice) else self._thread  # None: one that is free
         try:
-            segments, voice = await asyncio.get_running_loop().run_in_executor(self._thread, prepare)
-        except InputError as error:
-            answer = Failed(request.request_id, "invalid", str(error), error.param)
-        except Exception:
-            log.exception("Request %s could not be prepared.", request.request_id)
-            answer = Failed(request.request_id, "internal", "The text or the voice could not be prepared.")
+            answer, voice = await asyncio.get_running_loop().run_in_executor(thread, self._answer, request)
+        except Exception as error:
+            answer = self._failed(request, error)
         else:
-            self._voices[request.request_id] = voice
             self._prepared += 1
-            answer = Prepared(request.request_id, segments, voice.key)
+            if voice is not None:
+                self._voices[request.request_id] = voice
         del self._preparing[request.request_id]
         self._channel.send(request.reply_to, answer)
+
+    def _answer(self, request: Request) -> tuple[Message, Voice | None]:
+        """The answer, and the voice to hold for it. Runs in the thread."""
+        preparation, request_id = self._preparation, request.request_id
+        match request:
+            case Prepare():
+                segments, voice = preparation.prepare(request.text, request.voice, request.instructions)
+                return Prepared(request_id, segments, voice.key), voice
+            case PrepareStream():
+                voice = preparation.voice(request.voice)
+                text, speech = preparation.prompt_text(voice), preparation.prompt_speech(voice)
+                return StreamPrepared(request_id, text, speech, voice.key), voice
+            case Convert():
+                voice = preparation.voice(request.voice)
+                tokens = preparation.source_tokens(*load_audio(request.audio))
+                return Converted(request_id, tokens.tolist(), voice.key), voice
+            case ListVoices():
+                return Voices(request_id, preparation.voices()), None
+            case RegisterVoice():
+                return Voices(request_id, [preparation.register(request.name, request.recording)]), None
+            case DeleteVoice():
+                return Voices(request_id, [preparation.delete(request.name)]), None
+
+    def _failed(self, request: Request, error: Exception) -> Failed:
+        kind: FailureKind
+        match error:
+            case InputError():
+                return Failed(request.request_id, "invalid", str(error), error.param)
+            case AudioError():
+                return Failed(request.request_id, "invalid", str(error), "audio")
+            case UnknownVoice():
+                kind = "not_found"
+            case VoiceRefused():
+                kind = "conflict"
+            case _:
+                log.error("Request %s could not be prepared.", request.request_id, exc_info=error)
+                reason = "The text or the voice could not be prepared; the server's log says why."
+                return Failed(request.request_id, "internal", reason)
+        return Failed(request.request_id, kind, str(error), "name")
 
     def _release(self, request_id: str) -> None:
         """Forget a request. Its work is cancelled if it has not begun; once begun, its outcome goes nowhere."""
@@ -108,8 +158,9 @@ async def run(settings: Settings, channel: Channel) -> None:
     """Load, warm up, serve."""
     arguments = settings.arguments
     with timed("Loading the text front end and the voice encoder"):
-        preparation = Preparation(open_model(settings.model), arguments.voices_dir, arguments.cache_capacity)
+        model = open_model(settings.model)
+        preparation = Preparation(model, arguments.voices_dir, arguments.cache_capacity, arguments.voice_aliases)
     with timed("Preparing a first sentence"):
-        preparation.prepare("Hello.", preparation.voice_names()[0])
+        preparation.prepare("Hello.", DEFAULT_VOICE)
     channel.send(settings.supervisor, Ready(channel.address))
     await serve(EncodeStage(channel, preparation, arguments.encode_paral_num), channel)

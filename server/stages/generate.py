@@ -3,18 +3,22 @@
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from server.channel import Channel
-from server.messages import Abort, Address, AnyMessage, Failed, Generate, Ready, Tokens
+from server.messages import Abort, Address, AnyMessage, Failed, Generate, GenerateFromText, Ready, Text, Tokens
 from server.process import Settings, serve, timed
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.text import ArrivingText
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
+from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.vocabulary import prompt_ids
 
 log = logging.getLogger(__name__)
@@ -25,26 +29,33 @@ SECONDS_BETWEEN_CHECKS = 1.0
 
 @dataclass(frozen=True, eq=False)
 class _Live:
-    work: Generate
+    work: Generate | GenerateFromText
+    text: asyncio.Queue[Text]  # not yet read
     task: asyncio.Task[None]
 
 
 class GenerateStage:
     """One task for each segment. The tokens of one engine step leave in one message for each decoder."""
 
-    def __init__(self, channel: Channel, generator: SpeechTokenGenerator, capacity: int) -> None:
+    def __init__(
+        self, channel: Channel, generator: SpeechTokenGenerator, arriving: ArrivingText, capacity: int
+    ) -> None:
         self._channel = channel
         self._generator = generator
+        self._arriving = arriving
         self._capacity = capacity
         self._live: dict[str, _Live] = {}
         self._unsent: dict[Address, list[tuple[str, list[int], bool]]] = {}
         self._generated = 0
+        self._text_tokens = 0
         self._refused = 0
 
     def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
         match message:
-            case Generate():
+            case Generate() | GenerateFromText():
                 self._accept(message)
+            case Text() if live := self._live.get(message.segment_id):
+                live.text.put_nowait(message)
             case Abort():
                 self._abort(message)
 
@@ -58,8 +69,10 @@ class GenerateStage:
         return {
             "segments": len(self._live),
             "segments_running": self._generator.running,
+            "segments_from_text": sum(isinstance(live.work, GenerateFromText) for live in self._live.values()),
             "segments_refused_total": self._refused,
             "speech_tokens_total": self._generated,
+            "text_tokens_total": self._text_tokens,
         }
 
     async def watch_engine(self) -> None:
@@ -68,7 +81,7 @@ class GenerateStage:
             await self._generator.check_health()
             await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
 
-    def _accept(self, work: Generate) -> None:
+    def _accept(self, work: Generate | GenerateFromText) -> None:
         reply_to, segment_id = work.open.reply_to, work.open.segment_id
         if self._channel.is_dead(reply_to):
             return
@@ -77,18 +90,21 @@ class GenerateStage:
             reason = f"{self._capacity} segments are being generated or wait for it; try again in a moment."
             self._channel.send(reply_to, Failed(segment_id, "overloaded", reason))
             return
+        if isinstance(work, Generate):
+            self._text_tokens += work.segment.text_tokens
         self._channel.send(work.decoder, work.open)
-        self._live[segment_id] = _Live(work, asyncio.create_task(self._generate(work)))
+        text: asyncio.Queue[Text] = asyncio.Queue()
+        self._live[segment_id] = _Live(work, text, asyncio.create_task(self._generate(work, text)))
 
     def _abort(self, abort: Abort) -> None:
         if live := self._live.pop(abort.segment_id, None):
             live.task.cancel()
         self._channel.send(abort.decoder, abort)
 
-    async def _generate(self, work: Generate) -> None:
+    async def _generate(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> None:
         segment_id, decoder = work.open.segment_id, work.decoder
         try:
-            async with aclosing(self._generator.generate(segment_id, work.segment, work.sampling)) as steps:
+            async with aclosing(self._steps(work, text)) as steps:
                 async for tokens in steps:
                     self._generated += len(tokens)
                     self._queue(decoder, segment_id, tokens, last=False)
@@ -104,6 +120,16 @@ class GenerateStage:
         finally:
             self._live.pop(segment_id, None)
 
+    def _steps(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> AsyncGenerator[list[int], None]:
+        """The speech tokens of `work`, as they come."""
+        segment_id = work.open.segment_id
+        if isinstance(work, Generate):
+            return self._generator.generate(segment_id, work.segment, work.sampling)
+        tokens = small_pieces(self._arriving.tokens(_read(text)))
+        return self._generator.generate_from_text_stream(
+            segment_id, work.prompt_text, work.prompt_speech, tokens, work.sampling
+        )
+
     def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:
         """vLLM hands out a whole step in one turn of the event loop: what that turn brings is sent at its end."""
         if not self._unsent:
@@ -114,6 +140,14 @@ class GenerateStage:
         unsent, self._unsent = self._unsent, {}
         for decoder, new in unsent.items():
             self._channel.send(decoder, Tokens(new))
+
+
+async def _read(text: asyncio.Queue[Text]) -> AsyncIterator[str]:
+    while True:
+        piece = await text.get()
+        yield piece.text
+        if piece.last:
+            return
 
 
 async def run(settings: Settings, channel: Channel) -> None:
@@ -129,12 +163,14 @@ async def run(settings: Settings, channel: Channel) -> None:
         max_num_batched_tokens=arguments.max_num_batched_tokens,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
     )
+    model = open_model(settings.model)
+    arriving = ArrivingText(load_tokenizer(model.tokenizer))
     with timed("Starting vLLM"):
-        generator = SpeechTokenGenerator(open_model(settings.model), options)
+        generator = SpeechTokenGenerator(model, options)
     try:
         with timed("Generating first tokens"):
             await _warm_up(generator)
-        stage = GenerateStage(channel, generator, arguments.gpt_paral_num * (1 + WAITING_PER_SLOT))
+        stage = GenerateStage(channel, generator, arriving, arguments.gpt_paral_num * (1 + WAITING_PER_SLOT))
         channel.send(settings.supervisor, Ready(channel.address))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.watch_engine())

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.golden_cases import Case
-from vllm_cosyvoice.text.front_end import has_markup, segments
+from vllm_cosyvoice.text.characters import has_markup
+from vllm_cosyvoice.text.front_end import segments
 from vllm_cosyvoice.text.normalise import is_chinese, normalise
 
 FILE = "text.json"

@@ -1,16 +1,15 @@
 """From a caller's text to segments and tokens."""
 
-import re
-import unicodedata
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
+from vllm_cosyvoice.text.arriving import ArrivingText
+from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
 from vllm_cosyvoice.text.normalise import grammar, is_chinese, normalise, number_speller
 from vllm_cosyvoice.text.split import split
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
-
-MARKUP = re.compile(r"<\|.*?\|>", re.DOTALL)
 
 
 class TextFrontEnd:
@@ -25,6 +24,11 @@ class TextFrontEnd:
             grammar("en")
             number_speller()
         self._normalise = ttsfrd or normalise
+
+    @cached_property
+    def arriving(self) -> ArrivingText:
+        """For text that comes in pieces."""
+        return ArrivingText(self._tokenizer)
 
     def segments(self, text: str) -> list[str]:
         """`text` normalised and split into pieces to speak one after the other.
@@ -61,24 +65,3 @@ def segments(text: str, normalise: Callable[[str], str], length: Callable[[str],
     if not spoken:
         raise ValueError("The text has nothing to speak: send at least one word or number.")
     return spoken
-
-
-def has_markup(text: str) -> bool:
-    """Whether `text` carries the model's own markup, `<|…|>`."""
-    return "<|" in text and "|>" in text
-
-
-def has_words(text: str) -> bool:
-    """Whether a letter or a number is left of `text` beside its markup."""
-    return any(unicodedata.category(character)[0] in "LN" for character in MARKUP.sub("", text))
-
-
-def check_characters(text: str) -> None:
-    """Raise ValueError for text that no encoding can carry: JSON lets half a surrogate pair through."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text holds {text[error.start]!a} at position {error.start}, which is half a character: "
-            "send valid Unicode."
-        ) from None

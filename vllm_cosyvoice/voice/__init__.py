@@ -2,7 +2,16 @@
 
 from vllm_cosyvoice.voice.audio import AudioError, load_audio
 from vllm_cosyvoice.voice.encoder import VoiceEncoder
-from vllm_cosyvoice.voice.store import UnknownVoice, VoiceDirectory
+from vllm_cosyvoice.voice.store import UnknownVoice, VoiceDirectory, VoiceRefused
 from vllm_cosyvoice.voice.voice import Voice, voice_key
 
-__all__ = ["AudioError", "UnknownVoice", "Voice", "VoiceDirectory", "VoiceEncoder", "load_audio", "voice_key"]
+__all__ = [
+    "AudioError",
+    "UnknownVoice",
+    "Voice",
+    "VoiceDirectory",
+    "VoiceEncoder",
+    "VoiceRefused",
+    "load_audio",
+    "voice_key",
+]

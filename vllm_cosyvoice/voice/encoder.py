@@ -1,5 +1,6 @@
 """Prompt audio → Voice."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vllm_cosyvoice.voice.voice import Voice, voice_key
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+FEATURES_VERSION = 1  # to be raised when this code makes other features of the same networks
 
 
 class VoiceEncoder:
@@ -24,6 +26,7 @@ class VoiceEncoder:
     def __init__(self, model: ModelDirectory, threads: int | None = None) -> None:
         """Load both networks; `threads` are used by each call (default: the machine's cores, at most 4)."""
         threads = threads or min(4, os.cpu_count() or 1)
+        self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal for what makes equal features
         self._speech_tokenizer = _session(model.speech_tokenizer, threads, (CUDA, CPU))
         # Small, and its input length changes with every recording: on a GPU it would tune anew each time.
         self._speaker_encoder = _session(model.speaker_encoder, threads, (CPU,))
@@ -70,6 +73,14 @@ class VoiceEncoder:
                 "not CosyVoice2's; download the model again."
             )
         return embedding.astype(np.float32)
+
+
+def _content_key(*networks: Path) -> str:
+    digest = hashlib.blake2b(str(FEATURES_VERSION).encode(), digest_size=8)
+    for network in networks:
+        with network.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
 
 
 def _session(path: Path, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:

@@ -41,6 +41,11 @@ def voice_key(samples: np.ndarray, sample_rate: int, transcript: str) -> str:
     return _digest(b"recording", str(sample_rate).encode(), transcript.encode(), np.float32(samples).tobytes())
 
 
+def registered_key(recording: str, transcript: str) -> str:
+    """The key of a registered voice, by the digest of its recording's file."""
+    return _digest(b"registered", recording.encode(), transcript.encode())
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

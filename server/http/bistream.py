@@ -1,0 +1,104 @@
+"""LightTTS's `WS /inference_zero_shot_bistream`: a recording, then text as it is written, and speech as it is made.
+
+client   {"prompt_text": …, "tts_model_name": …}, one binary message with the recording's file,
+         {"tts_text": …} as often as it likes, {"finish": true}
+server   binary messages, headerless PCM, then a normal close; or {"error": …} and a close
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Container
+from contextlib import aclosing
+
+from server.http.guards import LARGEST_UPLOAD
+from server.http.lighttts import LONGEST_TEXT
+from server.http.pipeline import Failure, Pipeline
+from server.http.voices import LONGEST_TRANSCRIPT
+from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent
+from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.characters import check_characters
+
+
+class Bistream:
+    """Serves one connection; `run` does it all."""
+
+    def __init__(self, connection: Connection, pipeline: Pipeline, request_id: str, models: Container[str]) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+        self._request_id = request_id
+        self._models = models
+        self._text: asyncio.Queue[str | None] = asyncio.Queue()
+        self._length = 0
+        self._finished = False
+
+    async def run(self) -> None:
+        """Until either side leaves. Raises WebSocketDisconnect, in a group, when the client does."""
+        try:
+            recording = await self._recording()
+        except (ProtocolError, Failure, Silent) as problem:
+            await self._connection.close(UNREADABLE, str(problem))
+            return
+        async with asyncio.TaskGroup() as tasks:
+            speaking = tasks.create_task(self._speak(recording))
+            try:
+                while True:
+                    self._take(await self._connection.receive(busy=lambda: self._finished))
+            except (ProtocolError, Silent) as problem:
+                speaking.cancel()
+                await self._fail(problem)
+
+    async def _recording(self) -> Recording:
+        first = await self._connection.receive(busy=lambda: False)
+        match first:
+            case {"prompt_text": str(transcript), **rest} if len(transcript) <= LONGEST_TRANSCRIPT:
+                model = rest.get("tts_model_name", "default")
+            case _:
+                raise ProtocolError(f"Send prompt_text first, at most {LONGEST_TRANSCRIPT} characters, as JSON.")
+        if model not in self._models:
+            raise ProtocolError(f"There is no tts_model_name {model!r} here.")
+        audio = await self._connection.receive(busy=lambda: False)
+        if not isinstance(audio, bytes) or len(audio) > LARGEST_UPLOAD:
+            raise ProtocolError(f"Send the recording's file second, as binary, at most {LARGEST_UPLOAD >> 20} MiB.")
+        recording = Recording(audio, transcript)
+        await self._pipeline.check_voice(f"{self._request_id}.voice", recording)
+        return recording
+
+    def _take(self, message: object) -> None:
+        match message:
+            case _ if self._finished:
+                return
+            case {"finish": True}:
+                if not self._length:
+                    raise ProtocolError("finish came ahead of any tts_text.")
+                self._text.put_nowait(None)
+                self._finished = True
+            case {"tts_text": str(text)}:
+                try:
+                    check_characters(text)
+                except ValueError as error:
+                    raise ProtocolError(str(error)) from error
+                self._length += len(text)
+                if self._length > LONGEST_TEXT:
+                    raise ProtocolError(f"The text is longer than {LONGEST_TEXT} characters.")
+                self._text.put_nowait(text)
+            case _:
+                raise ProtocolError("Send tts_text, a string, or finish, true.")
+
+    async def _pieces(self) -> AsyncIterator[str]:
+        while (piece := await self._text.get()) is not None:
+            yield piece
+
+    async def _speak(self, recording: Recording) -> None:
+        speech = self._pipeline.speak_arriving(self._request_id, self._pieces(), recording, 1.0, SamplingOptions())
+        try:
+            async with aclosing(speech):
+                async for pcm in speech:
+                    await self._connection.send(pcm)
+        except Failure as failure:
+            await self._fail(failure)
+        else:
+            await self._connection.close(NORMAL)
+
+    async def _fail(self, problem: Exception) -> None:
+        await self._connection.send({"error": f"Server error: {problem}"})
+        await self._connection.close(FAILED)

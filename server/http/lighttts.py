@@ -1,0 +1,122 @@
+"""LightTTS's routes, so that its users change the command and nothing else."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute, APIRouter
+
+from server.http.errors import RETRY_AFTER, STATUS, ApiError, what_is_wrong
+from server.http.pipeline import Failure, Pipeline
+from server.http.speech_response import SpeechResponse
+from server.http.voices import Transcript, read_upload
+from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.sampling import SamplingOptions
+
+MODEL = "CosyVoice2"
+LONGEST_TEXT = 20_000  # characters; LightTTS has no limit, but a text is prepared in one go
+
+CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
+
+
+class _Refused(Exception):
+    """Answered as LightTTS answers errors, with `message` alone."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+class _Route(APIRoute):
+    """Answers a form that is wrong with 422, as LightTTS does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise _Refused(422, what_is_wrong(error.errors())[0]) from error
+            except ApiError as error:
+                raise _Refused(error.status, str(error)) from error
+
+        return answer
+
+
+def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
+    """Add the routes, for the model called `model_id`, and their way to answer errors."""
+    routes = APIRouter(route_class=_Route)
+    models = {"default", MODEL, model_id}
+
+    @app.exception_handler(_Refused)
+    async def refused(_: Request, error: _Refused) -> JSONResponse:
+        return JSONResponse({"message": str(error)}, error.status, error.headers)
+
+    @routes.post("/inference_zero_shot", response_class=Response)
+    async def inference_zero_shot(
+        request: Request,
+        tts_text: Annotated[str, Form(max_length=LONGEST_TEXT)],
+        prompt_text: Transcript,
+        prompt_wav: Annotated[UploadFile, File()],
+        stream: Annotated[bool, Form()] = False,
+        tts_model_name: Annotated[str, Form()] = "default",
+        speed: Annotated[float, Form(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0,
+    ) -> Response:
+        """Headerless PCM, int16, little endian, mono, 24 kHz: as it is made, or all at once when it is complete."""
+        if stream and speed != 1:
+            raise _Refused(400, "speed needs stream=false here; /v1/audio/speech streams at any speed.")
+        if tts_model_name not in models:
+            raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
+        recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)
+        pieces = pipeline.speak(request.state.request_id, tts_text, recording, None, speed, SamplingOptions())
+        return SpeechResponse(_refusing(pieces if stream else _complete(pieces)), media_type=None)  # as LightTTS
+
+    @routes.get("/query_tts_model")
+    @routes.post("/query_tts_model")
+    async def query_tts_model() -> dict[str, list[str]]:
+        return {"tts_models": [MODEL]}
+
+    @routes.get("/healthz")
+    async def healthz() -> JSONResponse:
+        """Whether a request would be served, as at `/health`."""
+        missing = await pipeline.missing()
+        return JSONResponse({"message": "Error" if missing else "Ok"}, 503 if missing else 200)
+
+    @routes.get("/liveness")
+    async def liveness() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readiness")
+    async def readiness() -> JSONResponse:
+        """Whether a request would be served."""
+        missing = await pipeline.missing()
+        return JSONResponse({"status": "not ready" if missing else "ok"}, 503 if missing else 200)
+
+    app.include_router(routes)
+
+
+async def _complete(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """All of the audio as one piece."""
+    async with aclosing(pieces):
+        yield b"".join([piece async for piece in pieces])
+
+
+async def _refusing(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The audio, with failures in LightTTS's form."""
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+    except Failure as failure:
+        status = STATUS[failure.kind]
+        if failure.kind == "invalid":
+            status = 400 if failure.param == "ref_audio" else CANNOT_BE_SPOKEN
+        seconds = RETRY_AFTER.get(failure.kind)
+        raise _Refused(status, str(failure), {"retry-after": str(seconds)} if seconds else None) from failure

@@ -1,0 +1,41 @@
+"""The WebSockets that speak text while it is being written."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+from starlette.websockets import WebSocket
+
+from server.http import lighttts
+from server.http.bistream import Bistream
+from server.http.openai import OPENAI_MODELS, check_model, voice_of
+from server.http.pipeline import Pipeline
+from server.http.session import Session
+from server.http.session_messages import SessionConfig
+from server.http.websocket import Connection, Connections
+from vllm_cosyvoice.recording import Recording
+
+
+def router(pipeline: Pipeline, connections: Connections, model_id: str, ref_audio_hosts: Sequence[str]) -> APIRouter:
+    """The routes, for the model called `model_id`; `ref_audio` is fetched from `ref_audio_hosts` only."""
+    routes = APIRouter()
+
+    async def check(config: SessionConfig) -> str | Recording:
+        check_model(config.model, (model_id, *OPENAI_MODELS))
+        return await voice_of(config, ref_audio_hosts)
+
+    @routes.websocket("/v1/audio/speech/stream")
+    async def speech_stream(websocket: WebSocket) -> None:
+        async def session(connection: Connection) -> None:
+            await Session(connection, pipeline, websocket.state.request_id, check, connections.leaving).run()
+
+        await connections.serve(websocket, session)
+
+    @routes.websocket("/inference_zero_shot_bistream")
+    async def inference_zero_shot_bistream(websocket: WebSocket) -> None:
+        async def session(connection: Connection) -> None:
+            models = {"default", lighttts.MODEL, model_id}
+            await Bistream(connection, pipeline, websocket.state.request_id, models).run()
+
+        await connections.serve(websocket, session)
+
+    return routes

@@ -1,0 +1,109 @@
+"""Voices over http: list, register, delete, and let one speak what another said."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi.responses import Response
+
+from server.audio_format import FORMATS, ResponseFormat, packed
+from server.http.errors import ApiError
+from server.http.guards import LARGEST_UPLOAD
+from server.http.pipeline import Failure, Pipeline
+from server.http.speech_response import SpeechResponse
+from vllm_cosyvoice.recording import Recording, StoredVoice
+
+LONGEST_TRANSCRIPT = 2000  # characters; nobody says more in 30 s
+
+Upload = Annotated[UploadFile, File()]
+Transcript = Annotated[str, Form(max_length=LONGEST_TRANSCRIPT)]
+
+
+def router(pipeline: Pipeline) -> APIRouter:
+    """The routes below `/v1/audio` that are about voices."""
+    routes = APIRouter(prefix="/v1/audio")
+
+    @routes.get("/voices")
+    async def list_voices(request: Request) -> dict[str, object]:
+        """OpenAI's kind of list, and Open WebUI's beside it."""
+        voices = await pipeline.list_voices(request.state.request_id)
+        return {
+            "object": "list",
+            "data": [_as_openai(voice) for voice in voices],
+            "voices": [{"id": voice.name, "name": voice.name} for voice in voices],
+        }
+
+    @routes.post("/voices")
+    async def register_voice(
+        request: Request,
+        name: Annotated[str, Form()],
+        audio_sample: Upload,
+        ref_text: Transcript = "",
+        type: Annotated[Literal["audio_sample"], Form()] = "audio_sample",
+        consent: Annotated[str | None, Form()] = None,
+    ) -> dict[str, object]:
+        """Keep a voice. Without `ref_text` it speaks in cross-lingual mode; `consent` is OpenAI's and not looked at."""
+        recording = Recording(await read_upload(audio_sample, "audio_sample"), ref_text)
+        with recording_is("audio_sample"):
+            return _as_openai(await pipeline.register_voice(request.state.request_id, name, recording))
+
+    @routes.delete("/voices/{name:path}")
+    async def delete_voice(request: Request, name: str) -> dict[str, object]:
+        await pipeline.delete_voice(request.state.request_id, name)
+        return {"id": name, "object": "audio.voice.deleted", "deleted": True}
+
+    @routes.post("/voice-conversion", response_class=Response)
+    async def convert_voice(
+        request: Request,
+        audio: Upload,
+        voice: Annotated[str | None, Form()] = None,
+        ref_audio: Upload | None = None,
+        response_format: Annotated[ResponseFormat, Form()] = "mp3",
+        speed: Annotated[float, Form(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0,
+    ) -> Response:
+        """What `audio` says, in the voice called `voice` or that of the recording `ref_audio`."""
+        source = await read_upload(audio, "audio")
+        target: str | Recording
+        if voice is not None and ref_audio is None:
+            target = voice
+        elif voice is None and ref_audio is not None:
+            target = Recording(await read_upload(ref_audio, "ref_audio"))
+        else:
+            message = "Send either voice, a name, or ref_audio, a recording of the voice to speak with."
+            raise ApiError(400, message, param="voice", code="invalid_value")
+        pieces = pipeline.convert(request.state.request_id, source, target, speed)
+        audio_format = FORMATS[response_format]
+        return SpeechResponse(packed(pieces, audio_format), audio_format.media_type)
+
+    return routes
+
+
+async def read_upload(upload: UploadFile, param: str) -> bytes:
+    """The file of the form's field `param`; raises ApiError when it is too large."""
+    data = await upload.read(LARGEST_UPLOAD + 1)
+    if len(data) > LARGEST_UPLOAD:
+        message = f"{param} is larger than {LARGEST_UPLOAD >> 20} MiB: cut the recording to the best 5 to 15 s."
+        raise ApiError(413, message, param=param, code="too_large")
+    return data
+
+
+@contextlib.contextmanager
+def recording_is(param: str) -> Iterator[None]:
+    """Blame `param` for what is wrong with the recording, as this route calls it."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.param != "ref_audio":
+            raise
+        raise Failure(failure.kind, str(failure), param) from failure
+
+
+def _as_openai(voice: StoredVoice) -> dict[str, object]:
+    return {
+        "id": voice.name,
+        "object": "audio.voice",
+        "created_at": voice.created_at,
+        "name": voice.name,
+        "type": "audio_sample",
+    }

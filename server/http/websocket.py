@@ -1,0 +1,121 @@
+"""What holds for every WebSocket: how many there may be, how long a client may be silent, or deaf."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from server.http.errors import RETRY_AFTER, STATUS, envelope
+
+SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once
+LARGEST_TEXT = 128 << 10  # characters of a text message
+
+# Close codes of RFC 6455 and its registry
+NORMAL = 1000
+UNREADABLE = 1003
+REFUSED = 1008
+FAILED = 1011
+RESTARTING = 1012
+
+
+class ProtocolError(Exception):
+    """A message that makes no sense here; says what would."""
+
+
+class Silent(Exception):
+    """The client has said nothing for as long as it may."""
+
+
+class Connection:
+    """A WebSocket. Its messages are JSON objects or bytes; `receive` and `send` raise WebSocketDisconnect."""
+
+    def __init__(self, websocket: WebSocket, patience: float) -> None:
+        self._websocket = websocket
+        self._patience = patience
+        self._active = asyncio.get_running_loop().time()
+
+    async def receive(self, busy: Callable[[], bool], patience: float | None = None) -> dict[str, Any] | bytes:
+        """The next message, a JSON object or bytes. While `busy`, and for `patience` after, the client may be silent.
+
+        Raises Silent after that, and ProtocolError for what is neither.
+        """
+        patience = patience or self._patience
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(self._active + patience):
+                    message = await self._websocket.receive()
+                break
+            except TimeoutError:
+                if busy():
+                    self._active = loop.time()
+                elif loop.time() >= self._active + patience:
+                    raise Silent(f"Nothing was said for {patience:g} seconds.") from None
+        self._active = loop.time()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        data = message.get("bytes")
+        return data if data is not None else _json_object(message["text"])
+
+    async def send(self, message: Mapping[str, object] | bytes) -> None:
+        """Send bytes, or an object as JSON. A client that does not take it in time counts as gone."""
+        try:
+            async with asyncio.timeout(SECONDS_TO_TAKE):
+                if isinstance(message, bytes):
+                    await self._websocket.send_bytes(message)
+                else:
+                    await self._websocket.send_text(json.dumps(message, ensure_ascii=False))
+        except TimeoutError:
+            raise WebSocketDisconnect(FAILED, "the client does not read") from None
+        self._active = asyncio.get_running_loop().time()
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Say goodbye, if there is somebody to say it to."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+            async with asyncio.timeout(SECONDS_TO_TAKE):
+                await self._websocket.close(code, _at_most_123_bytes(reason))
+
+
+class Connections:
+    """All WebSockets of this process: lets them in, up to a number, and sees them out."""
+
+    def __init__(self, most: int, patience: float) -> None:
+        self._most = most
+        self._patience = patience
+        self.open = 0
+        self.leaving = asyncio.Event()  # set when the server stops: what is being spoken may end, nothing new begins
+
+    async def serve(self, websocket: WebSocket, session: Callable[[Connection], Awaitable[None]]) -> None:
+        """Run `session` with the connection, until it returns or the client leaves."""
+        if self.open >= self._most:
+            reason = f"{self._most} WebSockets are open already; try again in a moment."
+            headers = {"retry-after": str(RETRY_AFTER["overloaded"])}
+            await websocket.send_denial_response(envelope(STATUS["overloaded"], reason, None, "overloaded", headers))
+            return
+        self.open += 1
+        connection = Connection(websocket, self._patience)
+        try:
+            await websocket.accept()
+            await session(connection)
+        except* WebSocketDisconnect:
+            pass
+        finally:
+            self.open -= 1
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
+    except ValueError as error:
+        raise ProtocolError(f"That message is not valid JSON: {error}.") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("That message is not a JSON object.")
+    return message
+
+
+def _at_most_123_bytes(reason: str) -> str:
+    """What a close frame has room for."""
+    return reason.encode()[:123].decode(errors="ignore")

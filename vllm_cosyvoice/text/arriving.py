@@ -1,0 +1,104 @@
+"""Tokenizing text that is still arriving: its tokens are those of the whole text, wherever the pieces were cut."""
+
+import re
+import unicodedata
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+from tokenizers import Tokenizer
+
+from vllm_cosyvoice.text.characters import check_characters
+
+SPACES = " \t\u3000"  # a space begins a word's token, and no token goes on past the end of a word into a space
+NEVER_SPACED = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff]")  # kana and ideographs
+
+
+class ArrivingText:
+    """Finds, in what has arrived, the last place where a cut leaves the tokens as they are, whatever follows.
+
+    The tokenizer (Qwen2's) first splits a text into words, marks and spaces, and its byte pairs are merged within
+    those. So a cut is safe where such a part ends for certain: ahead of a space, or behind a letter or digit that
+    none follows. Chinese and Japanese put no spaces between words; a cut between two of their characters is safe when
+    no entry of the vocabulary holds the one's end and the other's beginning, since then no merge can join them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._joints = {joint for entry in tokenizer.get_vocab(with_added_tokens=False) for joint in _joints(entry)}
+        self._openings = tuple(
+            {
+                special.content[:length]
+                for special in tokenizer.get_added_tokens_decoder().values()
+                for length in range(1, len(special.content))
+            }
+        )
+
+    async def tokens(self, pieces: AsyncIterator[str]) -> AsyncGenerator[list[int], None]:
+        """Tokenizer ids of the joined `pieces`, without the white space around them, as soon as they are certain.
+
+        Raises ValueError for text that no encoding can carry.
+        """
+        held, begun = "", False
+        async for piece in pieces:
+            check_characters(piece)
+            looked_at = len(held)
+            held += piece if begun else piece.lstrip()
+            begun = begun or bool(held)
+            if cut := self._last_cut(held, looked_at):
+                yield self._encode(held[:cut])
+                held = held[cut:]
+        if held := held.rstrip():
+            yield self._encode(held)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _last_cut(self, text: str, looked_at: int) -> int:
+        """The last safe cut, 0 for none. Up to `looked_at` characters there is none."""
+        return next((cut for cut in range(len(text) - 1, max(0, looked_at - 1), -1) if self._safe(text, cut)), 0)
+
+    def _safe(self, text: str, cut: int) -> bool:
+        before, after = text[cut - 1], text[cut]
+        if text.endswith(self._openings, 0, cut):
+            return False  # a special token may have begun
+        if after in SPACES:
+            return not before.isspace()
+        kind, next_kind = unicodedata.category(before)[0], unicodedata.category(after)
+        if next_kind[0] == "M" or next_kind == "Cn":
+            return False  # it may combine with what is before it
+        if kind == "L" and next_kind[0] == "L":
+            return bool(NEVER_SPACED.match(before) and NEVER_SPACED.match(after)) and not self._joined(before, after)
+        return kind in "LN"
+
+    def _joined(self, before: str, after: str) -> bool:
+        ending, beginning = before.encode(), after.encode()
+        return any(
+            ending[-size:] + beginning[:length] in self._joints
+            for size in range(1, len(ending) + 1)
+            for length in range(1, len(beginning) + 1)
+        )
+
+
+def _joints(entry: str) -> Iterator[bytes]:
+    """For each two neighbouring characters in a vocabulary entry, their bytes; at its ends they may be incomplete."""
+    if entry.isascii():
+        return
+    data = bytes(BYTES[character] for character in entry)
+    starts = [0, *(place for place in range(1, len(data)) if not _continues(data[place])), len(data)]
+    for start, _, end in zip(starts, starts[1:], starts[2:], strict=False):
+        yield data[start:end]
+
+
+def _continues(byte: int) -> bool:
+    """Whether it is one of a character's further bytes in UTF-8."""
+    return byte & 0xC0 == 0x80
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that stand for bytes in a byte-level vocabulary: printable ones for themselves, others shifted."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    shifted = (byte for byte in range(0x100) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(shifted)}
+
+
+BYTES = _byte_alphabet()
