@@ -12,7 +12,8 @@ import pytest
 
 from server.addresses import Addresses, RunDirectory
 from server.channel import Channel
-from server.http.pipeline import SEGMENTS_AHEAD, Failure, Pipeline
+from server.http.failure import Failure
+from server.http.pipeline import SEGMENTS_AHEAD, Pipeline
 from server.messages import (
     Abort,
     Audio,
@@ -206,8 +207,8 @@ async def test_a_death_fails_what_was_there_at_once(peers: Peers, pipeline: Pipe
 
 async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peers, pipeline: Pipeline) -> None:
     peers.die("decode")
-    await until(lambda: not pipeline._stages["decode"])
-    assert await pipeline.missing() == [
+    await until(lambda: not pipeline.stages._names["decode"])
+    assert await pipeline.stages.missing() == [
         "no decode process is up",
         "encode-0 does not answer",
         "generate-0 does not answer",

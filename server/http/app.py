@@ -8,8 +8,9 @@ from starlette.types import ASGIApp
 from server.arguments import Arguments
 from server.http import errors, lighttts, openai, pages, text_stream, voices
 from server.http.access import ApiKeys
+from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
-from server.http.pipeline import Failure, Pipeline
+from server.http.pipeline import Pipeline
 from server.http.request_log import RequestLog
 from server.http.websocket import Connections
 from server.metrics import render
@@ -35,13 +36,13 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
 
     @app.get("/health")
     async def health() -> Response:
-        if missing := await pipeline.missing():
+        if missing := await pipeline.stages.missing():
             raise Failure("unavailable", f"Not ready: {'; '.join(missing)}.")
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        numbers = await pipeline.numbers_of_all()
+        numbers = await pipeline.stages.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 
     served: ASGIApp = BodyLimit(app, LARGEST_BODY, LARGER_BODIES)

@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Container
 from contextlib import aclosing
 
+from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
 from server.http.lighttts import LONGEST_TEXT
-from server.http.pipeline import Failure, Pipeline
+from server.http.pipeline import Pipeline
 from server.http.voices import LONGEST_TRANSCRIPT
 from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent
 from vllm_cosyvoice.recording import Recording

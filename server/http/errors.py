@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from server.http.pipeline import Failure
+from server.http.failure import Failure
 from server.messages import FailureKind
 
 STATUS: dict[FailureKind, int] = {

@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute, APIRouter
 
 from server.http.errors import RETRY_AFTER, STATUS, ApiError, what_is_wrong
-from server.http.pipeline import Failure, Pipeline
+from server.http.failure import Failure
+from server.http.pipeline import Pipeline
 from server.http.speech_response import SpeechResponse
 from server.http.voices import Transcript, read_upload
 from vllm_cosyvoice.recording import Recording
@@ -85,7 +86,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     @routes.get("/healthz")
     async def healthz() -> JSONResponse:
         """Whether a request would be served, as at `/health`."""
-        missing = await pipeline.missing()
+        missing = await pipeline.stages.missing()
         return JSONResponse({"message": "Error" if missing else "Ok"}, 503 if missing else 200)
 
     @routes.get("/liveness")
@@ -96,7 +97,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     @routes.get("/readiness")
     async def readiness() -> JSONResponse:
         """Whether a request would be served."""
-        missing = await pipeline.missing()
+        missing = await pipeline.stages.missing()
         return JSONResponse({"status": "not ready" if missing else "ok"}, 503 if missing else 200)
 
     app.include_router(routes)

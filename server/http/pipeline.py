@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from server.audio_format import Encoder
 from server.channel import Channel
+from server.http.failure import Failure
 from server.http.measuring import Answers, Speeches, account, measured
+from server.http.stages import Stages
 from server.messages import (
     Abort,
     Address,
@@ -21,14 +21,11 @@ from server.messages import (
     Converted,
     DeleteVoice,
     Failed,
-    FailureKind,
     Generate,
     GenerateFromText,
-    Kind,
     ListVoices,
     Message,
     Open,
-    Ping,
     Pong,
     Prepare,
     Prepared,
@@ -49,22 +46,10 @@ from vllm_cosyvoice.sampling import SamplingOptions
 log = logging.getLogger(__name__)
 
 SEGMENTS_AHEAD = 4  # segments of one request in the engine at a time
-SECONDS_TO_ANSWER = 1.0  # what a stage may take for a Pong
-SECONDS_HEALTH_HOLDS = 1.0  # how long one look at the stages' health answers for
-WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
 
 Request = Prepare | PrepareStream | Convert | ListVoices | RegisterVoice | DeleteVoice
 Answer = Prepared | StreamPrepared | Converted | Voices
 Expected = TypeVar("Expected", Prepared, StreamPrepared, Converted, Voices)
-
-
-class Failure(Exception):
-    """A request ended without (all of) its audio. `param` is the field of the request that is at fault, if one is."""
-
-    def __init__(self, kind: FailureKind, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.param = param
 
 
 @dataclass(eq=False)
@@ -92,17 +77,12 @@ class Pipeline:
     """Speaks texts by way of the stages that are up. A Stage itself: its inbox brings the answers."""
 
     def __init__(self, channel: Channel) -> None:
+        self.stages = Stages(channel)
         self.speeches = Speeches()
         self.answers = Answers()
         self._channel = channel
-        self._stages: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
-        self._load: Counter[Address] = Counter()  # what this worker has at each stage
         self._preparing: dict[str, _Preparing] = {}
         self._speaking: dict[str, _Speaking] = {}
-        self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
-        self._pings = 0
-        self._looked = float("-inf")
-        self._look: asyncio.Task[list[str]] | None = None
         self._requests = 0
         self._live = 0
         self._unfinished = 0
@@ -128,7 +108,7 @@ class Pipeline:
         prepare = Prepare(request_id, self._channel.address, text, voice, instructions)
         usage = usage or Usage()
         async with self._asked(prepare, Prepared) as (encoder, prepared):
-            generator, decoder = self._pick("generate"), self._pick("decode")
+            generator, decoder = self.stages.pick("generate"), self.stages.pick("decode")
             usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
 
             def open_for(index: int) -> Open:
@@ -169,7 +149,7 @@ class Pipeline:
         """
         segment_id, here = f"{request_id}.0", self._channel.address
         async with self._asked(PrepareStream(request_id, here, voice), StreamPrepared) as (encoder, prepared):
-            generator, decoder = self._pick("generate"), self._pick("decode")
+            generator, decoder = self.stages.pick("generate"), self.stages.pick("decode")
             key, seed = prepared.voice_key, sampling.seed or 0
             opening = Open(segment_id, request_id, here, generator, encoder, key, speed, seed)
             prompt = prepared.prompt_text, prepared.prompt_speech
@@ -196,7 +176,7 @@ class Pipeline:
         """What `audio`, a file of any format, says, spoken by `voice`. Yields and raises what `speak` does."""
         here, segment_id = self._channel.address, f"{request_id}.0"
         async with self._asked(Convert(request_id, here, audio, voice), Converted) as (encoder, converted):
-            decoder = self._pick("decode")
+            decoder = self.stages.pick("decode")
             opening = Open(segment_id, request_id, here, here, encoder, converted.voice_key, speed, seed=0)
             tokens = Tokens([(segment_id, converted.tokens, True)])
             async with aclosing(self._speak_segment(segment_id, decoder, decoder, opening, tokens)) as pieces:
@@ -219,19 +199,6 @@ class Pipeline:
         async with self._asked(DeleteVoice(request_id, self._channel.address, name), Voices) as (_, answer):
             return answer.voices[0]
 
-    async def missing(self) -> list[str]:
-        """Why a request would not be served now, a reason each; empty when it would. One look answers for a second."""
-        if self._look is None or time.monotonic() - self._looked > SECONDS_HEALTH_HOLDS:
-            self._looked = time.monotonic()
-            self._look = asyncio.create_task(self._missing())
-        return await asyncio.shield(self._look)
-
-    async def numbers_of_all(self) -> dict[str, Numbers]:
-        """The numbers of every process that answers, by its name."""
-        names = {address: name for stages in self._stages.values() for address, name in stages.items()}
-        numbers = await self._ping(names)
-        return {names[address]: found for address, found in numbers.items()}
-
     # What the inbox brings
 
     def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
@@ -245,15 +212,13 @@ class Pipeline:
             case Failed():
                 self._fail(message.id, Failure(message.kind, message.message, message.param))
             case StageUp():
-                self._stages[message.kind][message.address] = message.name
+                self.stages.add(message)
             case Pong():
-                if answer := self._pongs.get(message.nonce, {}).get(message.sender):
-                    answer.set_result(message.numbers)
+                self.stages.answered(message)
 
     def drop(self, address: Address) -> None:
         """A stage has died: fail at once what it still owed."""
-        names = [stages.pop(address) for stages in self._stages.values() if address in stages]
-        name = names[0] if names else "A stage"
+        name = self.stages.remove(address)
         failure = Failure("unavailable", f"{name} has died and is being restarted; try again in a few seconds.")
         for request_id, preparing in list(self._preparing.items()):
             if preparing.encoder == address:
@@ -275,35 +240,27 @@ class Pipeline:
 
     # Inside
 
-    def _pick(self, kind: Kind) -> Address:
-        """The stage of this kind with the least of this worker's work."""
-        stages = self._stages[kind]
-        if not stages:
-            raise Failure("unavailable", f"No {kind} process is up: the server is starting, or restarting what died.")
-        return min(stages, key=lambda address: self._load[address])
-
     @asynccontextmanager
     async def _asked(self, request: Request, kind: type[Expected]) -> AsyncIterator[tuple[Address, Expected]]:
         """An encoder and its answer. Inside the context it holds the voice of the request, if that has one."""
         if entry := account.get():
             entry.note(request)
-        encoder, request_id = self._pick("encode"), request.request_id
+        encoder, request_id = self.stages.pick("encode"), request.request_id
         asked: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._preparing[request_id] = _Preparing(encoder, asked)
         self._requests += 1
         self._live += 1
-        self._load[encoder] += 1
         self._channel.send(encoder, request)
         finished = False
         try:
-            answer = await asked
-            assert isinstance(answer, kind)
-            yield encoder, answer
-            finished = True
+            with self.stages.busy(encoder):
+                answer = await asked
+                assert isinstance(answer, kind)
+                yield encoder, answer
+                finished = True
         finally:
             self._unfinished += not finished
             self._live -= 1
-            self._load[encoder] -= 1
             self._preparing.pop(request_id, None)
             self._channel.send(encoder, Release(request_id))
 
@@ -312,34 +269,37 @@ class Pipeline:
     ) -> AsyncGenerator[bytes, None]:
         """The audio that comes of sending `orders` to `source`, which has `decoder` make it or is the decoder."""
         speaking = self._speaking[segment_id] = _Speaking(source, decoder)
-        self._load[decoder] += 1
         for order in orders:
             self._channel.send(source, order)
         finished = False
         try:
             if self._channel.is_dead(source) or self._channel.is_dead(decoder):
                 raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
-            while not finished:
-                piece = await speaking.pieces.get()
-                if isinstance(piece, Failure):
-                    raise piece
-                finished = piece.last
-                if finished and usage:
-                    usage.output_tokens += piece.tokens
-                if piece.pcm:
-                    yield piece.pcm
+            with self.stages.busy(decoder):
+                while not finished:
+                    piece = await speaking.pieces.get()
+                    if isinstance(piece, Failure):
+                        raise piece
+                    finished = piece.last
+                    if finished and usage:
+                        usage.output_tokens += piece.tokens
+                    if piece.pcm:
+                        yield piece.pcm
         finally:
             del self._speaking[segment_id]
-            self._load[decoder] -= 1
             if not finished:
                 self._channel.send(source, Abort(segment_id, decoder))
 
     async def _forward(self, text: AsyncIterator[str], segment_id: str, generator: Address) -> None:
+        """Send `text` on as it arrives; when it fails, so does the segment, which would wait for ever."""
         try:
             async for piece in text:
                 self._channel.send(generator, Text(segment_id, piece, last=False))
         except Failure as failure:
             self._fail(segment_id, failure)
+        except Exception:
+            log.exception("The text of segment %s could not be read.", segment_id)
+            self._fail(segment_id, Failure("internal", "The text could not be read; the server's log says why."))
         else:
             self._channel.send(generator, Text(segment_id, "", last=True))
 
@@ -348,23 +308,3 @@ class Pipeline:
             preparing.answer.set_exception(failure)
         if speaking := self._speaking.get(id):
             speaking.pieces.put_nowait(failure)
-
-    async def _missing(self) -> list[str]:
-        absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._stages[kind]]
-        names = {address: name for kind in WORKING_STAGES for address, name in self._stages[kind].items()}
-        answers = await self._ping(names)
-        return absent + [f"{name} does not answer" for address, name in names.items() if address not in answers]
-
-    async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
-        """What those answer who answer in time."""
-        self._pings += 1
-        nonce, loop = self._pings, asyncio.get_running_loop()
-        answers = self._pongs[nonce] = {address: loop.create_future() for address in addresses}
-        try:
-            for address in answers:
-                self._channel.send(address, Ping(nonce, self._channel.address))
-            if answers:
-                await asyncio.wait(answers.values(), timeout=SECONDS_TO_ANSWER)
-            return {address: answer.result() for address, answer in answers.items() if answer.done()}
-        finally:
-            del self._pongs[nonce]

@@ -10,7 +10,8 @@ from typing import Any
 
 from server.http import session_messages as messages
 from server.http.errors import ApiError
-from server.http.pipeline import Failure, Pipeline
+from server.http.failure import Failure
+from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.utterance import Utterance
 from server.http.websocket import LARGEST_TEXT, NORMAL, REFUSED, RESTARTING, Connection, ProtocolError, Silent

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from server.audio_format import ResponseFormat
 from server.http.errors import CODE, ApiError, what_is_wrong
+from server.http.failure import Failure
 from server.http.openai import OPENAI_MODELS, SpeechRequest
-from server.http.pipeline import Failure
 from vllm_cosyvoice.config import DEFAULT_VOICE
 
 Message = dict[str, object]

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.http.errors import error_entries
-from server.http.pipeline import Failure, Usage
+from server.http.failure import Failure
+from server.http.pipeline import Usage
 
 EVENTS = "text/event-stream"
 LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most

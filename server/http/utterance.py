@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from server.audio_format import packed
 from server.http import session_messages as messages
+from server.http.failure import Failure
 from server.http.openai import LONGEST_TEXT
-from server.http.pipeline import Failure, Pipeline
+from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.websocket import Connection
 from vllm_cosyvoice.in_order import in_order

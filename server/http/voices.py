@@ -9,8 +9,9 @@ from fastapi.responses import Response
 
 from server.audio_format import FORMATS, ResponseFormat, packed
 from server.http.errors import ApiError
+from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
-from server.http.pipeline import Failure, Pipeline
+from server.http.pipeline import Pipeline
 from server.http.speech_response import SpeechResponse
 from vllm_cosyvoice.recording import Recording, StoredVoice
 
