@@ -1,10 +1,23 @@
-"""What several test modules share: one tiny model for the whole session."""
+"""What several test modules share for the whole session: one tiny model, and one server of it."""
 
+import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from openai import AsyncOpenAI
 
+from tests.server_process import ServerProcess, running_server, wait_until
 from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ends_the_server: runs after all others, since it ends what they share")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("ends_the_server") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +26,40 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     write_random_checkpoint(directory, TINY, seed=0)
     return directory
+
+
+@pytest.fixture(scope="session")
+def port_of_recordings() -> int:
+    """A port of this machine that `server` may fetch recordings from."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, port_of_recordings: int
+) -> Iterator[ServerProcess]:
+    """The server that most tests share: four http workers, two encode processes, one engine. Leave it as it was."""
+    directory = tmp_path_factory.mktemp("server")
+    aliases, voices = directory / "aliases.json", directory / "voices"
+    aliases.write_text('{"narrator": "English male", "lost": "nobody"}')
+    voices.mkdir()
+    flags = ["--httpserver_workers", "4", "--encode_process_num", "2", "--voices_dir", str(voices)]
+    flags += ["--voice_aliases", str(aliases), "--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
+    with running_server(tiny_model, directory / "log", *flags) as running:
+        wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
+        assert running.process.poll() is None
+        yield running
+
+
+@pytest.fixture
+async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def openai(server: ServerProcess) -> AsyncIterator[AsyncOpenAI]:
+    async with server.openai() as client:
+        yield client

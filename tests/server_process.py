@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import psutil
+from openai import AsyncOpenAI
 
 SLOW = 300.0  # seconds that a slow machine may need for anything
+SIZES = ("--max_total_token_num", "16384", "--max_req_total_len", "8192")
 BODY = {"model": "tts-1", "input": "The sun rose over the hills.", "voice": "default", "response_format": "pcm"}
 
 
@@ -31,19 +33,27 @@ class ServerProcess:
     process: "subprocess.Popen[bytes]"
     port: int
     log: Path
+    key: str = "any"  # an API key that it knows, if it asks for one
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=SLOW)
+        return httpx.AsyncClient(base_url=self.url, timeout=SLOW, headers={"Authorization": f"Bearer {self.key}"})
+
+    def openai(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=SLOW)
 
     def healthy(self) -> bool:
         try:
             return httpx.get(f"{self.url}/health", timeout=10).status_code == 200
         except httpx.TransportError:
             return False
+
+    def ready(self) -> bool:
+        """Whether all of its processes have started, which `healthy` does not wait for."""
+        return "Ready: " in self.log.read_text()
 
     def family(self) -> list[psutil.Process]:
         supervisor = psutil.Process(self.process.pid)
@@ -65,8 +75,9 @@ class ServerProcess:
         numbers = self.numbers()
         kept = ("_total", "_sum", "_count", "_bytes", "voices_cached")
         held = (values for name, values in numbers.items() if not name.endswith(kept))
-        answering = {process.split("-")[0] for values in numbers.values() for process in values}
-        return answering == {"http", "encode", "generate", "decode"} and not any(any(v.values()) for v in held)
+        stages = {line[-1] for line in (process.cmdline() for process in self.family()) if "server.stages" in line}
+        answering = {process for values in numbers.values() for process in values}
+        return answering == stages and not any(any(values.values()) for values in held)
 
     @contextlib.asynccontextmanager
     async def speaking(self, tokens: int) -> AsyncIterator[httpx.Response]:
@@ -83,15 +94,15 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(model: Path, log: Path, *flags: str) -> Iterator[ServerProcess]:
-    """A server with `flags`, not yet ready; whatever is left of it at the end is killed."""
+def running_server(model: Path, log: Path, *flags: str, key: str = "any") -> Iterator[ServerProcess]:
+    """A small server with `flags`, not yet ready; whatever is left of it at the end is killed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "server", "--model_dir", str(model), "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, "--load_trt", "False", *flags], stdout=output, stderr=output)
-    server = ServerProcess(process, port, log)
+        process = subprocess.Popen([*command, *SIZES, "--load_trt", "False", *flags], stdout=output, stderr=output)
+    server = ServerProcess(process, port, log, key)
     try:
         yield server
     except BaseException:

@@ -18,21 +18,13 @@ from selenium.webdriver.support.select import Select
 import vllm_cosyvoice
 from server.http.measuring import BYTES_PER_SECOND
 from tests.browser import asked_addresses, chromium, complaints, wait
-from tests.server_process import ServerProcess, running_server, wait_until
+from tests.server_process import ServerProcess, wait_until
 
 RECORDING = Path(vllm_cosyvoice.__file__).parent / "voices/default.wav"
 SENTENCE = "The morning was bright, and the river ran slowly under the old stone bridge. "
 LONG = SENTENCE * 12
 CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 TRICKY = 'It\'s "quoted", costs $HOME, has a \\ and 你好.'
-
-
-@pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    directory = tmp_path_factory.mktemp("playground")
-    with running_server(tiny_model, directory / "log", "--voices_dir", str(directory)) as running:
-        wait_until(running.healthy, "the server is ready")
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ import asyncio
 import base64
 import io
 import random
-import socket
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -18,48 +16,13 @@ from aiohttp import web
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 
 from server.http.guards import LARGEST_UPLOAD
-from tests.server_process import BODY, SLOW, ServerProcess, error_of, eventually, exactly, running_server, wait_until
+from tests.server_process import BODY, ServerProcess, error_of, eventually, exactly
 from tests.test_audio import encoded, tone, wav
 from tests.test_reference_audio import listening
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
 
 BYTES_PER_TOKEN = 2 * SAMPLES_PER_TOKEN
 ATTEMPTS = 24  # enough, each on a connection of its own, to reach all http workers
-
-
-@pytest.fixture(scope="module")
-def port_of_recordings() -> int:
-    """A port that the server may fetch from."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, port_of_recordings: int
-) -> Iterator[ServerProcess]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    flags = ["--httpserver_workers", "4", "--encode_process_num", "2"]
-    flags += ["--max_total_token_num", "16384", "--max_req_total_len", "8192"]
-    flags += ["--voices_dir", str(tmp_path_factory.mktemp("voices"))]
-    flags += ["--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
-    with running_server(tiny_model, log, *flags) as running:
-        wait_until(lambda: running.process.poll() is not None or running.healthy(), "the server is ready")
-        assert running.process.poll() is None
-        yield running
-
-
-@pytest.fixture
-async def openai(server: ServerProcess) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=SLOW) as client:
-        yield client
-
-
-@pytest.fixture
-async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with server.client() as client:
-        yield client
 
 
 async def speak(server: ServerProcess, fields: dict[str, object], tokens: int = 10) -> httpx.Response:
