@@ -50,6 +50,7 @@ setup(
             "pytest>=8",
             "pytest-asyncio>=0.24",
             "ruff>=0.6",
+            "schemathesis>=4",
             "selenium>=4.20",
             "types-PyYAML",
             "types-psutil",

@@ -33,6 +33,7 @@ class Arguments:
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
     ref_audio_hosts: tuple[str, ...]
+    max_input_chars: int
     max_websockets: int
     websocket_timeout: int
     api_key_digests: tuple[str, ...]  # empty: everybody may ask
@@ -168,6 +169,7 @@ def _parser() -> _Parser:
     add("--api_key_file", type=_key_file, help="file of API keys, one a line (default: none)")
     add("--public_paths", type=_paths, default=PUBLIC_PATHS, help="what can be read without a key: PATH,…")
     add("--cors_origins", type=_origins, default=(), help="web sites whose pages may ask: https://HOST[:PORT],… or *")
+    add("--max_input_chars", type=_count, default=4096, help="characters of an input, or of an utterance that arrives")
     add("--max_websockets", type=_count, default=256, help="WebSockets that an http process holds open")
     add(
         "--websocket_timeout",

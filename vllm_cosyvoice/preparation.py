@@ -23,7 +23,7 @@ from vllm_cosyvoice.voice import (
     VoiceRefused,
     load_audio,
 )
-from vllm_cosyvoice.voice.store import check_name
+from vllm_cosyvoice.voice.store import check_name, no_such_voice
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Preparation:
             raise InputError("ref_audio", str(error)) from error
 
     def _unknown(self, name: str) -> InputError:
-        return InputError("voice", f"There is no voice {name!r}. Voices here: {', '.join(self.voice_names())}.")
+        return InputError("voice", no_such_voice(name, self.voice_names()))
 
     def clone(self, samples: np.ndarray, sample_rate: int, transcript: str = "") -> Voice:
         """A voice from a recording: float32 mono `samples` in [−1, 1], 1 to 30 s.

@@ -1,7 +1,7 @@
 """The app of an http worker."""
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -29,19 +29,21 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
     app = FastAPI(title="CosyVoice2 speech server", docs_url=None, redoc_url=None, responses=errors.RESPONSES)
     errors.install(app)
     app.include_router(pages.router())
-    app.include_router(openai.router(pipeline, model_id, arguments.ref_audio_hosts))
+    app.include_router(openai.router(pipeline, model_id, arguments))
     app.include_router(voices.router(pipeline))
-    app.include_router(text_stream.router(pipeline, connections, model_id, arguments.ref_audio_hosts))
+    app.include_router(text_stream.router(pipeline, connections, model_id, arguments))
     lighttts.install(app, pipeline, model_id)
 
     @app.get("/health")
-    async def health() -> Response:
+    async def health() -> dict[str, str]:
+        """Whether a request would be served, and if not, why."""
         if missing := await pipeline.stages.missing():
             raise Failure("unavailable", f"Not ready: {'; '.join(missing)}.")
-        return JSONResponse({"status": "ok"})
+        return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
+        """What every process holds and has done, for Prometheus."""
         numbers = await pipeline.stages.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 

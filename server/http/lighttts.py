@@ -8,7 +8,10 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
+from server.http import errors
 from server.http.errors import RETRY_AFTER, STATUS, ApiError, what_is_wrong
 from server.http.failure import Failure
 from server.http.pipeline import Pipeline
@@ -23,6 +26,21 @@ LONGEST_TEXT = 20_000  # characters; LightTTS has no limit, but a text is prepar
 CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
 
 
+class Problem(BaseModel):
+    """What LightTTS says when it can't serve a request."""
+
+    message: str
+
+
+# For the description of the API
+PCM: dict[int | str, dict[str, Any]] = {200: {"description": "Headerless PCM, without a content type."}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: errors.RESPONSES["4XX"],
+    "4XX": errors.RESPONSES["4XX"] | {"model": Problem},
+    "5XX": errors.RESPONSES["5XX"] | {"model": Problem},
+}
+
+
 class _Refused(Exception):
     """Answered as LightTTS answers errors, with `message` alone."""
 
@@ -33,7 +51,7 @@ class _Refused(Exception):
 
 
 class _Route(APIRoute):
-    """Answers a form that is wrong with 422, as LightTTS does."""
+    """Answers in LightTTS's form what is refused before a route begins; a form that is wrong with 422, as it does."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler."""
@@ -46,20 +64,22 @@ class _Route(APIRoute):
                 raise _Refused(422, what_is_wrong(error.errors())[0]) from error
             except ApiError as error:
                 raise _Refused(error.status, str(error)) from error
+            except HTTPException as error:
+                raise _Refused(error.status_code, str(error.detail)) from error
 
         return answer
 
 
 def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     """Add the routes, for the model called `model_id`, and their way to answer errors."""
-    routes = APIRouter(route_class=_Route)
+    routes = APIRouter(route_class=_Route, responses=PROBLEMS)
     models = {"default", MODEL, model_id}
 
     @app.exception_handler(_Refused)
     async def refused(_: Request, error: _Refused) -> JSONResponse:
         return JSONResponse({"message": str(error)}, error.status, error.headers)
 
-    @routes.post("/inference_zero_shot", response_class=Response)
+    @routes.post("/inference_zero_shot", response_class=Response, responses=PCM)
     async def inference_zero_shot(
         request: Request,
         tts_text: Annotated[str, Form(max_length=LONGEST_TEXT)],
@@ -81,6 +101,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     @routes.get("/query_tts_model")
     @routes.post("/query_tts_model")
     async def query_tts_model() -> dict[str, list[str]]:
+        """The model."""
         return {"tts_models": [MODEL]}
 
     @routes.get("/healthz")
@@ -97,8 +118,9 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     @routes.get("/readiness")
     async def readiness() -> JSONResponse:
         """Whether a request would be served."""
-        missing = await pipeline.stages.missing()
-        return JSONResponse({"status": "not ready" if missing else "ok"}, 503 if missing else 200)
+        if missing := await pipeline.stages.missing():
+            return JSONResponse({"status": "not ready", "message": "; ".join(missing)}, 503)
+        return JSONResponse({"status": "ok"})
 
     app.include_router(routes)
 

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from time import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.arguments import Arguments
 from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http import reference_audio
 from server.http.errors import ApiError
 from server.http.pipeline import Pipeline, Usage
-from server.http.speech_response import EVENTS, SpeechResponse, events
+from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
@@ -22,9 +23,10 @@ OPENAI_MODELS = (  # names that clients have built in
     *("tts-1", "tts-1-1106", "tts-1-hd", "tts-1-hd-1106"),
     *("gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"),
 )
-LONGEST_TEXT = 4096  # characters, OpenAI's limit
-
-Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+LONGEST_INSTRUCTIONS = 4096  # characters, OpenAI's limit
+AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {"schema": {"type": "string"}}}}
+}
 
 
 class VoiceId(BaseModel):
@@ -38,28 +40,39 @@ class VoiceId(BaseModel):
 class SpeechRequest(BaseModel):
     """The body of `POST /v1/audio/speech`: OpenAI's fields, then our own. Fields it does not know are ignored."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
     model: str
-    input: Text
-    voice: str | VoiceId | None = None  # needed unless there is a ref_audio
-    instructions: Text | None = None
+    """One of `GET /v1/models`."""
+    input: str
+    """The text to speak. How long it may be is the server's to say; as with OpenAI, 4096 characters if it does not."""
+    voice: str | VoiceId | None = None
+    """The name of a voice, or an object with it as `id`. Needed unless there is a `ref_audio`."""
+    instructions: Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS)] | None = None
+    """How to speak, as in: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0, allow_inf_nan=False)
     stream_format: Literal["audio", "sse"] = "audio"
+    """Plain audio, or server-sent events that carry it."""
 
-    stream: bool | None = None  # False: all of the audio at once, when it is complete
+    stream: bool | None = None
+    """False: all of the audio at once, when it is complete, with its length."""
     sample_rate: SampleRate = 24000
 
-    ref_audio: str | None = None  # speak with the voice of this recording: a data: URI, or a URL
-    ref_text: Annotated[str, Field(max_length=LONGEST_TRANSCRIPT)] = ""  # what it says; without it, cross-lingual
+    ref_audio: str | None = None
+    """Speak with the voice of this recording of 1 to 30 s: a data: URI, or a URL of a host that the server trusts."""
+    ref_text: Annotated[str, Field(max_length=LONGEST_TRANSCRIPT)] = ""
+    """What the recording says; without it, the language model does not hear the recording (cross-lingual mode)."""
 
     seed: int | None = None
+    """Equal seeds speak equally."""
     temperature: float = SamplingOptions.temperature
     top_p: float = SamplingOptions.top_p
     top_k: int = SamplingOptions.top_k
     repetition_aware: bool = SamplingOptions.repetition_aware
-    min_tokens: int | None = None  # speech tokens of each segment
+    """Avoid tokens that the last ones repeat (repetition-aware sampling)."""
+    min_tokens: int | None = None
+    """Speech tokens of each segment of the text, 25 a second."""
     max_tokens: int | None = None
 
     def packing(self) -> AudioFormat:
@@ -98,8 +111,8 @@ async def voice_of(body: SpeechRequest, ref_audio_hosts: Sequence[str]) -> str |
     return body.voice if isinstance(body.voice, str) else body.voice.id
 
 
-def router(pipeline: Pipeline, model_id: str, ref_audio_hosts: Sequence[str]) -> APIRouter:
-    """The routes, for the model called `model_id`; `ref_audio` is fetched from `ref_audio_hosts` only."""
+def router(pipeline: Pipeline, model_id: str, arguments: Arguments) -> APIRouter:
+    """The routes, for the model called `model_id`."""
     routes = APIRouter(prefix="/v1")
     created = int(time())
     models = {
@@ -107,11 +120,15 @@ def router(pipeline: Pipeline, model_id: str, ref_audio_hosts: Sequence[str]) ->
         for name in (model_id, *OPENAI_MODELS)
     }
 
-    @routes.post("/audio/speech", response_class=Response)
+    @routes.post("/audio/speech", response_class=Response, responses=AUDIO_OR_EVENTS)
     async def speech(request: Request, body: SpeechRequest) -> Response:
+        """Audio of `input`, as it is made."""
         check_model(body.model, models)
+        if len(body.input) > arguments.max_input_chars:
+            message = f"input has {len(body.input)} characters; this server takes at most {arguments.max_input_chars}."
+            raise ApiError(400, message, param="input", code="invalid_value")
         packing, sampling, usage = body.packing(), body.sampling(), Usage()
-        voice = await voice_of(body, ref_audio_hosts)
+        voice = await voice_of(body, arguments.ref_audio_hosts)
         request_id, whole = request.state.request_id, body.stream is False
         audio = pipeline.speak(request_id, body.input, voice, body.instructions, body.speed, sampling, usage)
         audio = packed(audio, packing, body.sample_rate, whole=whole)
@@ -121,6 +138,7 @@ def router(pipeline: Pipeline, model_id: str, ref_audio_hosts: Sequence[str]) ->
 
     @routes.get("/models")
     async def list_models() -> dict[str, object]:
+        """This server's model, and OpenAI's names for it."""
         return {"object": "list", "data": list(models.values())}
 
     @routes.get("/audio/models")
@@ -130,6 +148,7 @@ def router(pipeline: Pipeline, model_id: str, ref_audio_hosts: Sequence[str]) ->
 
     @routes.get("/models/{name:path}")
     async def one_model(name: str) -> dict[str, object]:
+        """The model called `name`, which may contain slashes."""
         check_model(name, models)
         return dict(models[name])
 

@@ -28,12 +28,20 @@ class Session:
     """Serves one connection; `run` does it all."""
 
     def __init__(
-        self, connection: Connection, pipeline: Pipeline, session_id: str, check: Check, leaving: asyncio.Event
+        self,
+        connection: Connection,
+        pipeline: Pipeline,
+        session_id: str,
+        check: Check,
+        longest_text: int,
+        leaving: asyncio.Event,
     ) -> None:
+        """`longest_text`: characters of an utterance. `leaving` is set when the server stops."""
         self._connection = connection
         self._pipeline = pipeline
         self._id = session_id
         self._check = check
+        self._longest_text = longest_text
         self._leaving = leaving
         self._configured = 0  # times
         self._begun = 0  # utterances
@@ -143,8 +151,15 @@ class Session:
                 raise ProtocolError("This session is closing.")
             if len(self._unfinished) >= MOST_UTTERANCES:
                 raise ProtocolError(f"{MOST_UTTERANCES} utterances wait already: wait for a session.done.")
-            name = f"{self._id}.{self._begun}"
-            self._open = Utterance(self._connection, self._pipeline, name, self._begun, self._config, self._voice)
+            self._open = Utterance(
+                self._connection,
+                self._pipeline,
+                f"{self._id}.{self._begun}",
+                self._begun,
+                self._config,
+                self._voice,
+                self._longest_text,
+            )
             self._begun += 1
             self._unfinished.append(self._open)
             self._changed.set()

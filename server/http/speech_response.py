@@ -5,15 +5,26 @@ import base64
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.audio_format import FORMATS
 from server.http.errors import error_entries
 from server.http.failure import Failure
 from server.http.pipeline import Usage
 
 EVENTS = "text/event-stream"
+AUDIO: dict[int | str, dict[str, Any]] = {  # for the description of the API
+    200: {
+        "description": "The audio, in the format that was asked for.",
+        "content": {
+            audio_format.media_type: {"schema": {"type": "string", "format": "binary"}}
+            for audio_format in FORMATS.values()
+        },
+    }
+}
 LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most
 
 

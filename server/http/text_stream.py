@@ -1,10 +1,9 @@
 """The WebSockets that speak text while it is being written."""
 
-from collections.abc import Sequence
-
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
+from server.arguments import Arguments
 from server.http import lighttts
 from server.http.bistream import Bistream
 from server.http.openai import OPENAI_MODELS, check_model, voice_of
@@ -15,18 +14,19 @@ from server.http.websocket import Connection, Connections
 from vllm_cosyvoice.recording import Recording
 
 
-def router(pipeline: Pipeline, connections: Connections, model_id: str, ref_audio_hosts: Sequence[str]) -> APIRouter:
-    """The routes, for the model called `model_id`; `ref_audio` is fetched from `ref_audio_hosts` only."""
+def router(pipeline: Pipeline, connections: Connections, model_id: str, arguments: Arguments) -> APIRouter:
+    """The routes, for the model called `model_id`."""
     routes = APIRouter()
 
     async def check(config: SessionConfig) -> str | Recording:
         check_model(config.model, (model_id, *OPENAI_MODELS))
-        return await voice_of(config, ref_audio_hosts)
+        return await voice_of(config, arguments.ref_audio_hosts)
 
     @routes.websocket("/v1/audio/speech/stream")
     async def speech_stream(websocket: WebSocket) -> None:
         async def session(connection: Connection) -> None:
-            await Session(connection, pipeline, websocket.state.request_id, check, connections.leaving).run()
+            session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
+            await Session(connection, pipeline, session_id, check, longest_text, connections.leaving).run()
 
         await connections.serve(websocket, session)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from server.audio_format import packed
 from server.http import session_messages as messages
 from server.http.failure import Failure
-from server.http.openai import LONGEST_TEXT
 from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.websocket import Connection
@@ -37,6 +36,7 @@ class Utterance:
         index: int,
         config: SessionConfig,
         voice: str | Recording,
+        longest_text: int,
     ) -> None:
         self._connection = connection
         self._pipeline = pipeline
@@ -44,6 +44,7 @@ class Utterance:
         self._index = index
         self._config = config
         self._voice = voice
+        self._longest_text = longest_text
         self._text: asyncio.Queue[str | Failure | None] = asyncio.Queue()
         self._length = 0  # characters
         self._complete = asyncio.Event()
@@ -59,10 +60,10 @@ class Utterance:
     def add(self, text: str) -> None:
         """The next piece of the text; with one too many, the utterance fails, and what follows is not looked at."""
         before, self._length = self._length, self._length + len(text)
-        if self._length <= LONGEST_TEXT:
+        if self._length <= self._longest_text:
             self._text.put_nowait(text)
-        elif before <= LONGEST_TEXT:
-            reason = f"An utterance has at most {LONGEST_TEXT} characters: send input.done between paragraphs."
+        elif before <= self._longest_text:
+            reason = f"An utterance has at most {self._longest_text} characters: send input.done between paragraphs."
             self._text.put_nowait(Failure("invalid", reason, "text"))
 
     def end(self) -> None:

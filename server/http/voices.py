@@ -12,7 +12,7 @@ from server.http.errors import ApiError
 from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
 from server.http.pipeline import Pipeline
-from server.http.speech_response import SpeechResponse
+from server.http.speech_response import AUDIO, SpeechResponse
 from vllm_cosyvoice.recording import Recording, StoredVoice
 
 LONGEST_TRANSCRIPT = 2000  # characters; nobody says more in 30 s
@@ -51,10 +51,11 @@ def router(pipeline: Pipeline) -> APIRouter:
 
     @routes.delete("/voices/{name:path}")
     async def delete_voice(request: Request, name: str) -> dict[str, object]:
+        """Delete a voice that was registered; what speaks with it goes on."""
         await pipeline.delete_voice(request.state.request_id, name)
         return {"id": name, "object": "audio.voice.deleted", "deleted": True}
 
-    @routes.post("/voice-conversion", response_class=Response)
+    @routes.post("/voice-conversion", response_class=Response, responses=AUDIO)
     async def convert_voice(
         request: Request,
         audio: Upload,

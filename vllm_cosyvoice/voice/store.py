@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ MOST_BYTES = 240  # of a name, so that it makes a file name with a suffix
 LONGEST_NAME = MOST_BYTES // 4  # characters
 NAME_PUNCTUATION = " ._-'"
 MOST_REGISTERED = 1000
+MOST_NAMED = 30  # in a message
 UNFINISHED = ".unfinished-"  # a folder that is being written, or removed; no name begins with a dot
 SECONDS_TO_FINISH = 3600.0
 
@@ -194,7 +195,13 @@ class VoiceDirectory:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownVoice:
-        return UnknownVoice(f"There is no voice {name!r}. Voices here: {', '.join(self.names())}.")
+        return UnknownVoice(no_such_voice(name, self.names()))
+
+
+def no_such_voice(name: str, names: Sequence[str]) -> str:
+    """What to say to somebody who asks for `name` where there are `names`."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"There is no voice {name[:LONGEST_NAME]!r}. Voices here: {', '.join(names[:MOST_NAMED])}{more}."
 
 
 def check_name(name: str) -> None:
