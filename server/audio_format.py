@@ -36,17 +36,23 @@ class AudioFormat:
 
 FORMATS: Mapping[ResponseFormat, AudioFormat] = {
     "mp3": AudioFormat(
-        *("audio/mpeg", "mp3", "libmp3lame", 96_000),
+        "audio/mpeg",
+        "mp3",
+        "libmp3lame",
+        bit_rate=96_000,
         muxer_options={"id3v2_version": "0"},
         streaming_options={"write_xing": "0"},  # no frame ahead of the audio to tell the length
     ),
     "opus": AudioFormat(
-        *("audio/ogg", "ogg", "libopus", 48_000),
+        "audio/ogg",
+        "ogg",
+        "libopus",
+        bit_rate=48_000,
         muxer_options={"page_duration": "40000"},  # microseconds; FFmpeg's second would keep players waiting
         sample_rates=(8000, 16000, 24000, 48000),
     ),
     # Above 64 kbit/s the fast coder sounds as good as FFmpeg's default and takes a fraction of its time.
-    "aac": AudioFormat("audio/aac", "adts", "aac", 96_000, codec_options={"aac_coder": "fast"}),
+    "aac": AudioFormat("audio/aac", "adts", "aac", bit_rate=96_000, codec_options={"aac_coder": "fast"}),
     "flac": AudioFormat("audio/flac", "flac", "flac", muxer_options={"metadata_header_padding": "0"}),
     "wav": AudioFormat("audio/wav", "wav", "pcm_s16le"),
     "pcm": AudioFormat("audio/pcm", "s16le", "pcm_s16le"),

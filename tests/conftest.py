@@ -1,4 +1,4 @@
-"""What several test modules share for the whole session: one tiny model, and one server of it."""
+"""What several test modules share for the whole session: one tiny model, one engine and one server of it."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.server_process import ServerProcess, running_server, wait_until
+from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
+from vllm_cosyvoice.speech_token_generator import EngineOptions
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +28,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("models") / "tiny"
     write_random_checkpoint(directory, TINY, seed=0)
     return directory
+
+
+@pytest.fixture(scope="session")
+def synthesizer(tiny_model: Path) -> Iterator[Synthesizer]:
+    """The engine in this process."""
+    options = EngineOptions(max_total_token_num=8192, max_req_total_len=4096, max_num_seqs=8)
+    with Synthesizer(tiny_model, engine=options) as synthesizer:
+        yield synthesizer
 
 
 @pytest.fixture(scope="session")

@@ -229,14 +229,13 @@ async def test_who_says_nothing_or_does_not_listen_is_left(server: ServerProcess
             await client.say("input.done")
             assert len((await client.utterance()).pcm) == 1200 * BYTES_PER_TOKEN
 
-    seconds = await asyncio.gather(never_configured(), silent_in_the_middle(), waiting_for_long_speech())
-    assert seconds[0] >= SECONDS_FOR_CONFIG
-    assert seconds[1] >= PATIENCE
     begin = loop.time()
     async with deaf(server, voice=PRESET, **exactly(6000)):
-        await eventually(lambda: not server.idle(), "it is being spoken")
-        await eventually(server.idle, "it is given up")
-    assert loop.time() - begin >= SECONDS_TO_TAKE
+        seconds = await asyncio.gather(never_configured(), silent_in_the_middle(), waiting_for_long_speech())
+        assert seconds[0] >= SECONDS_FOR_CONFIG
+        assert seconds[1] >= PATIENCE
+        await eventually(server.idle, "who does not listen is given up")
+        assert loop.time() - begin >= SECONDS_TO_TAKE
 
 
 # Deaths
@@ -335,7 +334,6 @@ async def under_load(server: ServerProcess) -> AsyncIterator["Counter[str]"]:
 async def test_what_dies_is_restarted_and_what_it_held_fails_at_once(
     server: ServerProcess, victims: tuple[str, ...]
 ) -> None:
-    before = counted(server, "speech_tokens_total")
     async with under_load(server) as outcomes:
         async with server.speaking(6000) as answer:
             processes = [server.named(name) for name in victims]
@@ -353,8 +351,6 @@ async def test_what_dies_is_restarted_and_what_it_held_fails_at_once(
         whole = outcomes["whole"]
         await eventually(lambda: outcomes["whole"] >= whole + 2 * len(CALLS), "everybody is served again")
     await eventually(server.idle, "nothing of the failed requests is left")
-    if "generate-0" not in victims:
-        assert counted(server, "speech_tokens_total") < before + 6000, "generation has stopped"
     assert alive(processes) == []
 
 

@@ -12,17 +12,9 @@ from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.preparation import InputError
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.speech_token_generator import EngineOptions
 
 TWO_SECONDS = SamplingOptions(seed=1, min_tokens=50, max_tokens=50)
 LONG_TEXT = "One more sentence that goes on for a good while, with many words in it, so that it fills a segment. " * 6
-
-
-@pytest.fixture(scope="module")
-def synthesizer(tiny_model: Path) -> Iterator[Synthesizer]:
-    options = EngineOptions(max_total_token_num=8192, max_req_total_len=4096, max_num_seqs=8)
-    with Synthesizer(tiny_model, engine=options) as synthesizer:
-        yield synthesizer
 
 
 def loudness(audio: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -25,14 +26,20 @@ AUDIO: dict[int | str, dict[str, Any]] = {  # for the description of the API
         },
     }
 }
+SECONDS_TO_TAKE = 60.0  # for what is ready to be sent; a player may pause, but what nobody takes fills the memory
 LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most
+
+
+class _Deaf(Exception):
+    """The client takes nothing."""
 
 
 class SpeechResponse(Response):
     """Waits for the first piece before it answers 200, so whatever fails until then gets its own status.
 
-    A client that leaves, even before that, ends the work. A failure after it breaks the body off, so that no client
-    takes part of the audio for all of it. `whole`: the first piece is the only one, and its length is told ahead.
+    A client that leaves, even before that, ends the work, and so does one that takes nothing for a minute. A failure
+    after the first piece breaks the body off, so that no client takes part of the audio for all of it. `whole`: the
+    first piece is the only one, and its length is told ahead.
     """
 
     def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str | None, *, whole: bool = False) -> None:
@@ -49,22 +56,30 @@ class SpeechResponse(Response):
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                sending.result()
+                with contextlib.suppress(_Deaf):
+                    sending.result()
         finally:
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
     async def _send(self, send: Send) -> None:
+        async def send_body(piece: bytes, *, last: bool = False) -> None:
+            try:
+                async with asyncio.timeout(SECONDS_TO_TAKE):
+                    await send({"type": "http.response.body", "body": piece, "more_body": not last})
+            except TimeoutError:
+                raise _Deaf from None
+
         async with aclosing(self._pieces) as pieces:
             first = await anext(pieces, b"")
             if self._whole:
                 self.headers["content-length"] = str(len(first))
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await send_body(first)
             async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await send_body(piece)
+        await send_body(b"", last=True)
 
 
 async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGenerator[bytes, None]:
