@@ -33,7 +33,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthesizer(tiny_model: Path) -> Iterator[Synthesizer]:
     """The engine in this process."""
-    options = EngineOptions(max_total_token_num=8192, max_req_total_len=4096, max_num_seqs=8)
+    options = EngineOptions(max_total_token_num=8192, max_req_total_len=4096, max_num_seqs=64)
     with Synthesizer(tiny_model, engine=options) as synthesizer:
         yield synthesizer
 

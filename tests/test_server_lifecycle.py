@@ -351,6 +351,7 @@ async def test_what_dies_is_restarted_and_what_it_held_fails_at_once(
         whole = outcomes["whole"]
         await eventually(lambda: outcomes["whole"] >= whole + 2 * len(CALLS), "everybody is served again")
     await eventually(server.idle, "nothing of the failed requests is left")
+    assert "Exception in ASGI" not in server.log.read_text(), "a line for each request says it all"
     assert alive(processes) == []
 
 

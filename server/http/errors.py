@@ -65,9 +65,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Failure)
     async def failure(_: Request, error: Failure) -> JSONResponse:
-        seconds = RETRY_AFTER.get(error.kind)
-        headers = {"retry-after": str(seconds)} if seconds else None
-        return envelope(STATUS[error.kind], str(error), error.param, CODE.get(error.kind, error.kind), headers)
+        return answer_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -96,8 +94,19 @@ def envelope(
     return JSONResponse({"error": _entries(status, message, param, code)}, status, headers)
 
 
+def answer_to(failure: Failure) -> JSONResponse:
+    """The envelope of a failure, with when to come back."""
+    return JSONResponse({"error": error_entries(failure)}, STATUS[failure.kind], retry_after(failure))
+
+
+def retry_after(failure: Failure) -> dict[str, str]:
+    """The header that says when to come back, if that makes sense."""
+    seconds = RETRY_AFTER.get(failure.kind)
+    return {"retry-after": str(seconds)} if seconds else {}
+
+
 def error_entries(failure: Failure) -> dict[str, str | None]:
-    """What the envelope says of a failure, for where the status has gone out already."""
+    """What the envelope says of a failure."""
     return _entries(STATUS[failure.kind], str(failure), failure.param, CODE.get(failure.kind, failure.kind))
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from server.http import errors
-from server.http.errors import RETRY_AFTER, STATUS, ApiError, what_is_wrong
+from server.http.errors import STATUS, ApiError, retry_after, what_is_wrong
 from server.http.failure import Failure
 from server.http.pipeline import Pipeline
 from server.http.speech_response import SpeechResponse
@@ -132,14 +132,17 @@ async def _complete(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes
 
 
 async def _refusing(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The audio, with failures in LightTTS's form."""
+    """The audio; a failure ahead of it is told in LightTTS's form."""
+    begun = False
     try:
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
+                begun = True
     except Failure as failure:
+        if begun:
+            raise
         status = STATUS[failure.kind]
         if failure.kind == "invalid":
             status = 400 if failure.param == "ref_audio" else CANNOT_BE_SPOKEN
-        seconds = RETRY_AFTER.get(failure.kind)
-        raise _Refused(status, str(failure), {"retry-after": str(seconds)} if seconds else None) from failure
+        raise _Refused(status, str(failure), retry_after(failure)) from failure

@@ -24,13 +24,14 @@ UNDERRUNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(eq=False)
 class Account:
-    """What the log says of one request; the pipeline fills it in."""
+    """What the log says of one request; those who work for it fill it in."""
 
     voice: str | None = None
     characters: int = 0
     audio_seconds: float = 0.0
     first_audio_seconds: float | None = None
     underrun_seconds: float = 0.0
+    failure: str | None = None  # that came when the status had gone out
 
     def note(self, request: Message) -> None:
         """Note what is asked of the stages."""

@@ -66,7 +66,7 @@ class RequestLog:
         outcome = "failed"
         try:
             await self._app(scope, receive, answer.send)
-            outcome = answer.outcome()
+            outcome = "failed" if entry.failure else answer.outcome()
         finally:
             account.reset(token)
             self._conclude(scope, entry, answer, outcome, time.monotonic() - started)
@@ -90,6 +90,8 @@ class RequestLog:
             "seconds": round(seconds, 4),
             "bytes": answer.bytes,
         }
+        if entry.failure:
+            line["failure"] = entry.failure
         if retry != "0":
             line["retry"] = retry
         if entry.voice is not None:

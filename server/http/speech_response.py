@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from server.audio_format import FORMATS
 from server.http.errors import error_entries
 from server.http.failure import Failure
+from server.http.measuring import account
 from server.http.pipeline import Usage
 
 EVENTS = "text/event-stream"
@@ -48,6 +48,7 @@ class SpeechResponse(Response):
         del self.headers["content-length"]
         self._pieces = pieces
         self._whole = whole
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, or stop as soon as the client has left."""
@@ -56,12 +57,23 @@ class SpeechResponse(Response):
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                with contextlib.suppress(_Deaf):
-                    sending.result()
+                self._conclude(sending)
         finally:
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    def _conclude(self, sending: "asyncio.Task[None]") -> None:
+        """Once the answer has begun, a failure is for the log: to return ahead of the body's end breaks it off."""
+        try:
+            sending.result()
+        except _Deaf:
+            pass
+        except Failure as failure:
+            if not self._begun:
+                raise
+            if entry := account.get():
+                entry.failure = str(failure)
 
     async def _send(self, send: Send) -> None:
         async def send_body(piece: bytes, *, last: bool = False) -> None:
@@ -75,6 +87,7 @@ class SpeechResponse(Response):
             first = await anext(pieces, b"")
             if self._whole:
                 self.headers["content-length"] = str(len(first))
+            self._begun = True
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send_body(first)
             async for piece in pieces:

@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from server.http.errors import RETRY_AFTER, STATUS, envelope
+from server.http.errors import answer_to
+from server.http.failure import Failure
 
 SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once
 LARGEST_TEXT = 128 << 10  # characters of a text message
@@ -92,8 +93,7 @@ class Connections:
         """Run `session` with the connection, until it returns or the client leaves."""
         if self.open >= self._most:
             reason = f"{self._most} WebSockets are open already; try again in a moment."
-            headers = {"retry-after": str(RETRY_AFTER["overloaded"])}
-            await websocket.send_denial_response(envelope(STATUS["overloaded"], reason, None, "overloaded", headers))
+            await websocket.send_denial_response(answer_to(Failure("overloaded", reason)))
             return
         self.open += 1
         connection = Connection(websocket, self._patience)
