@@ -104,6 +104,10 @@ async def test_equal_seeds_speak_alike_and_other_options_arrive(server: ServerPr
         ({"input": 5}, 400, "input", "string"),
         ({"input": "\ud800"}, 400, "input", ""),
         ({"voice": "nobody"}, 400, "voice", "default"),
+        ({"voice": "\ud800"}, 400, "voice", "half a character"),
+        ({"voice": {"id": "\ud800"}}, 400, "voice", ""),
+        ({"model": "\ud800"}, 400, "model", "half a character"),
+        ({"ref_text": "\ud800"}, 400, "ref_text", "nicode"),
         ({"voice": "../default"}, 400, "voice", "default"),
         ({"voice": 5}, 400, "voice", ""),
         ({"voice": {"name": "default"}}, 400, "voice", ""),
@@ -143,6 +147,7 @@ async def test_bad_input_is_named(
     [
         ("POST", "/v1/audio/speech", b"{", 400, "not valid JSON"),
         ("POST", "/v1/audio/speech", b"[]", 400, "JSON object"),
+        ("POST", "/v1/audio/speech", b"[" * 100_000, 400, ""),
         ("POST", "/v1/audio/speech", b"", 400, "JSON object"),
         ("POST", "/v1/audio/speech", b" " * (20 << 20) + b"{}", 413, "larger"),
         ("GET", "/v1/audio/speech", b"", 405, "GET"),

@@ -178,6 +178,7 @@ async def test_a_bad_message_is_answered_and_the_session_goes_on(server: ServerP
             '{"type": "input.text", "text": "\\ud83d"}',
             json.dumps({"type": "input.text", "text": "x" * 200_000}),
             '{"type": "input.audio"}',
+            "[" * 100_000,
             '{"type": "session.config", "voice": "nobody"}',
         ):
             await client.socket.send(message)
@@ -282,8 +283,10 @@ async def test_lighttts_clients_speak_as_before(server: ServerProcess) -> None:
     [
         ([{"finish": True}], {}, None, CLOSE_FAILED),
         ([{"tts_text": 5}], {}, None, CLOSE_FAILED),
+        ([{"tts_text": "\ud800"}], {}, None, CLOSE_FAILED),
         ([{"tts_text": "?"}, {"text": "?"}], {}, None, CLOSE_FAILED),
         ([], {"prompt_text": None}, None, CLOSE_UNREADABLE),
+        ([], {"prompt_text": "\ud800"}, None, CLOSE_UNREADABLE),
         ([], {"tts_model_name": "other"}, None, CLOSE_UNREADABLE),
         ([], {}, b"no recording", CLOSE_UNREADABLE),
     ],

@@ -14,10 +14,9 @@ from server.http.guards import LARGEST_UPLOAD
 from server.http.lighttts import LONGEST_TEXT
 from server.http.pipeline import Pipeline
 from server.http.voices import LONGEST_TRANSCRIPT
-from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent
+from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent, check_text
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.text.characters import check_characters
 
 
 class Bistream:
@@ -55,6 +54,7 @@ class Bistream:
                 model = rest.get("tts_model_name", "default")
             case _:
                 raise ProtocolError(f"Send prompt_text first, at most {LONGEST_TRANSCRIPT} characters, as JSON.")
+        check_text(transcript)
         if model not in self._models:
             raise ProtocolError(f"There is no tts_model_name {model!r} here.")
         audio = await self._connection.receive(busy=lambda: False)
@@ -74,10 +74,7 @@ class Bistream:
                 self._text.put_nowait(None)
                 self._finished = True
             case {"tts_text": str(text)}:
-                try:
-                    check_characters(text)
-                except ValueError as error:
-                    raise ProtocolError(str(error)) from error
+                check_text(text)
                 self._length += len(text)
                 if self._length > LONGEST_TEXT:
                     raise ProtocolError(f"The text is longer than {LONGEST_TEXT} characters.")

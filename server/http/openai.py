@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from server.arguments import Arguments
 from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
@@ -18,12 +19,27 @@ from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.characters import check_characters
 
 OPENAI_MODELS = (  # names that clients have built in
     *("tts-1", "tts-1-1106", "tts-1-hd", "tts-1-hd-1106"),
     *("gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o-mini-tts-2025-12-15"),
 )
+
+
+def _whole(text: str) -> str:
+    """`text`, unless it holds half a character: JSON lets that through, and no message between processes carries it."""
+    try:
+        check_characters(text)
+    except ValueError as error:
+        raise PydanticCustomError("string_unicode", "{reason}", {"reason": str(error).rstrip(".")}) from error
+    return text
+
+
 LONGEST_INSTRUCTIONS = 4096  # characters, OpenAI's limit
+Text = Annotated[str, AfterValidator(_whole)]
+Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
+ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
 AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
     200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {"schema": {"type": "string"}}}}
 }
@@ -34,7 +50,7 @@ class VoiceId(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    id: str
+    id: Text
 
 
 class SpeechRequest(BaseModel):
@@ -42,13 +58,13 @@ class SpeechRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
-    model: str
+    model: Text
     """One of `GET /v1/models`."""
-    input: str
+    input: Text
     """The text to speak. How long it may be is the server's to say; as with OpenAI, 4096 characters if it does not."""
-    voice: str | VoiceId | None = None
+    voice: Text | VoiceId | None = None
     """The name of a voice, or an object with it as `id`. Needed unless there is a `ref_audio`."""
-    instructions: Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS)] | None = None
+    instructions: Instructions | None = None
     """How to speak, as in: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
     speed: float = Field(1.0, ge=0.25, le=4.0, allow_inf_nan=False)
@@ -59,9 +75,9 @@ class SpeechRequest(BaseModel):
     """False: all of the audio at once, when it is complete, with its length."""
     sample_rate: SampleRate = 24000
 
-    ref_audio: str | None = None
+    ref_audio: Text | None = None
     """Speak with the voice of this recording of 1 to 30 s: a data: URI, or a URL of a host that the server trusts."""
-    ref_text: Annotated[str, Field(max_length=LONGEST_TRANSCRIPT)] = ""
+    ref_text: ReferenceText = ""
     """What the recording says; without it, the language model does not hear the recording (cross-lingual mode)."""
 
     seed: int | None = None

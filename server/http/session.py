@@ -14,9 +14,17 @@ from server.http.failure import Failure
 from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.utterance import Utterance
-from server.http.websocket import LARGEST_TEXT, NORMAL, REFUSED, RESTARTING, Connection, ProtocolError, Silent
+from server.http.websocket import (
+    LARGEST_TEXT,
+    NORMAL,
+    REFUSED,
+    RESTARTING,
+    Connection,
+    ProtocolError,
+    Silent,
+    check_text,
+)
 from vllm_cosyvoice.recording import Recording
-from vllm_cosyvoice.text.characters import check_characters
 
 SECONDS_FOR_CONFIG = 10.0
 MOST_UTTERANCES = 8  # begun and not yet spoken
@@ -137,10 +145,7 @@ class Session:
     def _add(self, text: str) -> None:
         if len(text) > LARGEST_TEXT:
             raise ProtocolError(f"That text has {len(text)} characters; send at most {LARGEST_TEXT} at a time.")
-        try:
-            check_characters(text)
-        except ValueError as error:
-            raise ProtocolError(str(error)) from error
+        check_text(text)
         if text:
             self._utterance().add(text)
 

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.http.errors import answer_to
 from server.http.failure import Failure
+from vllm_cosyvoice.text.characters import check_characters
 
 SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once
 LARGEST_TEXT = 128 << 10  # characters of a text message
@@ -106,10 +107,18 @@ class Connections:
             self.open -= 1
 
 
+def check_text(text: str) -> None:
+    """Raise ProtocolError for a text that no encoding can carry."""
+    try:
+        check_characters(text)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error
+
+
 def _json_object(text: str) -> dict[str, Any]:
     try:
         message = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"That message is not valid JSON: {error}.") from None
     if not isinstance(message, dict):
         raise ProtocolError("That message is not a JSON object.")
