@@ -250,9 +250,9 @@ class Pipeline:
         self._preparing[request_id] = _Preparing(encoder, asked)
         self._requests += 1
         self._live += 1
-        self._channel.send(encoder, request)
         finished = False
         try:
+            self._channel.send(encoder, request)
             with self.stages.busy(encoder):
                 answer = await asked
                 assert isinstance(answer, kind)
@@ -269,10 +269,10 @@ class Pipeline:
     ) -> AsyncGenerator[bytes, None]:
         """The audio that comes of sending `orders` to `source`, which has `decoder` make it or is the decoder."""
         speaking = self._speaking[segment_id] = _Speaking(source, decoder)
-        for order in orders:
-            self._channel.send(source, order)
         finished = False
         try:
+            for order in orders:
+                self._channel.send(source, order)
             if self._channel.is_dead(source) or self._channel.is_dead(decoder):
                 raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
             with self.stages.busy(decoder):
