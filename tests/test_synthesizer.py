@@ -41,6 +41,12 @@ def test_a_seed_repeats_the_same_samples(synthesizer: Synthesizer) -> None:
     np.testing.assert_array_equal(first, again)
 
 
+def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> None:
+    # On a CPU a seeded prompt that is read in two steps, which are of 2048 tokens, would be the end of vLLM's engine.
+    audio = synthesizer.speak("Hello world.", instructions="Speak happily. " * 400, sampling=TWO_SECONDS)
+    assert len(audio) == 2 * SAMPLE_RATE
+
+
 def test_long_text_is_spoken_whole(synthesizer: Synthesizer) -> None:
     pieces = synthesizer._preparation.segments(LONG_TEXT, synthesizer._preparation.voice("default"))
     assert len(pieces) > 1

@@ -51,6 +51,11 @@ def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: 
         data_type = "float32" if on_cpu else "bfloat16"
     # Small blocks let the turns of a text stream share what they have computed; 32 is the least that is fast on a CPU.
     block_size = 32 if on_cpu else 16
+    batched_tokens = options.max_num_batched_tokens
+    if on_cpu:
+        # A prompt that is read in two steps ends vLLM's engine on a CPU if its request has a seed, so prompts are read
+        # whole, which vLLM does only if the longest fits in one step.
+        batched_tokens = max(batched_tokens or 0, max_length)
     blocks = -(-options.max_total_token_num // block_size) + 1  # vLLM keeps one for itself
     return AsyncEngineArgs(
         model=str(model.engine_directory()),
@@ -60,7 +65,8 @@ def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: 
         seed=options.seed,
         max_model_len=max_length,
         max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_num_batched_tokens=batched_tokens,
+        enable_chunked_prefill=not on_cpu,
         block_size=block_size,
         num_gpu_blocks_override=blocks,
         kv_cache_memory_bytes=blocks * block_size * _kv_bytes(model.config.language_model, data_type),
