@@ -31,6 +31,7 @@ setup(
         "pyyaml>=6",
         "pyzmq>=25",
         "safetensors>=0.4",
+        "tqdm>=4.60",
         "transformers>=4.51",
         "uvicorn[standard]>=0.30",
         "wetext==0.1.8",

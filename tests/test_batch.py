@@ -183,7 +183,6 @@ def test_many_lines_are_in_flight_at_once(
         return speak(*arguments, **options)
 
     monkeypatch.setattr(synthesizer, "speak", speak_together)
-    # Seeded prompts of more than 2048 tokens at once: on a CPU, vLLM can't read a part of one.
     assert run(write(tmp_path / "lines.jsonl", *(short(f"Line {number}.", 3) for number in range(40)))) == 0
     assert len(manifest(tmp_path / "out")) == 40
 

@@ -1,30 +1,40 @@
-"""Speak one text into a WAV file: `python -m vllm_cosyvoice "Hello world." -o hello.wav`."""
+"""The engine from the command line, for one text or for many.
+
+`python -m vllm_cosyvoice "Hello world." -o hello.wav`
+`python -m vllm_cosyvoice batch lines.jsonl out/`
+"""
 
 import argparse
 import os
 import sys
 import time
-import wave
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vllm_cosyvoice.config import DEFAULT_MODEL, DEFAULT_VOICE, SAMPLE_RATE
 
+PROGRAM = "python -m vllm_cosyvoice"
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line, checked for combinations that make no sense."""
-    parser = argparse.ArgumentParser(prog="python -m vllm_cosyvoice", description="Speak a text into a WAV file.")
+
+def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line for one text, checked for combinations that make no sense."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Speak a text into a WAV or FLAC file.",
+        epilog=f"{PROGRAM} batch --help tells how to speak many texts.",
+    )
     parser.add_argument("text")
     parser.add_argument("-o", "--output", type=Path, default=Path("out.wav"), help="default: %(default)s")
-    parser.add_argument("--model_dir", default=DEFAULT_MODEL, help="directory or hub name (default: %(default)s)")
-    parser.add_argument("--hub", choices=("huggingface", "modelscope"), default="huggingface")
-    parser.add_argument("--voice", default=DEFAULT_VOICE, help="name of a voice (default: %(default)s)")
-    parser.add_argument("--voices_dir", type=Path, help="directory of NAME.wav + NAME.txt pairs")
+    _add_model_and_voice(parser)
     parser.add_argument("--prompt_wav", type=Path, help="clone the voice of this recording, 1 to 30 s")
     parser.add_argument("--prompt_text", default="", help="what the recording says (without it: cross-lingual mode)")
     parser.add_argument("--instructions", help="how to speak, in words the model was trained on")
     parser.add_argument("--speed", type=float, default=1.0, help="0.25 to 4 (default: 1)")
     parser.add_argument("--seed", type=int, help="the same seed gives the same speech")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    if arguments.output.suffix not in (".wav", ".flac"):
+        parser.error(f"--output is {arguments.output}; its name must end in .wav or .flac")
     if not 0.25 <= arguments.speed <= 4:
         parser.error(f"--speed is {arguments.speed}; it must lie between 0.25 and 4")
     if arguments.prompt_text and arguments.prompt_wav is None:
@@ -32,42 +42,93 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
+def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line for many texts."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} batch",
+        description="Speak each line of a file into a file of its own. What is there already is not spoken again.",
+    )
+    parser.add_argument("lines", type=Path, help='a JSON object a line: {"text": …, "voice": …, "speed": …}')
+    parser.add_argument("directory", type=Path, help="where ID.wav or ID.flac and manifest.jsonl go")
+    parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="default: %(default)s")
+    _add_model_and_voice(parser)
+    return parser.parse_args(argv)
+
+
+def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model_dir", default=DEFAULT_MODEL, help="directory or hub name (default: %(default)s)")
+    parser.add_argument("--hub", choices=("huggingface", "modelscope"), default="huggingface")
+    parser.add_argument("--voice", default=DEFAULT_VOICE, help="name of a voice (default: %(default)s)")
+    parser.add_argument("--voices_dir", type=Path, help="directory of NAME.wav + NAME.txt pairs")
+
+
+def speak(arguments: argparse.Namespace) -> int:
     """Speak, save, and print how long it took."""
-    arguments = parse_arguments()
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
     # Here, because vLLM's processes import this module again, and because a wrong command line should fail at once.
-    from vllm_cosyvoice.checkpoint import CheckpointError
-    from vllm_cosyvoice.preparation import InputError
+    from vllm_cosyvoice.audio_file import audio_file
     from vllm_cosyvoice.sampling import SamplingOptions
     from vllm_cosyvoice.synthesizer import Synthesizer
-    from vllm_cosyvoice.voice import AudioError, load_audio
+    from vllm_cosyvoice.voice import load_audio
 
-    try:
-        with Synthesizer(arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir) as synthesizer:
-            voice = arguments.voice
-            if arguments.prompt_wav is not None:
-                voice = synthesizer.clone(*load_audio(arguments.prompt_wav), arguments.prompt_text)
-            started = time.perf_counter()
-            audio = synthesizer.speak(
-                arguments.text,
-                voice,
-                instructions=arguments.instructions,
-                speed=arguments.speed,
-                sampling=SamplingOptions(seed=arguments.seed),
-            )
-            elapsed = time.perf_counter() - started
-    except (CheckpointError, InputError, AudioError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    with wave.open(str(arguments.output), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(audio.tobytes())
+    with Synthesizer(arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir) as synthesizer:
+        voice = arguments.voice
+        if arguments.prompt_wav is not None:
+            voice = synthesizer.clone(*load_audio(arguments.prompt_wav), arguments.prompt_text)
+        started = time.perf_counter()
+        audio = synthesizer.speak(
+            arguments.text,
+            voice,
+            instructions=arguments.instructions,
+            speed=arguments.speed,
+            sampling=SamplingOptions(seed=arguments.seed),
+        )
+        elapsed = time.perf_counter() - started
+    arguments.output.write_bytes(audio_file(audio, arguments.output.suffix.removeprefix(".")))
     seconds = len(audio) / SAMPLE_RATE
     print(f"{arguments.output}: {seconds:.2f} s of audio in {elapsed:.2f} s (real-time factor {elapsed / seconds:.2f})")
     return 0
+
+
+def batch(arguments: argparse.Namespace) -> int:
+    """Speak what is left of the lines; 1 if any could not be spoken."""
+    from vllm_cosyvoice.batch.run import run_batch
+    from vllm_cosyvoice.synthesizer import Synthesizer
+
+    errors = run_batch(
+        arguments.lines,
+        arguments.directory,
+        voice=arguments.voice,
+        file_format=arguments.format,
+        model=Path(arguments.model_dir).resolve().name,
+        open_synthesizer=partial(Synthesizer, arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir),
+    )
+    return 1 if errors else 0
+
+
+def main() -> int:
+    """Exit status: 0 when all was spoken, 1 when not, 2 for a wrong command line, 130 after Ctrl-C."""
+    if sys.argv[1:2] == ["batch"]:
+        command, arguments = batch, parse_batch(sys.argv[2:])
+    else:
+        command, arguments = speak, parse_speak(sys.argv[1:])
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    from vllm_cosyvoice.checkpoint import CheckpointError
+    from vllm_cosyvoice.preparation import InputError
+    from vllm_cosyvoice.voice import AudioError
+
+    try:
+        return command(arguments)
+    except (CheckpointError, InputError, AudioError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except EngineDeadError:
+        print("error: vLLM's engine has died; what it wrote above says why", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ so that any number of threads may speak at once and share the batches.
 """
 
 import asyncio
-import contextlib
 import queue
 import threading
 import uuid
@@ -51,6 +50,7 @@ class Synthesizer:
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
+        self._closed = False
         directory = open_model(find(str(model), hub))
         self._preparation = Preparation(directory, voices_dir)
         self._decoder = SpeechDecoder(directory)
@@ -78,14 +78,16 @@ class Synthesizer:
         self.close()
 
     def close(self) -> None:
-        """End vLLM's processes and this object's thread."""
-        if self._loop.is_closed():
+        """End vLLM's processes and this object's thread; whoever still waits for speech gets a CancelledError."""
+        if self._closed:
             return
+        self._closed = True
 
         async def stop() -> None:
-            self._decoding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._decoding
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._generator.shutdown()
 
         self._call(stop()).result()
@@ -225,14 +227,14 @@ class Synthesizer:
         pieces: queue.SimpleQueue[Audio | None] = queue.SimpleQueue()
 
         async def pump() -> None:
-            try:
-                async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as audio:
-                    async for piece in audio:
-                        pieces.put(piece)
-            finally:
-                pieces.put(None)
+            async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as audio:
+                async for piece in audio:
+                    pieces.put(piece)
 
         pumping = self._call(pump())
+        pumping.add_done_callback(lambda _: pieces.put(None))
+        if self._closed:  # meanwhile
+            pumping.cancel()
         try:
             while (piece := pieces.get()) is not None:
                 yield piece

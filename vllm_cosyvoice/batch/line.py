@@ -1,0 +1,75 @@
+"""The lines of a batch: one JSON object each."""
+
+import re
+from dataclasses import fields
+
+import msgspec
+
+from vllm_cosyvoice.sampling import SamplingOptions
+
+ID = re.compile(r"[^\W_][\w. -]{0,59}")  # names a file: at most 240 bytes, and the suffix
+ID_DIGITS = 6  # of a line's number, which is the id of a line without one, so that files sort as the lines do
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What to speak, and how; the fields mean what they mean to `Synthesizer.speak` and in SamplingOptions."""
+
+    id: str = ""
+    text: str
+    voice: str = ""
+    instructions: str | None = None
+    cross_lingual: bool = False
+    speed: float = 1.0
+    seed: int | None = None
+    temperature: float = SamplingOptions.temperature
+    top_p: float = SamplingOptions.top_p
+    top_k: int = SamplingOptions.top_k
+    repetition_aware: bool = SamplingOptions.repetition_aware
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+
+    def sampling(self) -> SamplingOptions:
+        """The sampling fields."""
+        return SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)})
+
+
+OPTIONAL = [field for field in Line.__struct_fields__ if field != "text"]
+
+
+def parse_lines(data: bytes, voice: str) -> tuple[dict[int, Line], dict[int, str]]:
+    """The good lines of a JSONL file, and what is wrong with the others, both by line number, from 1.
+
+    Blank lines are passed over. A line without an id has its number for one; `voice` is that of lines without any.
+    """
+    lines: dict[int, Line] = {}
+    errors: dict[int, str] = {}
+    numbers: dict[str, int] = {}
+    for number, content in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            line = _parse(content, number, voice)
+            if (first := numbers.setdefault(line.id, number)) != number:
+                raise ValueError(f"the id {line.id!r} is that of line {first} already: give each line its own")
+        except ValueError as error:
+            errors[number] = str(error)
+        else:
+            lines[number] = line
+    return lines, errors
+
+
+def _parse(content: bytes, number: int, voice: str) -> Line:
+    try:
+        line = msgspec.json.decode(content, type=Line)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{error}; a line is an object with text and, if you like, {', '.join(OPTIONAL)}") from error
+    line = msgspec.structs.replace(line, id=line.id or f"{number:0{ID_DIGITS}}", voice=line.voice or voice)
+    if not ID.fullmatch(line.id):
+        raise ValueError(
+            f"the id {line.id!r} can't name a file: use up to 60 letters, digits, spaces and . _ -, "
+            "with a letter or digit first"
+        )
+    if not 0.25 <= line.speed <= 4:
+        raise ValueError(f"speed must be between 0.25 and 4, not {line.speed}")
+    line.sampling().validate()
+    return line
