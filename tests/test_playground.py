@@ -253,3 +253,4 @@ def test_the_api_is_described_without_asking_anybody_else(page: Chrome, server: 
     text = page.find_element(By.TAG_NAME, "main").text
     assert "/v1/audio/speech" in text
     assert "response_format" in text
+    assert "/v1/audio/speech/stream" in text

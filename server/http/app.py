@@ -15,6 +15,10 @@ from server.http.request_log import RequestLog
 from server.http.websocket import Connections
 from server.metrics import render
 
+ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
+
+Beside what is described here there are two WebSockets, which speak text while it is being written:
+/v1/audio/speech/stream and, for LightTTS's clients, /inference_zero_shot_bistream."""
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
@@ -26,7 +30,13 @@ LARGER_BODIES = {
 
 def create(pipeline: Pipeline, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
     """All routes, and what holds for every one of them."""
-    app = FastAPI(title="CosyVoice2 speech server", docs_url=None, redoc_url=None, responses=errors.RESPONSES)
+    app = FastAPI(
+        title="CosyVoice2 speech server",
+        description=ABOUT,
+        docs_url=None,  # a page of our own: FastAPI's asks other servers
+        redoc_url=None,
+        responses=errors.RESPONSES,
+    )
     errors.install(app)
     app.include_router(pages.router())
     app.include_router(openai.router(pipeline, model_id, arguments))
