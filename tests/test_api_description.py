@@ -19,20 +19,27 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
+SERVED: Any = {
+    "model": "tts-1",
+    "voice": "default",
+    "max_tokens": 5,
+}  # so that what is otherwise right is spoken, and soon
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_every_answer_is_as_described(server: ServerProcess, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
-    assert len(operations) > 10
+    assert len(operations) == sum(len(methods) for methods in schema.raw_schema["paths"].values()) > 10
     for operation in operations:
+        if mode is GenerationMode.NEGATIVE and not operation.body and not [*operation.iter_parameters()]:
+            continue  # there is nothing to get wrong
 
         @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: "schemathesis.Case[Any]") -> None:
             if isinstance(case.body, dict) and "input" in case.body:
-                case.body["max_tokens"] = 5  # what is taken is spoken soon
+                case.body |= SERVED if mode is GenerationMode.POSITIVE else {"max_tokens": 5}
             case.call_and_validate(timeout=SLOW, checks=CHECKS)
 
         check()
