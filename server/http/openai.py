@@ -41,7 +41,7 @@ Text = Annotated[str, AfterValidator(_whole)]
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
 AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {"schema": {"type": "string"}}}}
+    200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {}}}
 }
 
 
