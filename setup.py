@@ -43,11 +43,13 @@ setup(
         "modelscope": ["modelscope>=1.40", "modelscope-hub>=0.5"],
         "tensorrt": ["tensorrt>=10.13"],
         "test": [
+            "livekit-plugins-openai>=1.8",
             "modelscope>=1.40",
             "modelscope-hub>=0.5",
             "mypy>=1.11",
             "onnx>=1.17",
             "openai>=2",
+            "pipecat-ai[openai]>=1.14",
             "pytest>=8",
             "pytest-asyncio>=0.24",
             "ruff>=0.6",
