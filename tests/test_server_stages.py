@@ -19,14 +19,18 @@ from server.messages import (
     Audio,
     Failed,
     Generate,
+    GenerateFromText,
     Kind,
     Message,
     Open,
     Prepare,
     Prepared,
+    PrepareStream,
     Release,
     StageDown,
     StageUp,
+    StreamPrepared,
+    Text,
     Tokens,
     VoiceData,
     VoiceWanted,
@@ -183,6 +187,40 @@ async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, pipelin
     assert {abort.decoder for abort in aborted} == {peers.of["decode"].address}
     assert await peers.hear("encode", Release) == Release(prepare.request_id)
     await peers.hear_no_more("generate")
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"), [(Failure("invalid", "Too long."), "invalid"), (RuntimeError("A bug."), "internal")]
+)
+async def test_text_that_stops_arriving_ends_its_speech(
+    peers: Peers, pipeline: Pipeline, problem: Exception, kind: str
+) -> None:
+    async def text() -> AsyncIterator[str]:
+        yield "Hello"
+        raise problem
+
+    async def speak() -> None:
+        async for _ in pipeline.speak_arriving("req_text", text(), "default", 1.0, SamplingOptions()):
+            pass
+
+    task = asyncio.create_task(speak())
+    await peers.hear("encode", PrepareStream)
+    peers.tell(StreamPrepared("req_text", [], [], "key"), "encode")
+    work = await peers.hear("generate", GenerateFromText)
+    segment_id = work.open.segment_id
+    assert await peers.hear("generate", Text) == Text(segment_id, "Hello", last=False)
+    with pytest.raises(Failure) as failure:
+        await task
+    assert failure.value.kind == kind
+    assert (await peers.hear("generate", Abort)).segment_id == segment_id
+    assert await peers.hear("encode", Release) == Release("req_text")
+
+
+async def test_a_request_that_no_message_can_carry_leaves_nothing(pipeline: Pipeline) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        async for _ in pipeline.speak("req_half", "\ud800", "default", None, 1.0, SamplingOptions()):
+            pass
+    assert pipeline.numbers()["requests_unfinished_total"] == 1
 
 
 @pytest.mark.parametrize("dead", ["generate", "decode"])
