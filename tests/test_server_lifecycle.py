@@ -109,7 +109,7 @@ async def test_the_log_has_one_line_for_each_request_and_no_secrets(server: Serv
         body = BODY | exactly(50) | {"input": SECRET_TEXT}
         whole = await client.post("/v1/audio/speech?key=in-the-query", json=body)
         unknown = await client.post("/v1/audio/speech", json=BODY | {"voice": "nobody"})
-    async with server.speaking(3000) as left:
+    async with server.speaking(500) as left:
         pass
     ids = [answer.headers["x-request-id"] for answer in (whole, unknown, left)]
 
@@ -230,7 +230,7 @@ async def test_who_says_nothing_or_does_not_listen_is_left(server: ServerProcess
             assert len((await client.utterance()).pcm) == 1200 * BYTES_PER_TOKEN
 
     begin = loop.time()
-    async with deaf(server, voice=PRESET, **exactly(6000)):
+    async with deaf(server, voice=PRESET, **exactly(1000)):
         seconds = await asyncio.gather(never_configured(), silent_in_the_middle(), waiting_for_long_speech())
         assert seconds[0] >= SECONDS_FOR_CONFIG
         assert seconds[1] >= PATIENCE
