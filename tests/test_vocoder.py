@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tests import small_networks
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
+from vllm_cosyvoice.vocoder import stream as stream_module
 from vllm_cosyvoice.vocoder.loading import vocoder_weights
 from vllm_cosyvoice.vocoder.spectrum import Spectrum
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
@@ -39,18 +40,18 @@ def test_rows_of_different_lengths_give_what_each_gives_alone(vocoder: Vocoder) 
         VocoderRow(
             mel=small_networks.mel(frames, seed=frames),
             phase=torch.rand(9, generator=generator, dtype=torch.float64),
-            at=frames // 2,
+            at=at,
+            end=frames - at // 2,
             noise_start=1000 * frames,
         )
-        for frames in (30, 17, 1, 44, 44)
+        for frames, at in ((30, 15), (17, 0), (1, 0), (44, 20), (44, 0))
     ]
     audio, phases = vocoder(rows)
-    for index, row in enumerate(rows):
-        alone, alone_phases = vocoder([row])
-        frames = len(row.mel)
-        assert alone.shape == (1, SAMPLES_PER_FRAME * frames)
-        assert (audio[index, : SAMPLES_PER_FRAME * frames] - alone[0]).abs().max() < 1e-5
-        assert torch.allclose(phases[index, :frames], alone_phases[0])
+    for row, piece, phase in zip(rows, audio, phases, strict=True):
+        (alone,), (alone_phase,) = vocoder([row])
+        assert alone.shape == (SAMPLES_PER_FRAME * (row.end - row.at),)
+        assert (piece - alone).abs().max() < 1e-5
+        assert torch.allclose(phase, alone_phase)
 
 
 @pytest.mark.parametrize("hops", [[50, 70], [21, 1, 1, 30, 67], [25, 50, 45], [3, 117], [119, 1]])
@@ -59,6 +60,19 @@ def test_pieces_are_the_whole(vocoder: Vocoder, hops: list[int]) -> None:
     whole = spoken(vocoder, mel, [120])
     assert len(whole) == 120 * SAMPLES_PER_FRAME
     assert (spoken(vocoder, mel, hops) - whole).abs().max() < 1e-5
+
+
+def test_windows_longer_than_a_call_are_spoken_in_several(vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    mels = [small_networks.mel(frames) for frames in (120, 30)]
+    whole = [spoken(vocoder, mel, [len(mel)]) for mel in mels]
+    monkeypatch.setattr(stream_module, "LONGEST_WINDOW", 50)
+    streams = [VocoderStream(vocoder) for _ in mels]
+    for stream, mel in zip(streams, mels, strict=True):
+        stream.push(mel)
+    pieces = speak(vocoder, streams, [stream.window(last=True) for stream in streams])
+    for piece, expected in zip(pieces, whole, strict=True):
+        assert piece.shape == expected.shape
+        assert (piece - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("hold_back", "error"), [(0, 0.1), (8, 1e-3)])

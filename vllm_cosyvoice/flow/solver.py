@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,11 @@ from vllm_cosyvoice.flow.encoder import Encoder
 from vllm_cosyvoice.flow.estimator import Estimator
 from vllm_cosyvoice.flow.loading import flow_weights
 from vllm_cosyvoice.flow.masks import attention_mask
+from vllm_cosyvoice.flow.tensorrt import LONGEST, FrameMask
 from vllm_cosyvoice.layers import load
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.flow.tensorrt_runtime import TensorRTEstimator
 
 STEPS = 10
 MAX_FRAMES = 15_000  # the noise table's length, and so the longest prompt + speech: 300 s
@@ -43,6 +48,7 @@ class Flow(nn.Module):
     noise: Tensor  # [15000, 80]: a frame's position decides its noise, so a longer solve starts from the same
     step_times: Tensor  # [steps, stages, channels]
     step_sizes: list[float]
+    engine: "TensorRTEstimator | None" = None  # what stands in for the estimator
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -114,10 +120,13 @@ class Flow(nn.Module):
         prompt_mel = torch.zeros_like(mu)
         for index, row in enumerate(rows):
             prompt_mel[index, : len(row.prompt_mel)] = row.prompt_mel
-        mel = self.solve(mu, torch.stack([row.speaker for row in rows]), prompt_mel, pair_mask)
+        reach: Tensor | FrameMask | None = pair_mask
+        if self.engine is not None and FRAMES_PER_TOKEN * longest <= LONGEST:
+            reach = FrameMask(*(FRAMES_PER_TOKEN * torch.stack([lengths, chunks_]).int()))
+        mel = self.solve(mu, torch.stack([row.speaker for row in rows]), prompt_mel, reach)
         return [mel[index, len(row.prompt_mel) : FRAMES_PER_TOKEN * row.spoken] for index, row in enumerate(rows)]
 
-    def solve(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, mask: Tensor | None) -> Tensor:
+    def solve(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, mask: Tensor | FrameMask | None) -> Tensor:
         """Integrate from noise to mel with Euler steps and classifier-free guidance: [rows, frames, 80] float32.
 
         No shape depends on a value and nothing waits for the device, so it can be captured in a CUDA graph.
@@ -130,7 +139,11 @@ class Flow(nn.Module):
         condition = self.estimator.condition(mu, speaker, prompt_mel)
         x = self.noise[:frames].expand(rows, -1, -1)
         for time, size in zip(self.step_times, self.step_sizes, strict=True):
-            velocities = self.estimator(x.to(time.dtype), condition, time, mask).float()
-            guided, free = velocities.chunk(2)
+            if isinstance(mask, FrameMask):
+                assert self.engine is not None
+                velocities = self.engine(x.to(time.dtype), condition, time, mask)
+            else:
+                velocities = self.estimator(x.to(time.dtype), condition, time, mask)
+            guided, free = velocities.float().chunk(2)
             x = x + size * torch.lerp(free, guided, 1 + self.guidance)
         return x

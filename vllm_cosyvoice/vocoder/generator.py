@@ -34,6 +34,7 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
+        self.kernel = kernel
 
         def conv(dilation: int) -> nn.Conv1d:
             padding = (kernel - 1) * dilation // 2

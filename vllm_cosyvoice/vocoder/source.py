@@ -44,6 +44,11 @@ class HarmonicSource(nn.Module):
         positions = first[:, None] + torch.arange(samples, device=first.device)
         return self.noise[positions % NOISE_SAMPLES]
 
+    def advances(self, f0: Tensor) -> Tensor:
+        """How far each harmonic gets from one frame centre to the next: float64 cycles, [rows, frames, harmonics]."""
+        multiples = torch.arange(1, self.harmonics + 1, dtype=torch.float64, device=f0.device)
+        return SAMPLES_PER_FRAME * (f0.double()[..., None] * (multiples / SAMPLE_RATE) % 1)
+
     def phases(self, f0: Tensor, phase: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """How far each harmonic gets from one frame centre to the next, and its phase there.
 
@@ -54,8 +59,7 @@ class HarmonicSource(nn.Module):
         Returns:
             advances and phases, [rows, frames, harmonics] float64 cycles; the phases modulo 1.
         """
-        multiples = torch.arange(1, self.harmonics + 1, dtype=torch.float64, device=f0.device)
-        advances = SAMPLES_PER_FRAME * (f0.double()[..., None] * (multiples / SAMPLE_RATE) % 1)
+        advances = self.advances(f0)
         sums = advances.cumsum(1)
         rows = torch.arange(len(f0), device=f0.device)
         return advances, (sums - (sums - advances)[rows, at][:, None] + phase[:, None]) % 1

@@ -1,15 +1,15 @@
 """Audio of a mel that is still growing, in pieces that join to what the whole would have given."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
-from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE
+from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, HarmonicSource
 from vllm_cosyvoice.vocoder.stretch import stretch, stretched_frames
-from vllm_cosyvoice.vocoder.vocoder import Vocoder, VocoderRow
+from vllm_cosyvoice.vocoder.vocoder import VocoderRow
 
 CONTEXT = 20  # frames: by its convolutions the vocoder hears 19.75 frames either side, 5 of them through the pitch
 # Frames whose audio waits for the mel behind them. With full-size seeded weights the frame before a joint differs from
@@ -17,6 +17,7 @@ CONTEXT = 20  # frames: by its convolutions the vocoder hears 19.75 frames eithe
 # -40 and -59 dB where it leaps by a fifth from frame to frame; at 16 by -92 dB or less in both, so joints need no
 # cross-fade. Holding back costs no time to first audio, only length of the first piece.
 HOLD_BACK = 16
+LONGEST_WINDOW = 4095  # frames in one call, which bounds its memory
 
 
 class Window(NamedTuple):
@@ -27,10 +28,20 @@ class Window(NamedTuple):
     end: int
 
 
+class AnyVocoder(Protocol):
+    """A `Vocoder` or a `PackedVocoder`."""
+
+    source: HarmonicSource
+
+    def __call__(self, rows: Sequence[VocoderRow], /) -> tuple[list[Tensor], Tensor]:
+        """See `Vocoder.forward`."""
+        ...
+
+
 class VocoderStream:
     """The vocoder's place in one utterance."""
 
-    def __init__(self, vocoder: Vocoder, speed: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, vocoder: AnyVocoder, speed: float = 1.0, seed: int = 0) -> None:
         device = vocoder.source.noise.device
         self.speed, self.seed = speed, seed
         self.mel = torch.zeros(0, MEL_BINS, device=device)
@@ -47,23 +58,37 @@ class VocoderStream:
         end = stop if last else max(self.spoken, stop - hold_back)
         return Window(max(0, self.spoken - CONTEXT), stop, end)
 
+    def part(self, window: Window) -> Window:
+        """As much of `window` as one call computes."""
+        start = max(0, self.spoken - CONTEXT)
+        if window.stop - start <= LONGEST_WINDOW:
+            return Window(start, window.stop, window.end)
+        stop = start + LONGEST_WINDOW
+        return Window(start, stop, min(stop - HOLD_BACK, window.end))
+
     def row(self, window: Window) -> VocoderRow:
         """What the vocoder needs to compute `window`."""
         return VocoderRow(
             mel=stretch(self.mel, self.speed, window.start, window.stop),
             phase=self.phase,
             at=self.spoken - window.start,
+            end=window.end - window.start,
             noise_start=self.seed * SEED_STRIDE % NOISE_SAMPLES + window.start * SAMPLES_PER_FRAME,
         )
 
 
-def speak(vocoder: Vocoder, streams: Sequence[VocoderStream], windows: Sequence[Window]) -> list[Tensor]:
-    """The audio of each stream's window, float32 [480 · (end - spoken)], in one vocoder call; moves the streams on."""
-    rows = [stream.row(window) for stream, window in zip(streams, windows, strict=True)]
-    audio, phases = vocoder(rows)
-    pieces = []
-    for index, (stream, window) in enumerate(zip(streams, windows, strict=True)):
-        spoken, end = stream.spoken - window.start, window.end - window.start
-        pieces.append(audio[index, spoken * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])
-        stream.spoken, stream.phase = window.end, phases[index, end - 1].clone()
-    return pieces
+def speak(vocoder: AnyVocoder, streams: Sequence[VocoderStream], windows: Sequence[Window]) -> list[Tensor]:
+    """The audio of each stream's window, float32 [480 · (end - spoken)], in one vocoder call; moves the streams on.
+
+    Windows longer than `LONGEST_WINDOW` take several calls.
+    """
+    pieces: list[list[Tensor]] = [[] for _ in streams]
+    waiting = list(range(len(streams)))
+    while waiting:
+        parts = [streams[index].part(windows[index]) for index in waiting]
+        rows = [streams[index].row(part) for index, part in zip(waiting, parts, strict=True)]
+        for index, part, audio, phase in zip(waiting, parts, *vocoder(rows), strict=True):
+            pieces[index].append(audio)
+            streams[index].spoken, streams[index].phase = part.end, phase
+        waiting = [index for index in waiting if streams[index].spoken < windows[index].end]
+    return [audio[0] if len(audio) == 1 else torch.cat(audio) for audio in pieces]

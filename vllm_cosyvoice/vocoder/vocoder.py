@@ -18,11 +18,12 @@ from vllm_cosyvoice.vocoder.spectrum import Spectrum
 
 @dataclass(frozen=True, eq=False)
 class VocoderRow:
-    """One row of a call."""
+    """One row of a call: all of `mel` is heard, the frames from `at` to `end` - 1 are spoken."""
 
     mel: Tensor  # [frames, 80] float32
     phase: Tensor  # [harmonics] float64 cycles, the source's phase at the centre of the frame before frame `at`
     at: int
+    end: int
     noise_start: int  # which sample of the noise table is the first of `mel`
 
 
@@ -52,17 +53,17 @@ class Vocoder(nn.Module):
         return vocoder
 
     @torch.inference_mode()
-    def forward(self, rows: Sequence[VocoderRow]) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
         """The audio of all rows, in one call.
 
         Returns:
-            audio [rows, samples] float32 in ±0.99, of which the first 480 · frames are a row's own;
-            phases [rows, frames, harmonics] float64, the source's phase at the centre of every frame.
+            the audio of each row, [480 · (end - at)] float32 in ±0.99;
+            phases [rows, harmonics] float64, the source's phase at the centre of the last frame spoken.
         """
         mel = pad_sequence([row.mel for row in rows], batch_first=True)
         frames = [len(row.mel) for row in rows]
-        numbers = [frames, [row.at for row in rows], [row.noise_start for row in rows]]
-        lengths, at, noise_starts = torch.tensor(numbers).to(mel.device)
+        numbers = [(len(row.mel), row.at, row.end - 1, row.noise_start) for row in rows]
+        lengths, at, last, noise_starts = torch.tensor(numbers).to(mel.device).unbind(1)
 
         valid = (torch.arange(mel.shape[1], device=mel.device) < lengths[:, None]).float()
         f0 = self.f0(mel, valid)
@@ -70,4 +71,6 @@ class Vocoder(nn.Module):
         noise = self.source.noise_at(noise_starts, mel.shape[1] * SAMPLES_PER_FRAME)
         source = self.source(f0, advances, phases, noise)
         audio = self.generator(mel, source, lengths, ragged=min(frames) < max(frames))
-        return audio, phases
+        spoken = [slice(row.at * SAMPLES_PER_FRAME, row.end * SAMPLES_PER_FRAME) for row in rows]
+        pieces = [samples[piece] for samples, piece in zip(audio, spoken, strict=True)]
+        return pieces, phases[torch.arange(len(rows), device=mel.device), last]

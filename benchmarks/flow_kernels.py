@@ -1,0 +1,166 @@
+"""Times each of the flow's kernels at the released size over candidate launch shapes, beside what PyTorch takes.
+
+    python -m benchmarks.flow_kernels [--frames 300 768 3072 8192] [--kernels qkv tail …]
+
+For choosing `vllm_cosyvoice/flow/launch_shapes.py`. Frames come twice, as in the estimator.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from triton.testing import do_bench_cudagraph
+
+from vllm_cosyvoice.flow.kernels import Layer, Norm, Shape, attention, linear, norm_mish
+
+CHANNELS, HIDDEN, HEADS, HEAD_DIM, ROW = 256, 1024, 8, 64, 750
+WIDTH = HEADS * HEAD_DIM
+COMPILERS = 14  # processes
+KERNELS = ("qkv", "feed_in", "out", "feed_out", "conv", "conv_shortcut", "norm_mish", "attention", "attention_chunked")
+Run = Callable[[], object]
+
+
+def _shapes(
+    rows: tuple[int, ...], columns: tuple[int, ...], depths: tuple[int, ...], stages: tuple[int, ...]
+) -> list[Shape]:
+    shapes = []
+    for r, c, d, s in itertools.product(rows, columns, depths, stages):
+        for warps in (4, 8):
+            if (warps == 8) <= (r * c >= 64 * 128) and (warps == 4) <= (r * c < 128 * 256):
+                shapes.append(Shape(r, c, d, warps, s))
+    return shapes
+
+
+def candidates(kernel: str, frames: int) -> list[Shape]:
+    """What to try for `kernel` in a call of `frames`."""
+    small = frames <= 1024
+    match kernel:
+        case "qkv" | "feed_in":
+            return _shapes((64, 128), (64, 128, 256) if small else (128, 256), (64, 128), (3, 4))
+        case "out" | "feed_out" | "conv" | "conv_shortcut":
+            if small:
+                return _shapes((32, 64), (32, 64, 128), (64, 128), (3, 4))
+            return _shapes((64, 128), (64, 128, 256), (64, 128), (3, 4))
+        case "norm_mish":
+            return [Shape(rows, 0, 0, warps, 1) for rows in (2, 4, 8, 16) for warps in (1, 2, 4)]
+        case "attention" | "attention_chunked":
+            few = [Shape(rows, keys, 0, warps, stages) for rows, warps in ((16, 1), (32, 1), (32, 2), (32, 4))
+                   for keys in (64, 128) for stages in (2, 3)]  # fmt: skip
+            return _shapes((64, 128), (64, 128), (0,), (2, 3)) + (few if small else [])
+    raise ValueError(f"there is no kernel {kernel!r}")
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, device="cuda", dtype=torch.bfloat16) / 8
+
+
+def _layer(inputs: int, outputs: int) -> Layer:
+    zeros = torch.zeros(outputs, device="cuda")
+    return Layer(_random(outputs, inputs), zeros, zeros)
+
+
+def tiles_of(frames: int, queries: int, chunk: int) -> Tensor:
+    """The attention tiles of rows of `ROW` frames."""
+    tiles = []
+    for start in range(0, frames, ROW):
+        length = min(ROW, frames - start)
+        tiles += [(start + q, q, start, length, min(chunk, length)) for q in range(0, length, queries)]
+    return torch.tensor(tiles, dtype=torch.int32, device="cuda")
+
+
+def run(kernel: str, frames: int) -> tuple[Callable[[Shape], Run], Run, float]:
+    """What launches `kernel` for a candidate, what PyTorch does instead, and the floating-point operations."""
+    rows = 2 * frames
+    x = _random(rows, CHANNELS)
+    sums = torch.ones(rows, 4, 2, device="cuda")
+    positions = (torch.arange(frames, device="cuda") % ROW).int()
+    match kernel:
+        case "qkv" | "feed_in":
+            layer = _layer(CHANNELS, 3 * WIDTH if kernel == "qkv" else HIDDEN)
+            activation = "" if kernel == "qkv" else "gelu"
+            return (
+                lambda shape: lambda: linear(x, positions, layer, shape, sums=sums, activation=activation),
+                lambda: F.linear(x, layer.weight),
+                2.0 * rows * layer.weight.numel(),
+            )
+        case "out" | "feed_out":
+            layer = _layer(WIDTH if kernel == "out" else HIDDEN, CHANNELS)
+            a = _random(rows, layer.weight.shape[1])
+            return (
+                lambda shape: lambda: linear(a, positions, layer, shape, residual=x),
+                lambda: F.linear(a, layer.weight),
+                2.0 * rows * layer.weight.numel(),
+            )
+        case "conv" | "conv_shortcut":
+            outputs = CHANNELS if kernel == "conv" else 2 * CHANNELS
+            layer = _layer(3 * CHANNELS, outputs)
+            wide = _random(rows, 3 * CHANNELS)
+            return (
+                lambda shape: lambda: linear(x, positions, layer, shape, newest_from=CHANNELS),
+                lambda: F.linear(wide, layer.weight),
+                2.0 * rows * CHANNELS * (3 if kernel == "conv" else 4) * CHANNELS,
+            )
+        case "norm_mish":
+            norm = Norm(torch.ones(CHANNELS, device="cuda"), torch.zeros(CHANNELS, device="cuda"))
+            return (
+                lambda shape: lambda: norm_mish(x, positions, norm, shape, x),
+                lambda: F.layer_norm(x, (CHANNELS,)),
+                0.0,
+            )
+        case _:
+            chunk = ROW if kernel == "attention" else 50
+            qkv = _random(rows, 3 * WIDTH)
+            tables = {queries: tiles_of(frames, queries, chunk) for queries in (16, 32, 64, 128)}
+            lengths = [min(ROW, frames - start) for start in range(0, frames, ROW)]
+            pairs = sum(sum(min(n, (q // chunk + 1) * chunk) for q in range(n)) for n in lengths)
+            batch, length = max(1, rows // ROW), min(ROW, frames)
+            q, k, v = (_random(batch, HEADS, length, HEAD_DIM) for _ in range(3))
+            return (
+                lambda shape: lambda: attention(qkv, tables[shape.rows], HEADS, shape, halves=2),
+                lambda: F.scaled_dot_product_attention(q, k, v),
+                2 * 4.0 * WIDTH * pairs,
+            )
+
+
+def compile_one(kernel: str, frames: int, shape: Shape) -> str | None:
+    """Launch once, so that the result is in Triton's cache on disk; returns why it can't be."""
+    try:
+        run(kernel, frames)[0](shape)()
+        torch.cuda.synchronize()
+    except Exception as error:
+        return f"{type(error).__name__} {str(error).splitlines()[0][:80]}"
+    return None
+
+
+def main() -> None:
+    """Compile all candidates in parallel, then time one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, nargs="+", default=[300, 768, 3072, 8192])
+    parser.add_argument("--kernels", nargs="+", default=KERNELS, choices=KERNELS)
+    parser.add_argument("--best", type=int, default=4, help="candidates to print for each")
+    arguments = parser.parse_args()
+    works = list(itertools.product(arguments.kernels, arguments.frames))
+    tasks = list(dict.fromkeys((k, 64, c) for k, n in works for c in candidates(k, n)))
+    with ProcessPoolExecutor(COMPILERS, mp_context=get_context("spawn")) as pool:
+        problems = dict(zip(tasks, pool.map(compile_one, *zip(*tasks, strict=True), chunksize=4), strict=True))
+    for kernel, frames in works:
+        launch, plain, operations = run(kernel, frames)
+        plain_ms = do_bench_cudagraph(plain, rep=10)
+        print(f"{kernel} frames {frames}: PyTorch {1000 * plain_ms:.1f} us, {operations / plain_ms / 1e9:.0f} TFLOP/s")
+        times = {}
+        for shape in candidates(kernel, frames):
+            if problems[kernel, 64, shape] is None:
+                times[shape] = do_bench_cudagraph(launch(shape), rep=4)
+        for shape, ms in sorted(times.items(), key=lambda item: item[1])[: arguments.best]:
+            print(f"    {1000 * ms:8.1f} us {operations / ms / 1e9:5.0f} TFLOP/s  {tuple(shape)}")
+    reasons = sorted({reason for reason in problems.values() if reason})
+    print(f"{sum(map(bool, problems.values()))} of {len(problems)} can't be launched:", *reasons[:5], sep="\n    ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The GPU's flow against the padded one."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests import small_networks
+from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from tests.test_flow import random_tokens
+from vllm_cosyvoice.config import FlowConfig
+from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, packed_tokens
+
+pytest.importorskip("triton")
+
+
+@runs_elsewhere
+def test_in_the_interpreter() -> None:
+    run_again(__file__)
+
+
+@pytest.fixture(scope="module")
+def padded() -> Flow:
+    return Flow.from_state(small_networks.FLOW, small_networks.flow_state(), DEVICE)
+
+
+def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
+    """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
+    from vllm_cosyvoice.flow import packed
+    from vllm_cosyvoice.flow.kernels import Shape
+    from vllm_cosyvoice.flow.launch_shapes import LaunchShapes
+
+    if INTERPRETED:
+        large, attention = Shape(512, 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
+        shapes = LaunchShapes(large, large, large, attention, attention, large, large)
+        packed.launch_shapes = lambda frames: shapes  # type: ignore[attr-defined]
+    return packed.PackedFlow(flow, data_type, sizes)
+
+
+@pytest.fixture(scope="module")
+def packed(padded: Flow) -> Any:
+    return packed_flow(padded, sizes=(64, 256))
+
+
+def row(flow: Flow, prompt: int, speech: int, *, look_ahead: int = 0, streaming: bool = True, seed: int = 0) -> FlowRow:
+    tokens = random_tokens(prompt, seed) + random_tokens(speech, seed + 1)
+    embedding = torch.randn(192, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+    return FlowRow(
+        tokens, look_ahead, small_networks.mel(2 * prompt, seed).to(DEVICE), flow.speaker(embedding), streaming
+    )
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    assert actual.shape == expected.shape
+    return float((actual - expected).norm() / expected.norm())
+
+
+@runs_here
+def test_rows_of_all_kinds_give_what_each_gives_padded(padded: Flow, packed: Any) -> None:
+    rows = [
+        row(padded, 12, 16, streaming=False),
+        row(padded, 10, 43, look_ahead=3, seed=2),
+        row(padded, 0, 1, streaming=False, seed=4),
+        row(padded, 0, 26, seed=6),
+    ]
+    for mel, expected in zip(packed(rows), padded(rows), strict=True):
+        assert relative_error(mel, expected) < 1e-5
+
+
+@runs_here
+def test_more_rows_than_one_call_takes_are_split(padded: Flow, packed: Any) -> None:
+    rows = [row(padded, 0, 3, seed=seed) for seed in range(6)]  # a call of 64 frames takes 4, one of 256 takes 4, too
+    for mel, expected in zip(packed(rows), padded(rows), strict=True):
+        assert relative_error(mel, expected) < 1e-5
+
+
+@runs_here
+def test_nothing_remains_of_the_call_before(padded: Flow, packed: Any) -> None:
+    short = row(padded, 5, 9, streaming=False)
+    packed([row(padded, 12, 18, seed=3)])
+    assert relative_error(packed([short])[0], padded([short])[0]) < 1e-5
+
+
+@runs_here
+def test_half_precision_is_within_two_percent(padded: Flow) -> None:
+    data_type = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter has no bfloat16
+    one = row(padded, 5, 20)
+    mel = packed_flow(padded, (64,), data_type)([one])[0]
+    assert 1e-4 < relative_error(mel, padded([one])[0]) < 2e-2
+
+
+@runs_here
+def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
+    with pytest.raises(ValueError, match="split the call"):
+        packed([row(padded, 0, 200)])
+
+
+@runs_here
+def test_sizes_that_the_kernels_do_not_take_are_refused() -> None:
+    config = FlowConfig(**{**vars(small_networks.FLOW), "width": 96, "heads": 3})
+    from tests.seeded_weights import seeded_state
+    from vllm_cosyvoice.checkpoint.layout import flow_layout
+
+    flow = Flow.from_state(config, seeded_state(flow_layout(config)), DEVICE)
+    with pytest.raises(ValueError, match="powers of two"):
+        packed_flow(flow, (64,))
+
+
+@runs_here
+@pytest.mark.skipif(DEVICE == "cpu", reason="there are no CUDA graphs without a GPU")
+def test_captured_is_what_is_computed(padded: Flow) -> None:
+    rows = [row(padded, 10, 43, look_ahead=3), row(padded, 0, 26, seed=6)]
+    flow = packed_flow(padded, (128, 256), torch.bfloat16)
+    computed = flow(rows)
+    flow.capture()
+    for first, second in zip(computed, flow(rows), strict=True):
+        assert torch.equal(first, second)
+
+
+@runs_here
+def test_a_convolution_never_looks_across_rows() -> None:
+    from vllm_cosyvoice.flow.kernels import Layer, Shape, linear
+
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.tensor([-1, -1, 0, 1, 2, -1, -1, 0, 1], dtype=torch.int32)
+    x = torch.randn(9, 32, generator=generator) * (positions >= 0)[:, None]
+    weight, bias = torch.randn(16, 96, generator=generator), torch.randn(16, generator=generator)
+    out, _ = linear(
+        x.to(DEVICE), positions.to(DEVICE), Layer(weight.to(DEVICE), bias.to(DEVICE)), Shape(16, 16, 32, 4, 1)
+    )
+    for row in (slice(2, 5), slice(7, 9)):
+        kernel = weight.view(16, 3, 32).transpose(1, 2)
+        expected = F.conv1d(F.pad(x[row].T, (2, 0)), kernel, bias).T
+        assert torch.allclose(out[row].cpu(), expected, atol=1e-4)
+    assert not out[positions < 0].any()
+
+
+def test_packing_leaves_a_token_in_front_of_each_row() -> None:
+    rows = [PackedRow([7, 8, 9, 5, 6], 2, 2, True), PackedRow([3], 1, 0, False)]
+    table = Table.of(torch.empty(Table.length(16, 4), dtype=torch.int32).numpy(), 16, 4)
+    assert fill(table, rows, silence=-5, queries=4) == [2, 8]
+    assert packed_tokens([2, 1]) == 5
+    assert table.token_positions.tolist() == [-1, 0, 1, -1, 0, -1, -1, -1]
+    assert table.heard[1:3].tolist() == [[7, 8, 9, 5], [8, 9, 5, 6]]
+    assert table.heard[4].tolist() == [3, -5, -5, -5]
+    assert table.prompt[2:6].tolist() == [1, 2, 0, 0]
+    assert table.frame_tiles[:3].tolist() == [[2, 0, 2, 4, 50], [8, 0, 8, 2, 2], [0, 0, 0, 0, 0]]

@@ -1,0 +1,205 @@
+"""The GPU's vocoder against the float32 one."""
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests import small_networks
+from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
+
+SIZES = (16, 32, 48)  # frames
+SIGNAL_TO_NOISE = 45  # dB, that of float16
+Conv = TypeVar("Conv", nn.Conv1d, nn.ConvTranspose1d)
+
+pytest.importorskip("triton")
+
+
+@runs_elsewhere
+def test_in_the_interpreter() -> None:
+    run_again(__file__)
+
+
+@pytest.fixture(scope="module")
+def eager() -> Vocoder:
+    return Vocoder.from_state(small_networks.VOCODER, small_networks.vocoder_state(), DEVICE)
+
+
+@pytest.fixture(scope="module")
+def packed(eager: Vocoder) -> Any:
+    return packed_vocoder(eager, SIZES)
+
+
+def packed_vocoder(vocoder: Vocoder, sizes: tuple[int, ...]) -> Any:
+    """A packed vocoder, cut in large tiles for the interpreter, which takes its time by the program."""
+    from vllm_cosyvoice.vocoder import convolution, packed_vocoder
+
+    if INTERPRETED:
+        tile_for = convolution.tile_for
+        convolution.tile_for = lambda *sizes: tile_for(*sizes)._replace(m=1024)
+    return packed_vocoder.PackedVocoder(vocoder, sizes)
+
+
+def row(frames: int, at: int = 0) -> VocoderRow:
+    phase = torch.linspace(0, 0.9, 9, dtype=torch.float64, device=DEVICE)
+    mel = small_networks.mel(frames, seed=frames).to(DEVICE)
+    return VocoderRow(mel, phase, at=at, end=frames - at // 2, noise_start=1000 * frames)
+
+
+def signal_to_noise(exact: Tensor, other: Tensor) -> float:
+    assert exact.shape == other.shape
+    return float(20 * torch.log10(exact.norm() / (other - exact).norm()))
+
+
+@runs_here
+def test_ragged_rows_are_the_float32_vocoders(eager: Vocoder, packed: Any) -> None:
+    rows = [row(10, at=4), row(1), row(30), row(7)]  # which do not fit in one replay
+    exact, exact_phases = eager(rows)
+    audio, phases = packed(rows)
+    for expected, piece in zip(exact, audio, strict=True):
+        assert signal_to_noise(expected, piece) > SIGNAL_TO_NOISE
+    assert (phases - exact_phases).abs().max() < 1e-6
+
+
+@runs_here
+def test_pieces_join_to_the_whole(eager: Vocoder, packed: Any) -> None:
+    mel = small_networks.mel(42).to(DEVICE)
+    (whole,), _ = eager([VocoderRow(mel, torch.zeros(9, dtype=torch.float64, device=DEVICE), 0, 42, 0)])
+    stream = VocoderStream(packed)
+    pieces = []
+    for index, piece in enumerate(torch.split(mel, [30, 12])):
+        stream.push(piece)
+        pieces += speak(packed, [stream], [stream.window(last=index == 1)])
+    assert len(pieces) == 2
+    assert signal_to_noise(whole, torch.cat(pieces)) > SIGNAL_TO_NOISE
+
+
+@runs_here
+def test_any_mel_gives_finite_audio(packed: Any) -> None:
+    rows = [replace(row(4), mel=torch.full((4, 80), level, device=DEVICE)) for level in (50.0, -200.0, -11.5)]
+    for piece in packed(rows)[0]:
+        assert piece.isfinite().all()
+        assert piece.abs().max() <= small_networks.VOCODER.audio_limit
+
+
+@runs_here
+def test_a_row_longer_than_any_size_is_refused(packed: Any) -> None:
+    with pytest.raises(ValueError, match="49 is more than the largest captured size, 48"):
+        packed([row(48)])
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
+def test_replayed_is_what_is_computed(eager: Vocoder, packed: Any) -> None:
+    captured = packed_vocoder(eager, SIZES)
+    captured.capture()
+    for rows in ([row(30), row(9)], [row(20), row(3, at=1), row(11)], [row(31)]):  # two sizes, one of them twice
+        for expected, piece in zip(packed(rows)[0], captured(rows)[0], strict=True):
+            assert torch.equal(expected, piece)
+
+
+def windows(*lengths: int) -> tuple[Any, list[slice]]:
+    """Windows of `lengths` frames, packed into 16, and where they are."""
+    from vllm_cosyvoice.vocoder.convolution import Windows
+
+    starts, ends = torch.zeros(2, 16, dtype=torch.int32, device=DEVICE)
+    places, start = [], 0
+    for length in lengths:
+        places.append(slice(start, start + length))
+        starts[start : start + length + 1], ends[start : start + length + 1] = start, start + length
+        start += length + 1
+    return Windows(starts, ends), places
+
+
+def seeded(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+def settled(conv: Conv) -> Conv:
+    """`conv` with weights that float16 can hold, always the same."""
+    conv = conv.to(DEVICE).requires_grad_(False)
+    conv.weight.copy_(0.1 * seeded(*conv.weight.shape).half())
+    return conv
+
+
+@runs_here
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (11, 5), (7, 3)])
+def test_convolution_of_each_window_alone(kernel: int, dilation: int) -> None:
+    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+
+    conv = settled(nn.Conv1d(16, 32, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2))
+    x, (spans, places) = seeded(1, 16 * 8, 16).half(), windows(3, 1, 6)
+    out = torch.full((1, 16 * 8, 32), torch.nan, device=DEVICE)
+    Convolution([Taps.of(conv)], rate=8, dilation=dilation)(x, spans, raw=out)
+    outside = torch.ones(16 * 8, dtype=torch.bool, device=DEVICE)
+    for place in places:
+        window = slice(8 * place.start, 8 * place.stop)
+        assert torch.allclose(out[0, window], conv(x[0, window].float().T).T, atol=1e-4)
+        outside[window] = False
+    assert (out[0, outside] == 0).all()
+
+
+@runs_here
+def test_convolutions_side_by_side_and_summed() -> None:
+    from vllm_cosyvoice.vocoder.convolution import Activation, Convolution, Taps
+
+    convs = [settled(nn.Conv1d(16, 16, kernel, padding=kernel // 2)) for kernel in (7, 3)]
+    x, (spans, (place,)) = seeded(2, 16, 16).half(), windows(9)
+    expected = torch.stack([conv(plane[place].float().T).T for conv, plane in zip(convs, x, strict=True)])
+    taps = [Taps.of(conv) for conv in convs]
+
+    alphas, inverses = [20 * seeded(16), seeded(16)], [seeded(16), seeded(16) + 1]
+    snakes = Activation.snake(alphas, inverses)
+    raw = torch.empty(2, 16, 16, device=DEVICE)
+    active = Convolution(taps, rate=1)(x, spans, raw=raw, residual=x, activation=snakes)
+    added = expected + x[:, place].float()
+    assert torch.allclose(raw[:, place], added, atol=1e-4)
+    for plane, alpha, inverse in zip(range(2), alphas, inverses, strict=True):
+        snake = added[plane] + (alpha * added[plane]).sin() ** 2 * inverse
+        assert torch.allclose(active[plane, place].float(), snake, atol=5e-3, rtol=1e-3)
+
+    mean = Convolution(taps, rate=1, summed=True)(x, spans, residual=x, scale=0.5, activation=Activation(slope=0.1))
+    assert torch.allclose(mean[0, place].float(), F.leaky_relu(added.mean(0), 0.1), atol=1e-3, rtol=1e-3)
+
+
+@runs_here
+@pytest.mark.parametrize(("stride", "kernel", "shift"), [(8, 16, 0), (5, 11, 0), (3, 7, 1)])
+def test_transposed_convolution(stride: int, kernel: int, shift: int) -> None:
+    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+
+    conv = settled(nn.ConvTranspose1d(16, 16, kernel, stride=stride, padding=(kernel - stride) // 2))
+    x, (spans, places) = seeded(1, 16, 16).half(), windows(3, 1, 6)
+    out = torch.full((1, 16 * stride, 16), torch.nan, device=DEVICE)
+    up = Convolution([Taps.transposed(conv, shift)], rate=1, phases=stride, extra=(0, shift))
+    up(x, spans, raw=out)
+    for place in places:
+        window = slice(stride * place.start + shift, stride * place.stop + shift)
+        assert torch.allclose(out[0, window], conv(x[0, place].float().T).T, atol=1e-4)
+
+
+@runs_here
+@pytest.mark.parametrize(("stride", "kernel"), [(15, 30), (3, 6), (1, 1)])
+def test_strided_convolution(stride: int, kernel: int) -> None:
+    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+
+    conv = settled(nn.Conv1d(16, 16, kernel, stride=stride, padding=stride // 2))
+    x, (spans, places) = seeded(1, 16 * stride, 16).half(), windows(3, 1, 6)
+    out = torch.full((1, 16, 16), torch.nan, device=DEVICE)
+    Convolution([Taps.of(conv)], rate=1, stride=stride, extra=(1, 0))(x, spans, raw=out)
+    for place in places:
+        heard = slice(stride * place.start, stride * place.stop + 1)
+        assert torch.allclose(out[0, place], conv(x[0, heard].float().T).T[: place.stop - place.start], atol=1e-4)
+
+
+@runs_here
+def test_what_overflows_saturates() -> None:
+    from vllm_cosyvoice.vocoder.convolution import Activation, Convolution, Taps
+
+    conv = settled(nn.Conv1d(16, 16, 1))
+    conv.weight.fill_(1)
+    x, (spans, _) = torch.full((1, 16, 16), 6e4, dtype=torch.float16, device=DEVICE), windows(9)
+    out = Convolution([Taps.of(conv)], rate=1)(x, spans, activation=Activation(slope=0.1))
+    assert (out[0, :9] == torch.finfo(torch.float16).max).all()

@@ -1,0 +1,40 @@
+"""What computes the flow: TensorRT where it is asked for and there, fused kernels on a GPU, PyTorch elsewhere."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.flow.solver import Flow, FlowRow
+from vllm_cosyvoice.flow.tensorrt import tensorrt_estimator
+
+
+class AnyFlow(Protocol):
+    """Speech tokens to mel, see `Flow`."""
+
+    def speaker(self, embedding: Tensor) -> Tensor:
+        """As `Flow.speaker`."""
+
+    def __call__(self, rows: list[FlowRow]) -> list[Tensor]:
+        """As `Flow.forward`."""
+
+
+def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool) -> AnyFlow:
+    """The flow of `model`, ready to compute at full speed.
+
+    Raises:
+        ValueError: the weights don't fit the configuration, or the fused kernels don't take its sizes.
+    """
+    if load_trt:
+        flow = Flow.from_state(model.config.flow, model.flow_state(), device, data_type)
+        flow.engine = tensorrt_estimator(flow.estimator)
+        if flow.engine is not None:
+            return flow
+    if device.type != "cuda" or data_type == torch.float32:
+        return Flow.from_state(model.config.flow, model.flow_state(), device, data_type)
+    from vllm_cosyvoice.flow.packed import PackedFlow  # needs Triton
+
+    packed = PackedFlow(Flow.from_state(model.config.flow, model.flow_state(), device), data_type)
+    packed.capture()
+    return packed

@@ -1,0 +1,43 @@
+"""How the flow's kernels are laid out, by the number of frames of a call."""
+
+from typing import NamedTuple
+
+from vllm_cosyvoice.flow.kernels import Shape
+
+
+class LaunchShapes(NamedTuple):
+    """A `Shape` for each kernel. Chosen on an H200, see `benchmarks/RESULTS.md`."""
+
+    wide: Shape  # linear layers with more outputs than inputs
+    narrow: Shape  # and the others
+    conv: Shape
+    attention: Shape
+    relative_attention: Shape  # of as many rows as `attention`
+    norm_mish: Shape
+    step: Shape  # first_block and euler_step
+
+
+SMALL = LaunchShapes(
+    wide=Shape(64, 128, 64, 4, 3),
+    narrow=Shape(64, 64, 64, 4, 4),
+    conv=Shape(64, 64, 64, 4, 4),
+    attention=Shape(64, 128, 0, 4, 3),
+    relative_attention=Shape(64, 64, 0, 4, 2),
+    norm_mish=Shape(8, 0, 0, 2, 1),
+    step=Shape(16, 0, 0, 4, 1),
+)
+LARGE = LaunchShapes(
+    wide=Shape(128, 128, 64, 8, 3),
+    narrow=Shape(64, 128, 64, 4, 3),
+    conv=Shape(64, 128, 64, 4, 3),
+    attention=Shape(64, 64, 0, 4, 3),
+    relative_attention=Shape(64, 64, 0, 4, 2),
+    norm_mish=Shape(8, 0, 0, 4, 1),
+    step=Shape(32, 0, 0, 4, 1),
+)
+SHAPES = ((512, SMALL._replace(narrow=Shape(64, 32, 64, 4, 4), attention=Shape(64, 64, 0, 4, 3))), (2048, SMALL))
+
+
+def launch_shapes(frames: int) -> LaunchShapes:
+    """The shapes for a call of `frames`."""
+    return next((shapes for most, shapes in SHAPES if frames <= most), LARGE)

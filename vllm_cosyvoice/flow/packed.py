@@ -1,0 +1,145 @@
+"""The flow on a GPU: all rows one behind the other, fused kernels, one CUDA graph for each size of call.
+
+No frame is spent on padding between rows, attention never makes a matrix of all pairs of frames, and nothing waits for
+the device. Weights, operands of matrix products and the frames between kernels are in the data type (bfloat16). Float32
+are the sums inside kernels, norms, softmax, x and its steps, and what is around encoder and estimator: errors there
+would add up over the steps.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS
+from vllm_cosyvoice.cuda_graphs import CudaGraphs
+from vllm_cosyvoice.flow.estimator import Condition
+from vllm_cosyvoice.flow.launch_shapes import launch_shapes
+from vllm_cosyvoice.flow.packed_encoder import PackedEncoder, causal_taps
+from vllm_cosyvoice.flow.packed_estimator import Call, PackedEstimator
+from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, most_rows, packed_tokens
+from vllm_cosyvoice.flow.solver import MAX_TOKENS, Flow, FlowRow
+
+SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
+         7168, 8192, 12_288, 16_384)  # frames of a call  # fmt: skip
+# Rows are put together up to so many frames: what is between kernels then stays in the L2 cache, and more rows are not
+# faster a row. (A single row may be longer.)
+BEST_SIZE = 7168
+
+
+class PackedFlow:
+    """Speech tokens to mel, as `Flow`, for many rows of different lengths."""
+
+    def __init__(self, flow: Flow, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES) -> None:
+        """Take over the weights of `flow`, which is in float32 and on the device.
+
+        Raises:
+            ValueError: the kernels don't take the sizes of `flow`.
+        """
+        estimator = flow.estimator
+        width, channels = flow.encoder_proj.in_features, estimator.final_proj.in_features
+        if any(size & (size - 1) for size in (width, channels)):
+            raise ValueError(
+                f"the flow is {width} and its estimator {channels} channels wide, but fused kernels take powers of two:"
+                " choose --data_type float32, which does without them"
+            )
+        self._flow = flow
+        device, largest = flow.noise.device, max(sizes)
+        with torch.inference_mode():
+            self._encoder = PackedEncoder(flow.encoder, min(MAX_TOKENS, largest // FRAMES_PER_TOKEN), data_type)
+            self._estimator = PackedEstimator(estimator, flow.guidance, data_type)
+            times = flow.step_times.to(data_type)
+        self._steps = list(zip(times, flow.step_sizes, strict=True))
+        self._condition_conv, self._condition_shortcut = (
+            part.weight.to(data_type) for part in (estimator.condition_conv, estimator.condition_shortcut)
+        )
+        self._numbers = torch.zeros(
+            max(Table.length(size, queries(size)) for size in sizes), dtype=torch.int32, device=device
+        )
+        self._speakers = torch.zeros(most_rows(largest), MEL_BINS, device=device)
+        self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # the first of them is no prompt
+        self._mel = torch.zeros(largest, MEL_BINS, device=device)
+        self._most_frames = min(BEST_SIZE, largest)  # of rows put together
+        self._graphs = CudaGraphs(self._compute, sizes, device)
+        self._run = self._compute
+
+    def capture(self) -> None:
+        """Compile the kernels and capture the graphs: from now on, a call costs hardly any launches."""
+        self._graphs.capture()
+        self._run = self._graphs.replay
+
+    def speaker(self, embedding: Tensor) -> Tensor:
+        """As `Flow.speaker`."""
+        return self._flow.speaker(embedding)
+
+    @torch.inference_mode()
+    def __call__(self, rows: Sequence[FlowRow]) -> list[Tensor]:
+        """The mel of each row behind its prompt, [frames, 80] float32, in as few solves as hold all rows.
+
+        Raises:
+            ValueError: a row has nothing to speak or is too long.
+        """
+        spoken = [row.spoken for row in rows]
+        if not 0 < min(spoken) <= max(spoken) <= MAX_TOKENS:
+            raise ValueError(f"a row must speak 1 to {MAX_TOKENS} tokens, prompt included, not {spoken}")
+        return [mel for group in self._groups(rows) for mel in self._solve(group)]
+
+    def _groups(self, rows: Sequence[FlowRow]) -> Iterator[list[FlowRow]]:
+        group: list[FlowRow] = []
+        for row in rows:
+            if group and self._frames([*group, row]) > self._most_frames:
+                yield group
+                group = []
+            group.append(row)
+        yield group
+
+    def _frames(self, rows: Sequence[FlowRow]) -> int:
+        """Of a call with these rows, at least."""
+        frames = FRAMES_PER_TOKEN * packed_tokens([row.spoken for row in rows])
+        enough = [size for size in self._graphs.sizes if most_rows(size) >= len(rows)]
+        for_their_number = min(enough, default=self._graphs.sizes[-1] + 1)
+        return max(frames, for_their_number)
+
+    def _solve(self, rows: Sequence[FlowRow]) -> list[Tensor]:
+        frames = self._frames(rows)
+        size = self._graphs.size_for(frames)
+        starts = self._upload(rows, size)
+        self._run(size)
+        mel = self._mel[:frames].clone()
+        return [
+            mel[start + len(row.prompt_mel) : start + FRAMES_PER_TOKEN * row.spoken]
+            for start, row in zip(starts, rows, strict=True)
+        ]
+
+    def _upload(self, rows: Sequence[FlowRow], size: int) -> list[int]:
+        """Put everything about `rows` where the graph of `size` reads it; returns each row's first frame."""
+        on_gpu = self._mel.is_cuda
+        numbers = torch.empty(Table.length(size, queries(size)), dtype=torch.int32, pin_memory=on_gpu)
+        packed = [PackedRow(row.tokens, row.spoken, len(row.prompt_mel), row.streaming) for row in rows]
+        starts = fill(Table.of(numbers.numpy(), size, queries(size)), packed, self._encoder.silence, queries(size))
+        self._numbers[: len(numbers)].copy_(numbers, non_blocking=True)
+        torch.stack([row.speaker for row in rows], out=self._speakers[: len(rows)])
+        prompts = [row.prompt_mel for row in rows]
+        torch.cat(prompts, out=self._prompts[1 : 1 + sum(map(len, prompts))])
+        return starts
+
+    def _compute(self, size: int) -> None:
+        table = Table.of(self._numbers, size, queries(size))
+        shapes = launch_shapes(size)
+        mu = self._flow.encoder_proj(self._encoder(table, shapes))
+        conditions = torch.cat([mu, self._speakers[table.row], self._prompts[table.prompt]], dim=-1)
+        conditions = conditions.to(self._condition_conv.dtype)
+        condition = Condition(
+            causal_taps(conditions, table.frame_positions) @ self._condition_conv.T,
+            conditions @ self._condition_shortcut.T,
+        )
+        x = self._mel[:size]
+        torch.index_select(self._flow.noise, 0, table.frame_positions.clamp(min=0), out=x)
+        call = Call(table.frame_positions, table.frame_tiles, shapes)
+        for time, step in self._steps:
+            self._estimator.step(x, condition, time, step, call)
+
+
+def queries(size: int) -> int:
+    """Of an attention tile in a call of `size` frames."""
+    return launch_shapes(size).attention.rows
