@@ -32,8 +32,8 @@ def test_every_answer_is_as_described(server: ServerProcess, mode: GenerationMod
     operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) == sum(len(methods) for methods in schema.raw_schema["paths"].values()) > 10
     for operation in operations:
-        if mode is GenerationMode.NEGATIVE and not operation.body and not [*operation.iter_parameters()]:
-            continue  # there is nothing to get wrong
+        if mode is GenerationMode.NEGATIVE and not operation.body:
+            continue  # what is in the paths can be any text, so there is nothing to get wrong
 
         @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
         @given(case=operation.as_strategy(generation_mode=mode))
