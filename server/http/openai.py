@@ -81,7 +81,7 @@ class SpeechRequest(BaseModel):
     """What the recording says; without it, the language model does not hear the recording (cross-lingual mode)."""
 
     seed: int | None = None
-    """Equal seeds speak equally."""
+    """Equal seeds draw equal random numbers."""
     temperature: float = SamplingOptions.temperature
     top_p: float = SamplingOptions.top_p
     top_k: int = SamplingOptions.top_k
