@@ -104,6 +104,10 @@ def counted(server: ServerProcess, name: str, **labels: str) -> float:
     )
 
 
+def logged(server: ServerProcess) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+
+
 async def test_the_log_has_one_line_for_each_request_and_no_secrets(server: ServerProcess) -> None:
     async with server.client() as client:
         body = BODY | exactly(50) | {"input": SECRET_TEXT}
@@ -114,8 +118,7 @@ async def test_the_log_has_one_line_for_each_request_and_no_secrets(server: Serv
     ids = [answer.headers["x-request-id"] for answer in (whole, unknown, left)]
 
     def lines() -> list[dict[str, Any]]:
-        logged = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-        return [line for id in ids for line in logged if line["request_id"] == id]
+        return [line for id in ids for line in logged(server) if line["request_id"] == id]
 
     await eventually(lambda: len(lines()) >= 3, "all are logged")
     assert [line["request_id"] for line in lines()] == ids, "one line each"
@@ -229,13 +232,17 @@ async def test_who_says_nothing_or_does_not_listen_is_left(server: ServerProcess
             await client.say("input.done")
             assert len((await client.utterance()).pcm) == 1200 * BYTES_PER_TOKEN
 
-    begin = loop.time()
+    def given_up() -> int:
+        return sum(line["method"] == "WEBSOCKET" and line["outcome"] == "left" for line in logged(server))
+
+    begin, before = loop.time(), given_up()
     async with deaf(server, voice=PRESET, **exactly(1000)):
         seconds = await asyncio.gather(never_configured(), silent_in_the_middle(), waiting_for_long_speech())
         assert seconds[0] >= SECONDS_FOR_CONFIG
         assert seconds[1] >= PATIENCE
-        await eventually(server.idle, "who does not listen is given up")
+        await eventually(lambda: given_up() == before + 2, "one has left by itself, and who does not listen is left")
         assert loop.time() - begin >= SECONDS_TO_TAKE
+    await eventually(server.idle, "nothing is left")
 
 
 # Deaths
