@@ -40,6 +40,7 @@ class SpeechRequest(BaseModel):
     response_format: str = "wav"
     speed: float = Field(1.0, ge=0.25, le=4.0)
     stream_format: str = "audio"
+    stream: bool | None = None  # false: the audio is wanted as a whole, which costs less
 
     seed: int | None = None
     temperature: float = SamplingOptions.temperature
@@ -87,7 +88,13 @@ def router(pipeline: Pipeline, model_id: str) -> APIRouter:
             raise ApiError(400, message, param="stream_format", code="invalid_value")
         voice = body.voice if isinstance(body.voice, str) else body.voice.id
         pieces = pipeline.speak(
-            request.state.request_id, body.input, voice, body.instructions, body.speed, body.sampling()
+            request.state.request_id,
+            body.input,
+            voice,
+            body.instructions,
+            body.speed,
+            body.sampling(),
+            streaming=body.stream is not False,
         )
         return SpeechResponse(pieces, FORMATS[body.response_format])
 

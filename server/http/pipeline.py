@@ -86,9 +86,12 @@ class Pipeline:
         instructions: str | None,
         speed: float,
         sampling: SamplingOptions,
+        *,
+        streaming: bool = True,
     ) -> AsyncGenerator[bytes, None]:
         """The audio of `text`: pieces of int16 PCM, little endian, mono, 24 kHz, as they are made.
 
+        If not `streaming`, a piece is a whole segment, decoded in one go, which costs less and is in no hurry.
         `request_id` is used once; the stages' logs show it. However the generator is left, nothing of the request
         stays behind in any stage. Raises Failure.
         """
@@ -114,6 +117,7 @@ class Pipeline:
                     voice_key=prepared.voice_key,
                     speed=speed,
                     seed=sampling.seed or 0,
+                    streaming=streaming,
                 )
 
             streams = [
