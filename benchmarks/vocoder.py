@@ -6,9 +6,11 @@ python -m benchmarks.vocoder --profile  instead, which kernels take the time
 """
 
 import argparse
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import triton.testing
@@ -78,8 +80,9 @@ def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
     return float(20 * torch.log10(signal.norm() / noise.norm()))
 
 
-def compare(eager: Vocoder, packed: PackedVocoder) -> None:
+def compare(eager: Vocoder, packed: PackedVocoder) -> list[dict[str, float]]:
     """Time both in every case."""
+    figures = []
     free = torch.cuda.mem_get_info()[0]
     began = time.perf_counter()
     packed.capture()
@@ -99,12 +102,16 @@ def compare(eager: Vocoder, packed: PackedVocoder) -> None:
         torch.cuda.empty_cache()
         fast, host = milliseconds(lambda rows=rows: packed(rows))  # type: ignore[misc]
         total, seconds = count * frames, fast / 1000
+        figures.append(
+            {"rows": count, "frames": frames, "eager_ms": slow, "packed_ms": fast, "host_ms": host, "snr_db": quality}
+        )
         print(
             f"{count:>4} × {frames:<6} | {slow:8.2f} | {fast:9.3f} | {host:7.3f} | {total / FRAME_RATE / seconds:8,.0f}"
             f" | {FLOPS * total / seconds / 1e12:5.0f} | {traffic() * total / seconds / 1e9:5.0f}"
             f" | {floor * total / seconds:6.1%} | {quality:.1f}",
             flush=True,
         )
+    return figures
 
 
 def tune(packed: PackedVocoder) -> None:
@@ -160,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
     eager = Vocoder.from_state(CONFIG, vocoder_weights(CONFIG, seed=0), "cuda")
@@ -170,7 +178,9 @@ def main() -> None:
         elif arguments.profile:
             profile(packed)
         else:
-            compare(eager, packed)
+            figures = compare(eager, packed)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import logging
 import socket
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from server.arguments import Arguments, parse
@@ -22,9 +21,6 @@ def main() -> int:
     configure_logging("server")
     for note in notes:
         log.info(note)
-    if arguments.load_trt:
-        missing = "this version has no TensorRT backend" if find_spec("tensorrt") else "tensorrt is not installed"
-        log.info("--load_trt: %s; PyTorch runs the flow.", missing)
     try:
         with timed("Checking the model"):
             model = find(arguments.model_dir, arguments.hub)

@@ -12,6 +12,7 @@ from typing import NoReturn
 from server.voice_aliases import VOICE_ALIASES, read_aliases
 
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
+SHORTEST_FIRST_HOP = 9  # speech tokens: the vocoder holds back the audio of 8
 RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest socket name in it add to --zmq_mode
 
 
@@ -29,6 +30,7 @@ class Arguments:
     encode_paral_num: int
     gpt_paral_num: int
     decode_paral_num: int | None
+    first_hop_tokens: int | None
     cache_capacity: int
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
@@ -152,6 +154,11 @@ def _parser() -> _Parser:
     add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
     add("--decode_paral_num", type=_count, help="streams that one decode call takes (default: 16 on a GPU, else 1)")
+    add(
+        "--first_hop_tokens",
+        type=_first_hop,
+        help="speech tokens, 25 a second, after which the first audio comes (default: 15 on a GPU, else 25)",
+    )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(
         "--voices_dir",
@@ -178,7 +185,7 @@ def _parser() -> _Parser:
         help="seconds a WebSocket's client may be silent, unless it waits",
     )
     add("--zmq_mode", type=_zmq_mode, default="ipc:///tmp/", help="how processes talk: ipc://DIRECTORY/ or tcp://")
-    add("--load_trt", type=_truth, default=True, help="use TensorRT for the flow where it can be used")
+    add("--load_trt", type=_truth, default=False, help="use TensorRT for the flow if it is installed")
     add(
         "--data_type", choices=["auto", "float16", "bfloat16", "float32"], default="auto", help="precision of the model"
     )
@@ -224,6 +231,15 @@ def _count(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _first_hop(text: str) -> int:
+    value = _count(text)
+    if value < SHORTEST_FIRST_HOP:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} tokens would be held back by the vocoder; choose {SHORTEST_FIRST_HOP} at least, usually 10 to 25"
+        )
     return value
 
 

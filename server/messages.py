@@ -155,6 +155,7 @@ class Open(Message, frozen=True):
     voice_key: str
     speed: float
     seed: int
+    streaming: bool = True  # the audio is wanted in pieces, as soon as they can be made; otherwise in one
 
 
 class Generate(Message, frozen=True):

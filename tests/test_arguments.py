@@ -28,7 +28,7 @@ def test_defaults_are_lighttts_own_where_it_has_the_flag() -> None:
     assert (given.encode_process_num, given.decode_process_num) == (1, 1)
     assert (given.encode_paral_num, given.gpt_paral_num, given.cache_capacity) == (50, 50, 200)
     assert (given.max_total_token_num, given.max_req_total_len) == (65536, 32768)
-    assert given.load_trt
+    assert not given.load_trt
     assert given.zmq_mode == "ipc:///tmp/"
 
 

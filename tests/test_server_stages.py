@@ -8,9 +8,11 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pytest
 
 from server.addresses import Addresses, RunDirectory
+from server.arguments import SHORTEST_FIRST_HOP
 from server.channel import Channel
 from server.http.failure import Failure
 from server.http.pipeline import SEGMENTS_AHEAD, Pipeline
@@ -45,6 +47,7 @@ from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
+from vllm_cosyvoice.voice import Voice
 
 SECRET = b"s" * 32
 numbers = itertools.count()
@@ -78,7 +81,7 @@ class Peers:
             async with asyncio.timeout(0.3):
                 raise AssertionError(await self.of[peer].receive())
 
-    def open(self, segment_id: str = "r.0", voice_key: str = "", speed: float = 1.0) -> Open:
+    def open(self, segment_id: str = "r.0", voice_key: str = "", speed: float = 1.0, streaming: bool = True) -> Open:
         addresses = {name: channel.address for name, channel in self.of.items()}
         return Open(
             segment_id=segment_id,
@@ -89,6 +92,7 @@ class Peers:
             voice_key=voice_key,
             speed=speed,
             seed=0,
+            streaming=streaming,
         )
 
     def die(self, name: str) -> None:
@@ -370,6 +374,29 @@ async def test_a_voice_that_has_left_the_cache_still_speaks_where_it_is_in_use(
     assert decode.numbers()["voices_cached"] == 1
     peers.tell(Tokens([("a.0", [1] * 4, True), ("b.0", [1] * 5, True)]), "generate")
     assert await audio_of(peers, "a.0", "b.0") == {"a.0": 4 * SAMPLES_PER_TOKEN, "b.0": 5 * SAMPLES_PER_TOKEN}
+
+
+async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode: DecodeStage) -> None:
+    decode.handle(voice_data("r"))
+    for segment in ("r.0", "r.1"):
+        peers.tell(peers.open(segment), "generate")
+    peers.tell(peers.open("w.0", streaming=False), "generate")
+    segments = ("r.0", "r.1", "w.0")
+    peers.tell(Tokens([(segment, [1] * 100, True) for segment in segments]), "generate")
+    pieces: dict[str, list[int]] = {segment: [] for segment in segments}
+    for _ in range(4):
+        audio = await peers.hear("http", Audio)
+        pieces[audio.segment_id].append(len(audio.pcm) // 2 // SAMPLES_PER_TOKEN)
+    assert len(pieces["r.0"]) == 2
+    assert pieces["r.0"][0] < 25
+    assert pieces["r.1"] == pieces["w.0"] == [100]
+
+
+def test_the_shortest_first_hop_is_heard(decoder: SpeechDecoder) -> None:
+    prompt = decoder.prompt(Voice.preset("", np.ones(192, np.float32)))
+    decoder.open(prompt, first_hop=SHORTEST_FIRST_HOP)
+    with pytest.raises(ValueError, match="holds back"):
+        decoder.open(prompt, first_hop=SHORTEST_FIRST_HOP - 1)
 
 
 async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, decode: DecodeStage) -> None:

@@ -97,18 +97,18 @@ def test_audio_is_int16_mono(decoder: SpeechDecoder, prompt: FlowPrompt) -> None
 
 
 def test_hops_of_a_prompt_trimmed_to_fit(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    """80 tokens of prompt lose 5; then every 25, 50, 100, 100 … tokens and the look-ahead make a hop."""
+    """80 tokens of prompt lose 5; then every 25 tokens and the look-ahead make a hop."""
     stream, tokens = decoder.open(prompt), speech(400)
     assert len(stream.prompt.tokens) == 75
     assert stream.prompt.tokens == prompt.tokens[5:]
     assert torch.equal(stream.prompt.mel, prompt.mel[10:])
     arrived = []
-    for count in range(1, 380):
+    for count in range(1, 110):
         stream.push(tokens[count - 1 : count])
         if stream.ready:
             arrived.append(count)
             decoder.decode([stream])
-    assert arrived == [28, 78, 178, 278, 378]
+    assert arrived == [28, 53, 78, 103]
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,33 @@ def test_first_hop_is_as_asked_or_the_next_end_of_a_chunk(
     assert len(stream.vocoder.mel) == 2 * first_cut
 
 
-def test_a_hop_takes_all_complete_chunks_there_are(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream, tokens = decoder.open(prompt), speech(200)
-    stream.push(tokens[:30])
+def test_hops_take_complete_chunks_and_grow(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream = decoder.open(prompt)
+    stream.push(speech(290))
+    ends = []
+    while stream.ready:
+        decoder.decode([stream])
+        ends.append(len(stream.vocoder.mel) // 2)
+    assert ends == [25, 75, 225, 275]
+    stream.finish()
     decoder.decode([stream])
-    assert len(stream.vocoder.mel) == 2 * 25
-    stream.push(tokens[30:180])
-    decoder.decode([stream])
-    assert len(stream.vocoder.mel) == 2 * 175
-    assert not stream.ready
+    assert stream.done
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0, 4.0])
+def test_the_first_audio_is_as_long_at_any_speed(decoder: SpeechDecoder, prompt: FlowPrompt, speed: float) -> None:
+    first = []
+    for stream in (decoder.open(prompt, first_hop=12), decoder.open(prompt, first_hop=12, speed=speed)):
+        stream.push(speech(60))
+        first.append(len(decoder.decode([stream])[0]))
+    assert first[1] == pytest.approx(first[0], rel=0.3)
+
+
+def test_nobody_waits_for_a_later_segment(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    stream, tokens = decoder.open(prompt, first_hop=None), speech(190)
+    audio = at_once(decoder, stream, tokens)
+    assert stream.hops == 1
+    assert difference(audio, at_once(decoder, decoder.open(prompt), tokens)) <= ROUNDING
 
 
 def test_first_audio_does_not_wait_for_what_is_there_already(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:

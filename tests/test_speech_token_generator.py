@@ -14,7 +14,7 @@ from vllm import SamplingParams
 from vllm.inputs import tokens_input
 
 from tests.golden_cases.ras import chi_square_p
-from tests.logits_processor import probabilities
+from tests.logits_processor import by_definition
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.random_checkpoint import TINY
 from vllm_cosyvoice.sampling import SamplingOptions
@@ -29,12 +29,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CAPACITY = 1600  # tokens in the KV cache
 LONGEST = 1024  # tokens of one request
+AT_ONCE = 256  # tokens that a step reads
 GREEDY = SamplingOptions(temperature=0, min_tokens=40, max_tokens=40)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def generator(tiny_model: Path) -> AsyncIterator[SpeechTokenGenerator]:
-    options = EngineOptions(max_total_token_num=CAPACITY, max_req_total_len=LONGEST, max_num_seqs=8)
+    options = EngineOptions(
+        max_total_token_num=CAPACITY, max_req_total_len=LONGEST, max_num_seqs=8, max_num_batched_tokens=AT_ONCE
+    )
     generator = SpeechTokenGenerator(open_model(tiny_model), options)
     yield generator
     generator.shutdown()
@@ -91,18 +94,33 @@ async def test_concurrent_requests_speak_as_if_alone(generator: SpeechTokenGener
 
 
 async def test_requests_that_outgrow_the_cache_together_lose_nothing(generator: SpeechTokenGenerator) -> None:
-    """8 × 400 tokens can't be held at once, so vLLM puts some requests aside and takes them up again."""
-    options = [SamplingOptions(seed=number, min_tokens=400, max_tokens=400) for number in range(8)]
+    """8 × 400 tokens can't be held at once: vLLM puts some aside, takes them up again and reads them anew, in parts."""
+    options = [
+        SamplingOptions(seed=number, temperature=number % 4 / 2, min_tokens=400, max_tokens=400) for number in range(8)
+    ]
     alone = [await speak(generator, number, option) for number, option in enumerate(options)]
     together = await asyncio.gather(*(speak(generator, number, option) for number, option in enumerate(options)))
     assert together == alone
 
 
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=40, max_tokens=40)])
+async def test_a_prompt_that_is_read_in_parts_is_spoken_as_if_read_at_once(
+    generator: SpeechTokenGenerator, options: SamplingOptions
+) -> None:
+    """The second time it is in the cache."""
+    speech = np.random.default_rng(options.seed).integers(0, SPEECH_TOKENS, 3 * AT_ONCE).tolist()
+    prompt = Segment([*segment(9).prompt, *speech], 1, 2, 20)
+    in_parts, at_once = [await collect(generator.generate(f"part {run}", prompt, options)) for run in range(2)]
+    assert in_parts == at_once
+
+
 async def test_a_seed_repeats_and_another_does_not(generator: SpeechTokenGenerator) -> None:
-    first, again, other = [
-        await speak(generator, 3, SamplingOptions(seed=seed, min_tokens=30, max_tokens=30)) for seed in (5, 5, 6)
+    first, again, other, one, another = [
+        await speak(generator, 3, SamplingOptions(seed=seed, min_tokens=30, max_tokens=30))
+        for seed in (5, 5, 6, None, None)
     ]
-    assert first == again != other
+    assert first == again
+    assert len({tuple(tokens) for tokens in (first, other, one, another)}) == 4
 
 
 async def test_options_of_one_request_leave_its_neighbours_alone(generator: SpeechTokenGenerator) -> None:
@@ -145,16 +163,16 @@ async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenera
     params = SamplingParams(max_tokens=1, logprobs=-1, detokenize=False)
     [output] = [output async for output in generator.engine.generate(tokens_input(prompt.prompt), params, "logits")]
     [by_token] = output.outputs[0].logprobs
-    logits = torch.tensor([[by_token[token].logprob for token in range(HEAD_SIZE)]])
+    logits = torch.tensor([by_token[token].logprob for token in range(HEAD_SIZE)])
     options = SamplingOptions(temperature=0.5, top_k=8, min_tokens=1, max_tokens=1)
-    logits[:, SPEECH_TOKENS:] = -torch.inf
-    [expected] = probabilities(logits, [options], [[]])
+    logits[SPEECH_TOKENS:] = -torch.inf
+    expected = by_definition(logits, options, []).numpy()
 
     draws = await asyncio.gather(
         *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(1000))
     )
     counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
-    assert chi_square_p(counts, expected.double().numpy() * len(draws)) > 1e-4
+    assert chi_square_p(counts, expected * len(draws)) > 1e-4
 
 
 @pytest.mark.parametrize(

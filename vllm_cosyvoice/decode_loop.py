@@ -1,12 +1,16 @@
 """Keeps one SpeechDecoder busy with the streams of many requests."""
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from vllm_cosyvoice.config import SAMPLE_RATE
+from vllm_cosyvoice.hop_schedule import LONG_CALL, SHORT_CALL, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.hops import Cut
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
@@ -16,11 +20,18 @@ Deliver = Callable[[np.ndarray | Exception | None], None]
 class _Entry:
     stream: DecodeStream
     deliver: Deliver
-    rank: int
+    listener: Listener
+    cut: Cut | None = None  # the last one that could be made
+    ready_since: float = 0.0  # when the first one could
+
+    def job(self, now: float, cut: Cut) -> Job:
+        """What a decode up to `cut` is to the schedule."""
+        listener = self.listener if self.stream.streaming else None
+        return Job(due(now, self.ready_since, listener), self.stream.frames(cut), cut.last)
 
 
 class DecodeLoop:
-    """Batches whatever streams are ready into one decode call after the other, first hops first.
+    """Batches what is to be decoded into one call after the other, by the listeners' deadlines.
 
     All methods belong to one event loop; the decoding itself runs in one thread, so that loop stays responsive.
     """
@@ -30,21 +41,21 @@ class DecodeLoop:
         self._decoder = decoder
         self._max_rows = max_rows or decoder.usual_rows
         self._entries: dict[Hashable, _Entry] = {}
+        self._cost = CostEstimate()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._arrivals = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, key: Hashable, stream: DecodeStream, deliver: Deliver) -> None:
+    def add(self, key: Hashable, stream: DecodeStream, deliver: Deliver, listener: Listener | None = None) -> None:
         """Decode `stream` as its tokens come.
 
         `deliver` gets each piece of audio (int16 [samples]), then None once, or the error that ended the stream.
+        `listener`: who hears it, where other segments come before or after; told here what is heard when.
         """
-        self._arrivals += 1
-        self._entries[key] = _Entry(stream, deliver, self._arrivals)
-        self._wake.set()
+        entry = self._entries[key] = _Entry(stream, deliver, listener or Listener())
+        self._look_at(entry)
 
     def push(self, key: Hashable, tokens: list[int], *, last: bool) -> None:
         """More speech tokens for `key`, which may be gone already; `last` ends the stream."""
@@ -52,46 +63,75 @@ class DecodeLoop:
         if entry is None:
             return
         entry.stream.push(tokens)
+        entry.listener.expect(entry.stream.seconds(len(tokens)))
         if last:
             entry.stream.finish()
-        if entry.stream.ready:
-            self._wake.set()
+        self._look_at(entry)
 
     def drop(self, key: Hashable) -> None:
         """Forget `key`: nothing more is delivered for it, also of a decode call that is under way."""
         self._entries.pop(key, None)
 
+    def _look_at(self, entry: _Entry) -> None:
+        """Wake the loop if a decode could get `entry` further than it could before."""
+        cut = entry.stream.next_cut()
+        if cut and cut != entry.cut:
+            entry.cut = cut
+            entry.ready_since = entry.ready_since or time.monotonic()
+            self._wake.set()
+
     async def run(self) -> None:
         """Decode for ever; cancel to stop."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                while batch := self._next_batch():
-                    await self._decode(batch)
-                await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
-                await self._wake.wait()
                 self._wake.clear()
+                batch, frames, look_again = self._next_batch()
+                if batch:
+                    await self._decode(batch, frames)
+                else:
+                    await self._rest(look_again)
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _decode(self, batch: list[tuple[Hashable, _Entry]]) -> None:
+    def _next_batch(self) -> tuple[list[tuple[Hashable, _Entry]], int, float | None]:
+        """Who is decoded now, how many frames that takes, and if it is nobody, when to look again."""
+        now = time.monotonic()
+        able = [(key, entry, cut) for key, entry in self._entries.items() if (cut := entry.stream.next_cut())]
+        jobs = [entry.job(now, cut) for _, entry, cut in able]
+        listened_to = any(entry.stream.streaming for entry in self._entries.values())
+        batch, look_again = plan(now, jobs, self._cost, self._max_rows, SHORT_CALL if listened_to else LONG_CALL)
+        return [able[index][:2] for index in batch], sum(jobs[index].frames for index in batch), look_again
+
+    async def _rest(self, until: float | None) -> None:
+        """Wait for something to change, or for a moment of the monotonic clock."""
+        loop = asyncio.get_running_loop()
+        if until is None:
+            await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
+            await self._wake.wait()
+            return
+        timer = loop.call_later(until - time.monotonic(), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _decode(self, batch: list[tuple[Hashable, _Entry]], frames: int) -> None:
         streams = [entry.stream for _, entry in batch]
+        begun = time.monotonic()
         try:
             pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, streams)
         except Exception as error:
             self._fail(batch, error)
         else:
+            self._cost.learn(frames, time.monotonic() - begun)
             self._deliver(batch, pieces)
 
-    def _next_batch(self) -> list[tuple[Hashable, _Entry]]:
-        ready = [(key, entry) for key, entry in self._entries.items() if entry.stream.ready]
-        ready.sort(key=lambda item: (item[1].stream.hops > 0, item[1].rank))
-        return ready[: self._max_rows]
-
     def _deliver(self, batch: list[tuple[Hashable, _Entry]], pieces: list[np.ndarray]) -> None:
+        now = time.monotonic()
         for (key, entry), audio in zip(batch, pieces, strict=True):
             if self._entries.get(key) is not entry:
                 continue
+            entry.listener.hear(now, len(audio) / SAMPLE_RATE)
             entry.deliver(audio)
             if entry.stream.done:
                 del self._entries[key]

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 
 import torch
 from vllm import ModelRegistry
@@ -13,7 +14,11 @@ from vllm_cosyvoice import ARCHITECTURE
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
 
-LOGITS_PROCESSOR = "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling"
+# vLLM takes a logits processor that is installed (setup.py) unasked. For one that its arguments name it would wait, at
+# every step, until the tokens of the step before are on the host.
+SAMPLING = EntryPoint(
+    "cosyvoice2", "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling", "vllm.logits_processors"
+)
 ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
 
 
@@ -33,10 +38,11 @@ class EngineOptions:
 def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: int) -> AsyncEngineArgs:
     """vLLM's arguments for `options`, requests being `max_length` tokens at most."""
     load_general_plugins()
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+    sampled = SAMPLING in entry_points(group=SAMPLING.group)
+    if not sampled or ARCHITECTURE not in ModelRegistry.get_supported_archs():
         raise RuntimeError(
-            f"vLLM does not know {ARCHITECTURE}: install this package (pip install -e .), so that vLLM finds its "
-            "plugin, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
+            f"vLLM does not find the plugins of this package, {ARCHITECTURE} and its sampling: install the package "
+            "(pip install -e .), anew after an update, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
         )
     on_cpu = current_platform.is_cpu()
     # Our logits processor has the interface of vLLM's first model runner.
@@ -73,7 +79,6 @@ def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: 
         gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
         enable_prefix_caching=True,
         enforce_eager=on_cpu,
-        logits_processors=[LOGITS_PROCESSOR],
         max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
         logprobs_mode="raw_logits",
         disable_log_stats=True,

@@ -6,9 +6,9 @@ gives the frames that any other hops would have given. So hops may be as large a
 """
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +16,21 @@ from torch import Tensor
 
 from vllm_cosyvoice.batching import batches
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS, TOKEN_RATE
 from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.solver import MAX_TOKENS
+from vllm_cosyvoice.hops import Cut, next_cut
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
-from vllm_cosyvoice.vocoder import Vocoder, VocoderStream, Window, speak
+from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
 
-LATER_HOPS = (50, 100)  # fewest tokens of the second hop, and of all others: what bounds the recomputation
 SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SPEEDS = (0.25, 4.0)
 LOUDEST = 32_767  # of int16
+PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
 LIBC = ctypes.CDLL(None)
 
 
@@ -45,20 +47,15 @@ class FlowPrompt:
         return FlowPrompt(self.tokens[tokens:], self.mel[FRAMES_PER_TOKEN * tokens :], self.speaker)
 
 
-class Cut(NamedTuple):
-    """How far a decode goes."""
-
-    tokens: int  # of the stream, from its start
-    last: bool
-
-
 class DecodeStream:
     """One utterance on its way from speech tokens to audio. Made by `SpeechDecoder.open`.
 
     `push` and `finish` may be called while another thread decodes.
     """
 
-    def __init__(self, prompt: FlowPrompt, vocoder: VocoderStream, *, streaming: bool, first_hop: int) -> None:
+    def __init__(
+        self, prompt: FlowPrompt, vocoder: VocoderStream, *, streaming: bool, first_hop: int, waited_for: bool
+    ) -> None:
         excess = (len(prompt.tokens) + first_hop) % CHUNK_TOKENS
         if streaming and len(prompt.tokens) - excess >= SHORTEST_TRIMMED_PROMPT:
             prompt = prompt.without_head(excess)
@@ -69,6 +66,7 @@ class DecodeStream:
         self.prompt = prompt
         self.vocoder = vocoder
         self._first_hop = chunks * CHUNK_TOKENS - len(prompt.tokens)
+        self._waited_for = waited_for
         self._tokens: list[int] = []
         self._finished = False
         self._decoded = 0  # tokens whose mel the vocoder has
@@ -100,21 +98,22 @@ class DecodeStream:
         return self.next_cut() is not None
 
     def next_cut(self) -> Cut | None:
-        """How far a decode would go now: to the end, or over all complete chunks if they are enough for a hop."""
+        """How far a decode would go now, see `hops`; one that is not streamed goes to the end, once it is finished."""
         if self.done:
             return None
         finished = self._finished  # asked first: what was pushed before it is there now
-        arrived = len(self._tokens) - LOOKAHEAD_TOKENS - self._decoded
-        if self.streaming and self.hops == 0 and arrived >= 2 * self._first_hop:
-            return Cut(self._first_hop, last=False)  # first audio as soon as it can be, however much is there already
-        if finished:
-            return Cut(len(self._tokens), last=True)
-        if not self.streaming:
-            return None
-        hop = self._first_hop if self.hops == 0 else LATER_HOPS[min(self.hops, len(LATER_HOPS)) - 1]
-        if arrived < hop:
-            return None
-        return Cut(self._decoded + hop + (arrived - hop) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)
+        arrived = len(self._tokens)
+        if self.streaming:
+            return next_cut(arrived, self._decoded, self._first_hop, finished=finished, waited_for=self._waited_for)
+        return Cut(arrived, last=True) if finished else None
+
+    def frames(self, cut: Cut) -> int:
+        """Frames that the flow computes to go as far as `cut`."""
+        return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens)
+
+    def seconds(self, tokens: int) -> float:
+        """Length of the audio of so many tokens."""
+        return tokens / TOKEN_RATE / self.vocoder.speed
 
     def flow_row(self, cut: Cut) -> FlowRow:
         """What the flow needs to go as far as `cut`."""
@@ -134,10 +133,18 @@ class SpeechDecoder:
     Args:
         device: "auto" is the GPU if there is one.
         data_type: "float16", "bfloat16" or "float32", of the flow; "auto" is bfloat16 on a GPU and float32 on a CPU.
-            The vocoder computes in float32.
+            The vocoder computes in float32, on a GPU with convolutions in float16.
+        load_trt: let TensorRT compute the flow, if it is installed.
     """
 
-    def __init__(self, model: ModelDirectory, device: str | torch.device = "auto", data_type: str = "auto") -> None:
+    def __init__(
+        self,
+        model: ModelDirectory,
+        device: str | torch.device = "auto",
+        data_type: str = "auto",
+        *,
+        load_trt: bool = False,
+    ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
@@ -146,9 +153,14 @@ class SpeechDecoder:
             data_type = "bfloat16" if on_gpu else "float32"
         if data_type not in DATA_TYPES:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
-        self._flow = Flow.from_state(model.config.flow, model.flow_state(), self.device, DATA_TYPES[data_type])
-        self._vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
-        self._batch_frames = 32_000 if on_gpu else 4_000
+        self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
+        vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
+        self._vocoder: AnyVocoder = vocoder
+        if on_gpu:
+            from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
+
+            self._vocoder = packed = PackedVocoder(vocoder)
+            packed.capture()
         self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
 
     def prompt(self, voice: Voice) -> FlowPrompt:
@@ -174,7 +186,7 @@ class SpeechDecoder:
         *,
         streaming: bool = True,
         speed: float = 1.0,
-        first_hop: int = CHUNK_TOKENS,
+        first_hop: int | None = CHUNK_TOKENS,
         seed: int = 0,
     ) -> DecodeStream:
         """Begin an utterance.
@@ -182,18 +194,27 @@ class SpeechDecoder:
         Args:
             streaming: decode in hops with the streaming mask; otherwise in one go, with full attention, once finished.
             speed: 2 is twice as fast.
-            first_hop: tokens after which the first audio comes. The cut has to fall on a chunk's end, so the prompt's
-                head is trimmed by up to 24 tokens; if it is too short for that, the first hop is longer.
+            first_hop: tokens after which the first audio comes, at speed 1; at others what lasts as long. The cut has
+                to fall on a chunk's end, so the prompt's head is trimmed by up to 24 tokens; if it is too short for
+                that, the first hop is longer. None: nobody waits for the first audio, as an earlier segment of the
+                text is still to be heard, so there is no need for an early hop.
             seed: of the vocoder's noise.
         """
         if not SPEEDS[0] <= speed <= SPEEDS[1]:
             raise ValueError(f"speed is {speed}; choose one between {SPEEDS[0]} and {SPEEDS[1]}")
+        waited_for, first_hop = first_hop is not None, CHUNK_TOKENS if first_hop is None else first_hop
         if FRAMES_PER_TOKEN * first_hop <= HOLD_BACK:
             raise ValueError(
                 f"first_hop is {first_hop} tokens, whose audio the vocoder holds back; choose at least"
                 f" {HOLD_BACK // FRAMES_PER_TOKEN + 1}, usually {CHUNK_TOKENS}"
             )
-        return DecodeStream(prompt, VocoderStream(self._vocoder, speed, seed), streaming=streaming, first_hop=first_hop)
+        return DecodeStream(
+            prompt,
+            VocoderStream(self._vocoder, speed, seed),
+            streaming=streaming,
+            first_hop=math.ceil(first_hop * speed),
+            waited_for=waited_for,
+        )
 
     @torch.inference_mode()
     def decode(self, streams: Sequence[DecodeStream]) -> list[np.ndarray]:
@@ -219,7 +240,7 @@ class SpeechDecoder:
 
     def _extend_mel(self, cuts: dict[DecodeStream, Cut]) -> None:
         streams, rows = list(cuts), [stream.flow_row(cut) for stream, cut in cuts.items()]
-        for group in batches([FRAMES_PER_TOKEN * row.spoken for row in rows], self._batch_frames):
+        for group in self._groups([FRAMES_PER_TOKEN * row.spoken for row in rows], padded=isinstance(self._flow, Flow)):
             for index, mel in zip(group, self._flow([rows[index] for index in group]), strict=True):
                 streams[index].advance(cuts[streams[index]], mel)
 
@@ -227,7 +248,8 @@ class SpeechDecoder:
         streams = [stream for stream, window in windows.items() if window.end > stream.vocoder.spoken]
         spoken: list[DecodeStream] = []
         audio: list[Tensor] = []
-        for group in batches([windows[stream].stop - windows[stream].start for stream in streams], self._batch_frames):
+        lengths = [windows[stream].stop - windows[stream].start for stream in streams]
+        for group in self._groups(lengths, padded=isinstance(self._vocoder, Vocoder)):
             members = [streams[index] for index in group]
             spoken += members
             audio += speak(self._vocoder, [m.vocoder for m in members], [windows[m] for m in members])
@@ -236,3 +258,9 @@ class SpeechDecoder:
         samples = torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16).cpu().numpy()  # one copy for all
         ends = np.cumsum([len(piece) for piece in audio])
         return dict(zip(spoken, np.split(samples, ends[:-1]), strict=True))
+
+    def _groups(self, lengths: Sequence[int], *, padded: bool) -> list[list[int]]:
+        """Which rows of `lengths` frames to compute in one call: all, where they need no padding."""
+        if padded:
+            return batches(lengths, PADDED_FRAMES[self.device.type])
+        return [list(range(len(lengths)))] if lengths else []

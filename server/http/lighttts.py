@@ -95,7 +95,9 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
         if tts_model_name not in models:
             raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
         recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)
-        pieces = pipeline.speak(request.state.request_id, tts_text, recording, None, speed, SamplingOptions())
+        pieces = pipeline.speak(
+            request.state.request_id, tts_text, recording, None, speed, SamplingOptions(), streaming=stream
+        )
         return SpeechResponse(_refusing(pieces if stream else _complete(pieces)), media_type=None)  # as LightTTS
 
     @routes.get("/query_tts_model")

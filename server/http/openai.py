@@ -146,7 +146,9 @@ def router(pipeline: Pipeline, model_id: str, arguments: Arguments) -> APIRouter
         packing, sampling, usage = body.packing(), body.sampling(), Usage()
         voice = await voice_of(body, arguments.ref_audio_hosts)
         request_id, whole = request.state.request_id, body.stream is False
-        audio = pipeline.speak(request_id, body.input, voice, body.instructions, body.speed, sampling, usage)
+        audio = pipeline.speak(
+            request_id, body.input, voice, body.instructions, body.speed, sampling, usage, streaming=not whole
+        )
         audio = packed(audio, packing, body.sample_rate, whole=whole)
         if body.stream_format == "sse":
             return SpeechResponse(events(audio, usage), EVENTS)

@@ -99,9 +99,12 @@ class Pipeline:
         speed: float,
         sampling: SamplingOptions,
         usage: Usage | None = None,
+        *,
+        streaming: bool = True,
     ) -> AsyncGenerator[bytes, None]:
         """The audio of `text`: pieces of int16 PCM, little endian, mono, 24 kHz, as they are made.
 
+        If not `streaming`, a piece is a whole segment, decoded in one go, which costs less and is in no hurry.
         `request_id` is used once; the stages' logs show it. What is spoken is added to `usage`. However the generator
         is left, nothing of the request stays behind in any stage. Raises Failure.
         """
@@ -121,6 +124,7 @@ class Pipeline:
                     voice_key=prepared.voice_key,
                     speed=speed,
                     seed=sampling.seed or 0,
+                    streaming=streaming,
                 )
 
             segments = [

@@ -106,7 +106,15 @@ class Utterance:
         number = 0
         async for sentence in sentences(text, config.split_granularity):
             request_id, sampling = f"{self._request_id}.{number}", config.sampling()
-            audio = self._pipeline.speak(request_id, sentence, self._voice, config.instructions, config.speed, sampling)
+            audio = self._pipeline.speak(
+                request_id,
+                sentence,
+                self._voice,
+                config.instructions,
+                config.speed,
+                sampling,
+                streaming=config.stream_audio,
+            )
             yield self._packed(sentence, audio)
             number += 1
 

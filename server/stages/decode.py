@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -24,19 +25,22 @@ from server.messages import (
 )
 from server.process import Settings, serve, timed
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM
 from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.hop_schedule import Listener
 from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.voice import Voice
 
 log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 60  # several hops
+FIRST_HOP_ON_GPU = 15  # tokens: 0.28 s of audio, in which the next hop's tokens come and are decoded
 
 
 @dataclass(eq=False)
 class _Segment:
     open: Open
+    listener: Listener
     stream: DecodeStream | None = None  # None until the voice is here
     early: list[int] = field(default_factory=list)  # tokens that came before it
     complete: bool = False
@@ -46,11 +50,20 @@ class _Segment:
 class DecodeStage:
     """Feeds a DecodeLoop. A voice is fetched when a segment needs it, which is while its first tokens are generated."""
 
-    def __init__(self, channel: Channel, decoder: SpeechDecoder, loop: DecodeLoop, cache_capacity: int) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        decoder: SpeechDecoder,
+        loop: DecodeLoop,
+        cache_capacity: int,
+        first_hop: int = CHUNK_TOKENS,
+    ) -> None:
         self._channel = channel
         self._decoder = decoder
         self._loop = loop
         self._cache_capacity = cache_capacity
+        self._first_hop = first_hop
+        self._listeners: dict[str, Listener] = {}  # of each request's latest segment, until it has been heard
         self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # streams keep theirs when it goes from here
         self._segments: dict[str, _Segment] = {}
         self._decoded = 0
@@ -99,7 +112,7 @@ class DecodeStage:
         if self._channel.is_dead(wanted.reply_to) or self._channel.is_dead(wanted.generator):
             return
         asked = any(s.stream is None and s.open.request_id == wanted.request_id for s in self._segments.values())
-        segment = self._segments[wanted.segment_id] = _Segment(wanted)
+        segment = self._segments[wanted.segment_id] = _Segment(wanted, self._listen(wanted.request_id))
         if prompt := self._prompts.get(wanted.voice_key):
             self._hits += 1
             self._prompts.move_to_end(wanted.voice_key)
@@ -109,6 +122,18 @@ class DecodeStage:
         elif not asked:
             self._misses += 1
             self._channel.send(wanted.encoder, VoiceWanted(wanted.request_id, self._channel.address))
+
+    def _listen(self, request_id: str) -> Listener:
+        """Who hears the next segment of this request: segments are opened in the order of the text."""
+        now = time.monotonic()
+        live = {segment.open.request_id for segment in self._segments.values()}
+        self._listeners = {
+            known: listener
+            for known, listener in self._listeners.items()
+            if known in live or (listener.dry(now) or now) > now
+        }
+        listener = self._listeners[request_id] = Listener(self._listeners.get(request_id))
+        return listener
 
     def _learn(self, data: VoiceData) -> None:
         if data.key not in self._prompts:
@@ -123,8 +148,11 @@ class DecodeStage:
 
     def _begin(self, segment: _Segment, prompt: FlowPrompt) -> None:
         wanted = segment.open
-        segment.stream = self._decoder.open(prompt, speed=wanted.speed, seed=wanted.seed)
-        self._loop.add(wanted.segment_id, segment.stream, lambda piece: self._deliver(segment, piece))
+        first_hop = self._first_hop if segment.listener.waits else None
+        segment.stream = self._decoder.open(
+            prompt, streaming=wanted.streaming, speed=wanted.speed, first_hop=first_hop, seed=wanted.seed
+        )
+        self._loop.add(wanted.segment_id, segment.stream, lambda piece: self._deliver(segment, piece), segment.listener)
         self._push(segment, [], segment.complete)
 
     def _push(self, segment: _Segment, tokens: list[int], last: bool) -> None:
@@ -190,20 +218,21 @@ async def run(settings: Settings, channel: Channel) -> None:
     arguments = settings.arguments
     device = f"cuda:{settings.index}" if torch.cuda.is_available() else "cpu"
     with timed("Loading the flow and the vocoder"):
-        decoder = SpeechDecoder(open_model(settings.model), device, arguments.data_type)
+        decoder = SpeechDecoder(open_model(settings.model), device, arguments.data_type, load_trt=arguments.load_trt)
+    first_hop = arguments.first_hop_tokens or (FIRST_HOP_ON_GPU if torch.cuda.is_available() else CHUNK_TOKENS)
     with timed("Decoding first audio"):
-        _warm_up(decoder)
+        _warm_up(decoder, first_hop)
     loop = DecodeLoop(decoder, arguments.decode_paral_num)
-    stage = DecodeStage(channel, decoder, loop, arguments.cache_capacity)
+    stage = DecodeStage(channel, decoder, loop, arguments.cache_capacity, first_hop)
     channel.send(settings.supervisor, Ready(channel.address))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(loop.run())
         tasks.create_task(serve(stage, channel))
 
 
-def _warm_up(decoder: SpeechDecoder) -> None:
+def _warm_up(decoder: SpeechDecoder, first_hop: int) -> None:
     voice = Voice.preset("warm-up", np.ones(SPEAKER_DIM, np.float32))
-    stream = decoder.open(decoder.prompt(voice))
+    stream = decoder.open(decoder.prompt(voice), first_hop=first_hop)
     stream.push([0] * WARM_UP_TOKENS)
     stream.finish()
     while not stream.done:

@@ -1,0 +1,38 @@
+"""How far the next decode of a streamed utterance goes."""
+
+from typing import NamedTuple
+
+from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
+
+GROWTH = 3  # a hop goes at most so many times as far as the one before it
+
+
+class Cut(NamedTuple):
+    """How far a decode goes."""
+
+    tokens: int  # of the stream, from its start
+    last: bool
+
+
+def next_cut(arrived: int, decoded: int, first_hop: int, *, finished: bool, waited_for: bool) -> Cut | None:
+    """The cut that can be made now, if one can.
+
+    Each hop computes anew all that was decoded before it, so hops must be few. What is finished is decoded to its end.
+    Before that a hop need only last until then, and one chunk is a second of audio, in which many tokens come: so hops
+    begin small and grow fast.
+
+    Args:
+        arrived: tokens so far; decoded: those that are audio already.
+        first_hop: tokens of the first hop, which ends a chunk as all but the last one do.
+        waited_for: the first audio is: then its hop stays small, however much is there already.
+    """
+    there = arrived - decoded - LOOKAHEAD_TOKENS
+    if waited_for and decoded == 0 and there >= 2 * first_hop:
+        return Cut(first_hop, last=False)
+    if finished:
+        return Cut(arrived, last=True)
+    hop = CHUNK_TOKENS if decoded else first_hop
+    if there < hop:
+        return None
+    more = min(there, (GROWTH - 1) * decoded) - hop
+    return Cut(decoded + hop + max(0, more) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)

@@ -1,0 +1,104 @@
+"""The draw of one speech token for each row of logits, by repetition-aware sampling (RAS).
+
+RAS draws a token from the nucleus; if that is among the last ten, it draws again, from all tokens but that one.
+Each draw takes the token with the highest logit + Gumbel noise. The noise comes from Philox (4×32, 10 rounds; Salmon
+et al. 2011), whose key is the request's seed and whose counter is token and position: it has no state, and no neighbour
+changes it.
+
+A GPU does all of it in one kernel (`token_draw_kernel`); here it is for a CPU, in PyTorch.
+"""
+
+import numpy as np
+import torch
+
+from vllm_cosyvoice.vocabulary import UNUSED
+
+WINDOW = 10  # generated tokens in which a repetition counts
+RING = 16  # more than the window, so that a draw which vLLM throws away overwrites nothing that is still looked at
+
+# A token that is never generated, so that it may stand in a window for "nothing".
+NOTHING = UNUSED
+
+# What the device holds of a request: 32-bit words, the seed being two.
+RECORD = np.dtype(
+    [
+        ("recent", np.int32, RING),  # the token at position p of the speech is recent[p % RING]
+        ("temperature", np.float32),  # 0: greedy, which is the highest logit among the tokens not in the window
+        ("top_p", np.float32),
+        ("top_k", np.int32),
+        ("window", np.int32),  # WINDOW, or 0 where a repetition does not count
+        ("seed", np.int64),
+    ]
+)
+WORDS = RECORD.itemsize // 4
+
+
+def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> None:
+    """Draw one token for each place and leave its row of `logits` one-hot: 0 for that token, -inf for all others.
+
+    logits: [rows, 6564] float32; tokens at -inf are not drawn, nor are control tokens other than end of speech.
+    records: [slots, WORDS] int32, a `RECORD` in each row; the drawn tokens are added to them.
+    places: [n, 3] int32: a row, the slot of its record, and the position of the token to draw, counted from 0.
+    """
+    row, slot, position = places.long().unsqueeze(-1).unbind(1)
+    record = records[slot.squeeze(1)]
+    temperature, top_p = record[:, RING : RING + 2].view(torch.float32).unsqueeze(-1).unbind(1)
+    top_k, reach = record[:, RING + 2 : RING + 4].unsqueeze(-1).unbind(1)
+    seed = record[:, RING + 4 :].contiguous().view(torch.int64)
+    back = torch.arange(WINDOW)
+    window = record.gather(1, (position - 1 - back) % RING).where(back < reach, NOTHING).long()
+    greedy = temperature == 0
+
+    scores = logits[row.squeeze(1)] / temperature.where(~greedy, 1.0)
+    scores[:, UNUSED:] = -torch.inf
+    token = _from_nucleus(scores, top_p, top_k, seed, position)
+    for place in (token == window).any(1).nonzero():
+        token[place] = _from_all_but(token[place], scores[place], seed[place], position[place])
+    if greedy.any():
+        token = token.where(~greedy, scores.scatter(1, window, -torch.inf).argmax(1, keepdim=True))
+
+    records[slot, position % RING] = token.int()
+    logits[row.squeeze(1)] = -torch.inf
+    logits[row, token] = 0.0
+
+
+def _from_nucleus(
+    scores: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, seed: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
+    """A token of the nucleus for each row, [rows, 1]: likeliest tokens until they weigh `top_p` or are `top_k`."""
+    top, tokens = scores.topk(int(top_k.max()))
+    q = (top - scores.logsumexp(1, keepdim=True)).exp()
+    kept = (q.cumsum(1) - q < top_p) & (torch.arange(top.shape[1]) < top_k)
+    first, _ = philox(seed.numpy(), tokens.numpy(), position.numpy())
+    return tokens.gather(1, (top + gumbel(first)).where(kept, -torch.inf).argmax(1, keepdim=True))
+
+
+def _from_all_but(
+    token: torch.Tensor, scores: torch.Tensor, seed: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
+    """Another token than `token`, all shapes being [rows, 1] but `scores`' [rows, 6564]."""
+    _, second = philox(seed.numpy(), np.arange(scores.shape[1]), position.numpy())
+    return (scores + gumbel(second)).scatter(1, token, -torch.inf).argmax(1, keepdim=True)
+
+
+def philox(seed: np.ndarray, token: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two random words, uint32, for each element of the arguments, which are integers and broadcast."""
+    low, high = (seed & 0xFFFFFFFF).astype(np.uint32), (seed >> 32).astype(np.uint32)
+    a, b = token.astype(np.uint32), position.astype(np.uint32)
+    c = d = np.zeros(1, np.uint32)
+    for _ in range(10):
+        first, second = _words(a * np.uint64(0xD2511F53)), _words(c * np.uint64(0xCD9E8D57))
+        a, b, c, d = second[1] ^ b ^ low, second[0], first[1] ^ d ^ high, first[0]
+        low, high = low + np.uint32(0x9E3779B9), high + np.uint32(0xBB67AE85)
+    return a, b
+
+
+def _words(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The low and the high words of `products`, uint64."""
+    return products.astype(np.uint32), (products >> np.uint64(32)).astype(np.uint32)
+
+
+def gumbel(words: np.ndarray) -> torch.Tensor:
+    """Standard Gumbel noise, float32, out of random words, uint32."""
+    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)  # never 0 nor 1
+    return torch.from_numpy(-np.log(-np.log(uniform)))
