@@ -113,6 +113,39 @@ async def test_pages_of_other_sites_may_ask_only_if_they_are_named(client: httpx
     assert "access-control-allow-origin" not in answer.headers
 
 
+FORM = {"sec-fetch-site": "cross-site", "origin": PAGE}
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/voices", "/inference_zero_shot", "/v1/audio/speech"])
+async def test_a_form_on_another_sites_page_does_nothing(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.post(path, data={"name": "x"}, headers=BEARER | FORM)
+    assert answer.status_code == 403
+    assert error_of(answer)["code"] == "cross_site"
+    assert PAGE in error_of(answer)["message"]
+    for own in ({}, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}):
+        assert (await client.post(path, data={"name": "x"}, headers=BEARER | own)).status_code in (400, 422)
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert (await client.get("/", headers=link)).status_code == 200
+
+
+async def test_a_websocket_of_another_sites_page_is_refused(app: Any) -> None:
+    def connect(headers: dict[str, str]) -> int:
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            TestClient(app).websocket_connect("/v1/audio/speech/stream", headers=headers),
+        ):
+            pass
+        return refused.value.status_code
+
+    assert await asyncio.to_thread(connect, BEARER | FORM) == 403
+
+
+@pytest.mark.parametrize("app", [("--cors_origins", PAGE), ("--cors_origins", "*")], indirect=True)
+async def test_a_named_sites_forms_are_taken(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/audio/voices", data={"name": "x"}, headers=BEARER | FORM)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "audio_sample")
+
+
 @pytest.mark.parametrize("app", [("--cors_origins", f"{PAGE},https://other.example")], indirect=True)
 async def test_a_named_site_may_ask_with_its_key_and_sees_errors(client: httpx.AsyncClient) -> None:
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}

@@ -1,4 +1,4 @@
-"""Who may ask: API keys."""
+"""Who may ask: those with an API key, and not the pages of other sites."""
 
 import hmac
 from collections.abc import Sequence
@@ -10,6 +10,31 @@ from server.arguments import digest
 from server.http.errors import envelope
 
 READING = {"GET", "HEAD"}
+
+
+class CrossSite:
+    """Refuses what pages of other sites want done, unless their origin is one of `origins`, or those are `*`.
+
+    A browser keeps such a page from reading an answer, but lets it send forms and open WebSockets: any page that
+    somebody visits could use a server that only their machine reaches. Browsers say in `sec-fetch-site` who asks, and
+    other clients do not send it.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's scope."""
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in READING):
+            headers = Headers(scope=scope)
+            origin = headers.get("origin", "")
+            foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            if foreign and not self._origins & {origin, "*"}:
+                message = f"Pages of {origin or 'other sites'} may not use this server: --cors_origins lets them."
+                await envelope(403, message, None, "cross_site")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class ApiKeys:

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp
 
 from server.arguments import Arguments
 from server.http import errors, lighttts, openai, pages, text_stream, voices
-from server.http.access import ApiKeys
+from server.http.access import ApiKeys, CrossSite
 from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
 from server.http.pipeline import Pipeline
@@ -60,6 +60,7 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
     served: ASGIApp = BodyLimit(app, LARGEST_BODY, LARGER_BODIES)
     if arguments.api_key_digests:
         served = ApiKeys(served, arguments.api_key_digests, arguments.public_paths)
+    served = CrossSite(served, arguments.cors_origins)
     if arguments.cors_origins:
         served = CORSMiddleware(
             served,
