@@ -2,11 +2,11 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 
-from tests.server_process import SLOW
+from tests.server_process import SLOW, wait_until
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.__main__ import main
 from vllm_cosyvoice.audio_file import AudioFileFormat
@@ -26,6 +27,7 @@ from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
 from vllm_cosyvoice.sampling import SamplingOptions
 
 Run = Callable[..., int]
+ENGINE = "VLLM::EngineCore"
 
 
 def write(path: Path, *lines: dict[str, Any]) -> Path:
@@ -207,27 +209,41 @@ def test_the_command_needs_a_file_of_lines(
     assert "none.jsonl" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+def begun(model: Path, source: Path, out: Path) -> "subprocess.Popen[str]":
+    """The command, which has spoken its first line."""
+    command = [sys.executable, "-m", "vllm_cosyvoice", "batch", str(source), str(out), "--model_dir", str(model)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: running.poll() is not None or list(out.glob("*.wav")), "the first line is spoken")
+    assert running.poll() is None
+    return running
+
+
+def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(tiny_model: Path, tmp_path: Path, run: Run) -> None:
     lines = [short(f"Line {number}.", 10 if number < 4 else 2000, id=str(number)) for number in range(12)]
     source, out = write(tmp_path / "lines.jsonl", *lines), tmp_path / "out"
-    command = [sys.executable, "-m", "vllm_cosyvoice", "batch", str(source), str(out), "--model_dir", str(tiny_model)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + SLOW
-        while not list(out.glob("*.wav")):
-            assert running.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+    with begun(tiny_model, source, out) as running:
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does, so vLLM's engine hears it as well
+        _, errors = running.communicate(timeout=SLOW)
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     spoken = {path.stem: path.stat().st_mtime_ns for path in out.glob("*.wav")}
     assert 0 < len(spoken) < len(lines)
-    lines = [line | {"max_tokens": 10, "min_tokens": 10} if line["id"] not in spoken else line for line in lines]
-    finished = subprocess.run([*command[:4], str(write(source, *lines)), *command[5:]], timeout=SLOW, check=False)
-    assert finished.returncode == 0
-    assert len(list(out.glob("*.wav"))) == len(lines)
-    assert all(
-        (out / f"{line_id}.wav").stat().st_mtime_ns == spoken[line_id] for line_id in manifest(out) if line_id in spoken
-    )
+    lines = [line if line["id"] in spoken else short("Short.", id=line["id"]) for line in lines]
+    assert run(write(source, *lines)) == 0  # in this process, whose engine is there already
     assert all(len(samples(out / f"{line['id']}.wav")) == line["max_tokens"] * SAMPLES_PER_TOKEN for line in lines)
+    assert all((out / f"{line_id}.wav").stat().st_mtime_ns == spoken[line_id] for line_id in spoken)
+
+
+def test_speech_that_the_engine_gave_up_is_not_taken_for_whole(tiny_model: Path, tmp_path: Path) -> None:
+    lines = [short(f"Line {number}.", 10 if number < 4 else 2000, id=str(number)) for number in range(12)]
+    source, out = write(tmp_path / "lines.jsonl", *lines), tmp_path / "out"
+    with begun(tiny_model, source, out) as running:
+        children = psutil.Process(running.pid).children(recursive=True)
+        next(child for child in children if child.cmdline()[0] == ENGINE).send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=SLOW)
+    assert running.returncode == 1
+    assert "engine has died" in errors
+    assert "Traceback" not in errors
+    for line in lines:
+        if (path := out / f"{line['id']}.wav").exists():
+            assert len(samples(path)) == line["max_tokens"] * SAMPLES_PER_TOKEN

@@ -1,7 +1,7 @@
 """Finished audio as a file."""
 
 from io import BytesIO
-from typing import Literal, get_args
+from typing import Literal
 
 import av
 import numpy as np
@@ -9,7 +9,6 @@ import numpy as np
 from vllm_cosyvoice.config import SAMPLE_RATE
 
 AudioFileFormat = Literal["wav", "flac"]
-AUDIO_FILE_FORMATS: tuple[AudioFileFormat, ...] = get_args(AudioFileFormat)
 CODECS: dict[AudioFileFormat, str] = {"wav": "pcm_s16le", "flac": "flac"}
 REPRODUCIBLE = {"fflags": "+bitexact"}  # FFmpeg's version stays out of the headers
 

@@ -2,18 +2,22 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from random import Random
 
 from vllm import SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.engine_arguments import EngineOptions, engine_arguments
-from vllm_cosyvoice.repetition_aware_sampling import WINDOW, extra_args
+from vllm_cosyvoice.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
 from vllm_cosyvoice.segment import MAX_SPEECH_PER_TEXT, MIN_SPEECH_PER_TEXT, Segment
 from vllm_cosyvoice.text_stream import TextStream
+from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
 
 __all__ = ["EngineOptions", "SpeechTokenGenerator"]
@@ -30,6 +34,7 @@ class SpeechTokenGenerator:
         self._config = model.config.language_model
         self._max_length = min(options.max_req_total_len, options.max_total_token_num, self._config.max_position)
         self._ids = TEXT_OFFSET + self._config.text_vocab_size
+        self._seeds = Random(options.seed)
         self.running = 0  # requests that are being generated
         self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length))
 
@@ -115,18 +120,20 @@ class SpeechTokenGenerator:
                 f"may have {self._max_length}: use a shorter text or prompt recording, or raise max_req_total_len "
                 f"and max_total_token_num (this model can read {self._config.max_position})"
             )
+        seed = self._seeds.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
         params = SamplingParams(
-            temperature=0.0 if sampling.temperature == 0 else 1.0,  # applied by our logits processor
-            seed=None if sampling.seed is None else (sampling.seed + turn) % SEED_LIMIT,
+            temperature=0.0,  # vLLM's sampler has nothing to draw
             min_tokens=min_tokens,
             max_tokens=min(max_tokens, room),
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args=extra_args(sampling, list(earlier)),
+            extra_args=extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), list(earlier)),
         )
         async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
             async for output in outputs:
+                if output.outputs[0].finish_reason == "abort":  # by a signal to the engine: the speech is not complete
+                    raise EngineDeadError
                 if tokens := [token for token in output.outputs[0].token_ids if token < SPEECH_TOKENS]:
                     yield tokens
 
