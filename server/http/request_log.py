@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.http.measuring import Account, Answers, account
+from server.http.websocket import FAILED, NORMAL
 
 log = logging.getLogger("server.requests")
 
@@ -19,11 +20,19 @@ LEFT = 499  # nginx's status for a client that left before it was answered
 class _Answer:
     """What is seen of an answer while it is sent."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
         self._send = send
         self.status: int | None = None
         self.bytes = 0
         self.complete = False
+
+    async def receive(self) -> Message:
+        """The next message of the client; one that closes a WebSocket in order has got what it wanted."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect" and message.get("code") == NORMAL:
+            self.complete = True
+        return message
 
     async def send(self, message: Message) -> None:
         """Note `message` and pass it on."""
@@ -34,7 +43,7 @@ class _Answer:
             self.status = 101
         elif kind == "close":
             self.status = self.status or 403
-            self.complete = message.get("code", 1000) != 1011
+            self.complete = message.get("code", NORMAL) != FAILED
         self.bytes += len(message.get("body") or message.get("bytes") or message.get("text") or b"")
         await self._send(message)
         if kind == "http.response.body":
@@ -61,11 +70,11 @@ class RequestLog:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        entry, answer, started = Account(), _Answer(send), time.monotonic()
+        entry, answer, started = Account(), _Answer(receive, send), time.monotonic()
         token = account.set(entry)
         outcome = "failed"
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, answer.receive, answer.send)
             outcome = "failed" if entry.failure else answer.outcome()
         finally:
             account.reset(token)
