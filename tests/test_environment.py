@@ -60,14 +60,16 @@ def test_a_variable_that_sets_nothing_is_pointed_out() -> None:
 
 def test_keys_come_from_flags_a_file_or_a_variable_and_are_kept_as_digests_only(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("third\n\nfourth\n")
-    given = parsed("--model_dir", "m", "--api_key", "first,second", "--api_key", "first", "--api_key_file", str(file))
-    assert set(given.api_key_digests) == {digest(key) for key in ("first", "second", "third", "fourth")}
+    file.write_text("key-third\n\nfourth\n")
+    given = parsed(
+        "--model_dir", "m", "--api_key", "key-first,key-second", "--api_key", "key-first", "--api_key_file", str(file)
+    )
+    assert set(given.api_key_digests) == {digest(key) for key in ("key-first", "key-second", "key-third", "key-fourth")}
     assert len(given.api_key_digests) == 4
-    assert not any(key in repr(given) for key in ("first", "second", "third", "fourth"))
+    assert not any(key in repr(given) for key in ("key-first", "key-second", "key-third", "key-fourth"))
     assert parsed("--model_dir", "m", COSYVOICE_API_KEY="a, b").api_key_digests == tuple(sorted(map(digest, "ab")))
     from_file = parsed("--model_dir", "m", COSYVOICE_API_KEY_FILE=str(file))
-    assert set(from_file.api_key_digests) == {digest("third"), digest("fourth")}
+    assert set(from_file.api_key_digests) == {digest("key-third"), digest("key-fourth")}
     assert parsed("--model_dir", "m", "--api_key", "a", COSYVOICE_API_KEY="b").api_key_digests == (digest("a"),)
     assert parsed("--model_dir", "m").api_key_digests == ()
 
