@@ -61,9 +61,7 @@ def test_a_variable_that_sets_nothing_is_pointed_out() -> None:
 def test_keys_come_from_flags_a_file_or_a_variable_and_are_kept_as_digests_only(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("key-3\n\nkey-4\n")
-    given = parsed(
-        "--model_dir", "m", "--api_key", "key-1,key-2", "--api_key", "key-1", "--api_key_file", str(file)
-    )
+    given = parsed("--model_dir", "m", "--api_key", "key-1,key-2", "--api_key", "key-1", "--api_key_file", str(file))
     assert set(given.api_key_digests) == {digest(key) for key in ("key-1", "key-2", "key-3", "key-4")}
     assert len(given.api_key_digests) == 4
     assert not any(key in repr(given) for key in ("key-1", "key-2", "key-3", "key-4"))
