@@ -27,6 +27,7 @@ class Arguments:
     httpserver_workers: int
     encode_process_num: int
     decode_process_num: int
+    decode_gpu: int
     encode_paral_num: int
     gpt_paral_num: int
     decode_paral_num: int | None
@@ -151,6 +152,7 @@ def _parser() -> _Parser:
     add("--httpserver_workers", type=_count, default=1, help="http processes, all listening on the port")
     add("--encode_process_num", type=_count, default=1, help="processes that prepare text and voices")
     add("--decode_process_num", type=_count, default=1, help="processes that make audio, each on a GPU of its own")
+    add("--decode_gpu", type=_index, default=0, help="GPU of the first of them; the language model has GPU 0")
     add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
     add("--decode_paral_num", type=_count, help="streams that one decode call takes (default: 16 on a GPU, else 1)")
@@ -216,10 +218,11 @@ def _contradiction(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
             f"--max_num_batched_tokens {arguments.max_num_batched_tokens} is less than one token for each of "
             f"--gpt_paral_num {arguments.gpt_paral_num} segments; raise the first or lower the second"
         )
-    if arguments.decode_process_num > 1 and arguments.decode_process_num > (found := gpus()):
+    wanted = arguments.decode_gpu + arguments.decode_process_num
+    if wanted > 1 and wanted > (found := gpus()):
         return (
-            f"--decode_process_num {arguments.decode_process_num} needs as many GPUs and this machine has {found}; "
-            "one decode process serves many streams"
+            f"--decode_gpu {arguments.decode_gpu} with --decode_process_num {arguments.decode_process_num} needs "
+            f"{wanted} GPUs and this machine has {found}; one decode process serves many streams"
         )
     return None
 
@@ -232,6 +235,12 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
 
 
 def _first_hop(text: str) -> int:

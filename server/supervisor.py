@@ -167,11 +167,18 @@ class Supervisor:
             *(sys.executable, "-m", "server.stages", child.name),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
-            env={"OMP_NUM_THREADS": str(THREADS)} | os.environ,
+            env={"OMP_NUM_THREADS": str(THREADS)} | os.environ | self._gpu(child),
             pass_fds=() if listener is None else (listener,),
         )
         assert child.process.stdin is not None
         child.process.stdin.write(settings.line())
+
+    def _gpu(self, child: _Child) -> dict[str, str]:
+        """A decode process sees its own GPU only, so that nothing in it can land on another by default."""
+        if child.kind != "decode":
+            return {}
+        gpu = nth_gpu(self._arguments.decode_gpu + child.index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        return {"CUDA_VISIBLE_DEVICES": gpu}
 
     async def _listen(self) -> None:
         while True:
@@ -198,6 +205,14 @@ class Supervisor:
         for child in self._children:
             if child.ready and whom in ("everyone", child.kind):
                 self._channel.send(child.address, message)
+
+
+def nth_gpu(index: int, visible: str | None) -> str:
+    """CUDA's name for the GPU `index` of those that are `visible` (None: all); nothing where there are fewer."""
+    if visible is None:
+        return str(index)
+    names = [name for name in visible.split(",") if name]
+    return names[index] if index < len(names) else ""
 
 
 def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket.socket) -> int:

@@ -87,6 +87,8 @@ def test_a_table_of_aliases_that_is_none_is_refused(
         (["--max_req_total_len", "70000"], "does not fit"),
         (["--max_num_batched_tokens", "49"], "less than one token for each"),
         (["--decode_process_num", "3"], "this machine has 2"),
+        (["--decode_process_num", "2", "--decode_gpu", "1"], "needs 3 GPUs and this machine has 2"),
+        (["--decode_gpu", "-1"], "whole number of at least 0"),
         (["--no_such_flag", "1"], "unrecognized"),
         (["--voices", "/tmp"], "unrecognized"),
     ],

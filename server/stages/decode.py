@@ -216,9 +216,8 @@ def _gpu_memory(device: torch.device) -> dict[str, int]:
 async def run(settings: Settings, channel: Channel) -> None:
     """Load, warm up, serve."""
     arguments = settings.arguments
-    device = f"cuda:{settings.index}" if torch.cuda.is_available() else "cpu"
     with timed("Loading the flow and the vocoder"):
-        decoder = SpeechDecoder(open_model(settings.model), device, arguments.data_type, load_trt=arguments.load_trt)
+        decoder = SpeechDecoder(open_model(settings.model), "auto", arguments.data_type, load_trt=arguments.load_trt)
     first_hop = arguments.first_hop_tokens or (FIRST_HOP_ON_GPU if torch.cuda.is_available() else CHUNK_TOKENS)
     with timed("Decoding first audio"):
         _warm_up(decoder, first_hop)
