@@ -31,7 +31,7 @@ def test_speech_has_25_tokens_a_second_and_is_not_silent(synthesizer: Synthesize
 def test_a_stream_begins_early_and_says_all(synthesizer: Synthesizer) -> None:
     options = SamplingOptions(seed=1, min_tokens=200, max_tokens=200)
     chunks = list(synthesizer.stream("Hello world.", sampling=options))
-    assert len(chunks) > 2
+    assert len(chunks) > 1
     assert 0 < len(chunks[0]) < 2 * SAMPLE_RATE
     assert sum(map(len, chunks)) == 200 * SAMPLES_PER_TOKEN
 

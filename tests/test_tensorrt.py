@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_costs_only_the_next_build(
 def test_without_a_gpu_one_line_says_that_tensorrt_does_not_run(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert tensorrt_estimator(estimator()) is None
-    assert [line.getMessage() for line in caplog.records] == ["--load_trt: there is no GPU; PyTorch runs the flow."]
+    assert [line.getMessage() for line in caplog.records] == ["--load_trt: there is no GPU; the flow runs without it."]
 
 
 def call(module: Estimator, rows: int, frames: int) -> tuple[Tensor, Condition, Tensor, FrameMask]:
