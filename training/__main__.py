@@ -15,7 +15,6 @@ from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
 from training.factors import add_factors, merged
 from training.fit import copy_into, fit, trained
-from training.flite import PHONES
 from training.language_model import Batches, LanguageModel, new_language_model
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS

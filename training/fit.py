@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 SAVE_EVERY = 45.0  # seconds
-REPORT_EVERY = 50  # steps
+REPORT_EVERY = 5.0  # seconds
 WARM_UP = 0.03  # of the time
 CLIP = 1.0
 
 Loss = Callable[[float], tuple[Tensor, Mapping[str, float | Tensor]]]
 
 
-def fit(name: str, out: Path, parameters: Mapping[str, nn.Parameter], loss: Loss, *, minutes: float, rate: float) -> None:
+def fit(
+    name: str, out: Path, parameters: Mapping[str, nn.Parameter], loss: Loss, *, minutes: float, rate: float
+) -> None:
     """Train `parameters` in place for `minutes` in all, earlier calls' included.
 
     The learning rate rises to `rate` and falls to nothing over that time. `loss` is given how much of it has gone by,
@@ -33,8 +35,9 @@ def fit(name: str, out: Path, parameters: Mapping[str, nn.Parameter], loss: Loss
         step, earlier = saved["step"], saved["seconds"]
         if "optimizer" in saved:
             optimizer.load_state_dict(saved["optimizer"])
-    start = saved_at = time.monotonic()
+    start = saved_at = reported_at = time.monotonic()
     sums: dict[str, float | Tensor] = {}
+    summed = 0
     while (seconds := earlier + time.monotonic() - start) < 60 * minutes:
         progress = seconds / (60 * minutes)
         for group in optimizer.param_groups:
@@ -45,16 +48,16 @@ def fit(name: str, out: Path, parameters: Mapping[str, nn.Parameter], loss: Loss
         norm = nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         if torch.isfinite(norm):
             optimizer.step()
-        step += 1
+        step, summed = step + 1, summed + 1
         for key, number in {"loss": value.detach(), "norm": norm, **report}.items():
             sums[key] = sums.get(key, 0.0) + number
-        if step % REPORT_EVERY == 0:
-            means = {key: round(float(number) / REPORT_EVERY, 4) for key, number in sums.items()}
+        if time.monotonic() - reported_at > REPORT_EVERY:
+            means = {key: round(float(number) / summed, 4) for key, number in sums.items()}
             line = {"step": step, "seconds": round(seconds, 1), **means}
             print(name, line, flush=True)
             with (out / f"{name}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            sums = {}
+            sums, summed, reported_at = {}, 0, time.monotonic()
         if time.monotonic() - saved_at > SAVE_EVERY:
             saved_at = time.monotonic()
             _save(path, parameters, optimizer, step, seconds)

@@ -64,7 +64,9 @@ class LanguageModel:
     def logits(self, ids: Tensor) -> Tensor:
         """[rows, length, 6564] behind each of `ids` [rows, length], padded on the right."""
         tensors = merged(self.parameters)
-        table = [tensors[name] for name in ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")]
+        table = [
+            tensors[name] for name in ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")
+        ]
         body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items() if name.startswith(BODY)}
         embedded = F.embedding(ids, torch.cat(table))
         hidden = functional_call(self.model, body, (), {"inputs_embeds": embedded}).last_hidden_state

@@ -39,7 +39,9 @@ class SpeechTokenizer(nn.Module):
         )
         self.mix = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in DILATIONS)
         self.digits = nn.Conv1d(channels, CONTENT_DIGITS, 1)
-        self.decode = nn.Sequential(nn.Linear(CONTENT_DIGITS, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+        self.decode = nn.Sequential(
+            nn.Linear(CONTENT_DIGITS, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU()
+        )
         self.phones = nn.Linear(channels, 2 * len(PHONES))
         self.coarse = nn.Linear(channels, 2 * COARSE)
 

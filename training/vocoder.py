@@ -52,9 +52,7 @@ class Discriminator(nn.Module):
         self.window, self.hop = window, hop
         widths = [1, channels, channels, channels, channels]
         self.convs = nn.ModuleList(
-            nn.utils.parametrizations.weight_norm(
-                nn.Conv2d(inputs, outputs, (5, 3), (2, 1), padding=(2, 1))
-            )
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(inputs, outputs, (5, 3), (2, 1), padding=(2, 1)))
             for inputs, outputs in zip(widths, widths[1:], strict=False)
         )
         self.out = nn.Conv2d(channels, 1, 3, padding=1)
@@ -109,7 +107,9 @@ def loss(
         spectral = spectral + F.l1_loss(ours.log(), theirs.log()) + (ours - theirs).norm() / theirs.norm()
     spectral = spectral / len(RESOLUTIONS)
     filters = mel_filters(PROMPT_N_FFT, mel.shape[-1], SAMPLE_RATE).to(mel.device)
-    mels = [(filters @ magnitudes(each, PROMPT_N_FFT, SAMPLES_PER_FRAME)).clamp(min=1e-5).log() for each in (made, audio)]
+    mels = [
+        (filters @ magnitudes(each, PROMPT_N_FFT, SAMPLES_PER_FRAME)).clamp(min=1e-5).log() for each in (made, audio)
+    ]
     mel_loss = F.l1_loss(*mels)
     value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
     report = {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
