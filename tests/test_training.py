@@ -76,9 +76,8 @@ def test_parameters_have_the_released_names_and_the_demo_fits_into_forty_megabyt
     del expected["llm.model.lm_head.weight"]
     assert shapes == [expected, flow_layout(DEMO.flow)]
     assert {name: tuple(tensor.shape) for name, tensor in vocoder_tensors.items()} == vocoder_layout(DEMO.vocoder)
-    numbers = sum(
-        each.numel() for tensors in (language_model, flow_tensors, vocoder_tensors) for each in tensors.values()
-    )
+    networks = (language_model, flow_tensors, vocoder_tensors)
+    numbers = sum(each.numel() for tensors in networks for each in tensors.values())
     assert 2 * numbers < 36e6  # the ONNX files, the voices and the text tokenizer take under 4 MB
 
 
@@ -182,7 +181,7 @@ def test_a_few_steps_make_each_loss_smaller(
     for _ in range(12):
         value = loss()
         optimizer.zero_grad()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         values.append(float(value.detach()))
     assert all(torch.isfinite(parameter).all() for parameter in parameters.values())

@@ -81,7 +81,8 @@ def speech_tokenizer(run: Run) -> None:
     speech, network = run.corpus(), new_speech_tokenizer().to(run.device)
     tokens, rows = TOKENIZER_TOKENS
 
-    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        del progress
         _, starts = speech.draw(run.rows(rows), tokens)
         with run.autocast():
             return network.loss(
@@ -97,7 +98,7 @@ def speech_tokenizer(run: Run) -> None:
         ]
     torch.save(contents, run.out / CONTENT_FILE)
     everything = torch.cat(contents).long()
-    print("contents in use:", len(everything.unique()), "of", CONTENTS)
+    print("contents in use:", int((everything.bincount() > 0).sum()), "of", CONTENTS)
     print("drawn anew, at least:", round(float(repeated(everything)), 4), "of tokens", flush=True)
 
 
@@ -147,8 +148,8 @@ def train_flow(run: Run) -> None:
     embeddings = torch.load(run.out / EMBEDDING_FILE, map_location=run.device, weights_only=True)
     parameters, served = new_flow(run.config, run.device)
 
-    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        spoken, streaming, look_ahead, prompt = flow.draw_case(progress)
+    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        spoken, streaming, look_ahead, prompt = flow.draw_case()
         chosen, starts = speech.draw(run.rows(FLOW_TOKENS / spoken), spoken + LOOKAHEAD_TOKENS)
         places = torch.arange(spoken + LOOKAHEAD_TOKENS, device=run.device)
         first = torch.randint(0, 9, (len(starts), 1), device=run.device)

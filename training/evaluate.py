@@ -76,15 +76,15 @@ def median_pitch(samples: np.ndarray) -> float:
 
 def judge(
     speaker: Speaker, embed: Callable[[np.ndarray], np.ndarray] | None, out: Path | None, mode: str
-) -> list[dict]:
+) -> list[dict[str, object]]:
     """One line a voice."""
     listener = Listener()
     teacher = {voice: [_teacher(text, voice) for text in HELD_OUT[:4]] for voice in PRESETS}
     pitches = {voice: median_pitch(np.concatenate(samples)) for voice, samples in teacher.items()}
-    centres = (
-        {voice: np.mean([embed(each) for each in samples], 0) for voice, samples in teacher.items()} if embed else {}
-    )
-    lines = []
+    centres = {}
+    if embed:
+        centres = {voice: np.mean([embed(each) for each in samples], 0) for voice, samples in teacher.items()}
+    lines: list[dict[str, object]] = []
     for voice in PRESETS:
         errors = words = by_pitch = by_embedding = 0
         rates = []
@@ -127,15 +127,12 @@ def main() -> None:
     out: Path | None = arguments.out
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    if arguments.teacher:
-        lines = judge(_teacher, None, out, "teacher")
-    else:
-        lines = _judge_model(arguments.model_dir, out)
+    lines = judge(_teacher, None, out, "teacher") if arguments.teacher else _judge_model(arguments.model_dir, out)
     if out:
         (out / "figures.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
 
 
-def _judge_model(model: Path, out: Path | None) -> list[dict]:
+def _judge_model(model: Path, out: Path | None) -> list[dict[str, object]]:
     options = SamplingOptions(seed=0)
     with Synthesizer(model, voices_dir=model / VOICES) as synthesizer:
 

@@ -44,7 +44,7 @@ def fit(
             group["lr"] = rate * min(1.0, progress / WARM_UP, step / 100) * 0.5 * (1 + math.cos(math.pi * progress))
         value, report = loss(progress)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         if torch.isfinite(norm):
             optimizer.step()

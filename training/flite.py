@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-PHONES = tuple(
-    [
+PHONES = (
+    *(
         "pau",
         "aa",
         "ae",
@@ -31,28 +31,8 @@ PHONES = tuple(
         "hh",
         "ih",
         "iy",
-        "jh",
-        "k",
-        "l",
-        "m",
-        "n",
-        "ng",
-        "ow",
-        "oy",
-        "p",
-        "r",
-        "s",
-        "sh",
-        "t",
-        "th",
-        "uh",
-        "uw",
-        "v",
-        "w",
-        "y",
-        "z",
-        "zh",
-    ]
+    ),
+    *("jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y", "z", "zh"),
 )
 VOWELS = frozenset(["aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw"])
 VOICED = VOWELS | frozenset(["b", "d", "dh", "g", "jh", "l", "m", "n", "ng", "r", "v", "w", "y", "z", "zh"])
@@ -77,7 +57,18 @@ def speak(text: str, voice: str, slower: float = 1.0) -> Spoken:
         raise RuntimeError("flite is missing: apt-get install flite")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "speech.wav"
-        command = ["flite", "-voice", voice, "--setf", f"duration_stretch={slower}", "-psdur", "-t", text, "-o", path]
+        command = [
+            "flite",
+            "-voice",
+            voice,
+            "--setf",
+            f"duration_stretch={slower}",
+            "-psdur",
+            "-t",
+            text,
+            "-o",
+            str(path),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not path.exists():
             raise RuntimeError(f"flite can't speak {text!r} as {voice}: {done.stderr.strip()}")

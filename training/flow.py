@@ -80,14 +80,13 @@ def masks(lengths: Tensor, streaming: bool, data_type: torch.dtype) -> tuple[Ten
         return None, None, None
     longest = int(lengths.max())
     chunks = torch.full_like(lengths, CHUNK_TOKENS)
-    pair = [FRAMES_PER_TOKEN * each.repeat(2) for each in (lengths, chunks)]
-    pair_mask = attention_mask(*pair, FRAMES_PER_TOKEN * longest, data_type)
+    pair_lengths, pair_chunks = (FRAMES_PER_TOKEN * each.repeat(2) for each in (lengths, chunks))
+    pair_mask = attention_mask(pair_lengths, pair_chunks, FRAMES_PER_TOKEN * longest, data_type)
     return attention_mask(lengths, chunks, longest, data_type), pair_mask[: len(lengths)], pair_mask
 
 
-def draw_case(progress: float) -> tuple[int, bool, int, int]:
+def draw_case() -> tuple[int, bool, int, int]:
     """Tokens, streaming, look-ahead and prompt frames of a batch; both masks as often."""
-    del progress
     spoken = random.randint(FEWEST_TOKENS, MOST_TOKENS)
     streaming = random.random() < 0.5
     look_ahead = LOOKAHEAD_TOKENS * (random.random() < 0.5)

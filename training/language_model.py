@@ -20,6 +20,7 @@ from vllm_cosyvoice.config import LanguageModelConfig
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 BODY = "llm.model.model."
+TABLES = ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")  # as `vocabulary` has them
 ROWS = 64
 MIXED = 8  # batches drawn together and sorted by length, so that little is padding
 STREAMED = 0.3
@@ -34,7 +35,7 @@ def new_language_model(config: LanguageModelConfig, device: torch.device | str) 
     shapes = language_model_layout(config)
     del shapes[UNUSED_TENSOR]
     parameters = new_parameters(shapes, device)
-    for name in ("llm_embedding.weight", BODY + "embed_tokens.weight", "speech_embedding.weight", "llm_decoder.weight"):
+    for name in (*TABLES, "llm_decoder.weight"):
         parameters[name].data.normal_(std=EMBEDDING_SIZE)
     add_factors(parameters, "speech_embedding.weight", EMBEDDING_SIZE)
     add_factors(parameters, "llm_decoder.weight", EMBEDDING_SIZE)
@@ -64,9 +65,7 @@ class LanguageModel:
     def logits(self, ids: Tensor) -> Tensor:
         """[rows, length, 6564] behind each of `ids` [rows, length], padded on the right."""
         tensors = merged(self.parameters)
-        table = [
-            tensors[name] for name in ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")
-        ]
+        table = [tensors[name] for name in TABLES]
         body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items() if name.startswith(BODY)}
         embedded = F.embedding(ids, torch.cat(table))
         hidden = functional_call(self.model, body, (), {"inputs_embeds": embedded}).last_hidden_state

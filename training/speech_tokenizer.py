@@ -39,9 +39,8 @@ class SpeechTokenizer(nn.Module):
         )
         self.mix = nn.ModuleList(nn.Conv1d(channels, channels, 1) for _ in DILATIONS)
         self.digits = nn.Conv1d(channels, CONTENT_DIGITS, 1)
-        self.decode = nn.Sequential(
-            nn.Linear(CONTENT_DIGITS, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU()
-        )
+        inner = (nn.Linear(CONTENT_DIGITS, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+        self.decode = nn.Sequential(*inner)
         self.phones = nn.Linear(channels, 2 * len(PHONES))
         self.coarse = nn.Linear(channels, 2 * COARSE)
 
@@ -62,7 +61,7 @@ class SpeechTokenizer(nn.Module):
         levels = self.levels(log_mel)
         rounded = levels + (levels.round() - levels).detach()
         hidden = self.decode(rounded)
-        guesses = self.phones(hidden).unflatten(-1, (2, -1)).flatten(1, 2)
+        guesses = self.phones(hidden).view(len(hidden), -1, len(PHONES))
         phone_loss = F.cross_entropy(guesses.flatten(0, 1), phones.flatten())
         coarse = coarse_mel(log_mel)
         coarse_loss = F.l1_loss(self.coarse(hidden).view_as(coarse), coarse)
@@ -111,12 +110,14 @@ class SpeechTokenizer(nn.Module):
 def speech_tokens(contents: Tensor, first: int | Tensor = 0) -> Tensor:
     """Speech tokens [..., n] of content codes, the first being the `first`-th of its speech."""
     places = torch.arange(contents.shape[-1], device=contents.device) + first
-    return contents + CONTENTS * (places % COUNTS)
+    tokens: Tensor = contents + CONTENTS * (places % COUNTS)
+    return tokens
 
 
 def coarse_mel(log_mel: Tensor) -> Tensor:
     """[rows, 4n, 128] → [rows, 2n, 20]: pairs of frames, bands, less the row's mean, which is the speaker's."""
     width = log_mel.shape[-1] // COARSE
-    bands = log_mel[..., : COARSE * width].unflatten(-1, (COARSE, width)).mean(-1)
-    pairs = bands.unflatten(1, (-1, 2)).mean(2)
-    return pairs - pairs.mean(1, keepdim=True)
+    bands = log_mel[..., : COARSE * width].unfold(-1, width, width).mean(-1)
+    pairs = bands.unfold(1, 2, 2).mean(-1)
+    mean: Tensor = pairs.mean(1, keepdim=True)
+    return pairs - mean

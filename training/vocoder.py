@@ -1,5 +1,7 @@
 """HiFT by the serving modules: several spectral distances first, then discriminators of spectrograms as well."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,7 +55,7 @@ class Discriminator(nn.Module):
         widths = [1, channels, channels, channels, channels]
         self.convs = nn.ModuleList(
             nn.utils.parametrizations.weight_norm(nn.Conv2d(inputs, outputs, (5, 3), (2, 1), padding=(2, 1)))
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
+            for inputs, outputs in pairwise(widths)
         )
         self.out = nn.Conv2d(channels, 1, 3, padding=1)
 
@@ -80,7 +82,7 @@ class Adversary:
         for judge in self.judges:
             taught = taught + (judge(real)[-1] - 1).square().mean() + judge(audio.detach())[-1].square().mean()
         self.optimizer.zero_grad(set_to_none=True)
-        taught.backward()
+        taught.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         fooled = match = torch.zeros((), device=audio.device)
         self.judges.requires_grad_(False)
@@ -107,10 +109,10 @@ def loss(
         spectral = spectral + F.l1_loss(ours.log(), theirs.log()) + (ours - theirs).norm() / theirs.norm()
     spectral = spectral / len(RESOLUTIONS)
     filters = mel_filters(PROMPT_N_FFT, mel.shape[-1], SAMPLE_RATE).to(mel.device)
-    mels = [
+    ours, theirs = (
         (filters @ magnitudes(each, PROMPT_N_FFT, SAMPLES_PER_FRAME)).clamp(min=1e-5).log() for each in (made, audio)
-    ]
-    mel_loss = F.l1_loss(*mels)
+    )
+    mel_loss = F.l1_loss(ours, theirs)
     value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
     report = {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
     if progress >= ADVERSARIAL_FROM:

@@ -45,6 +45,7 @@ class Graph:
         return output
 
     def save(self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
+        """Check the graph and write it."""
         graph = helper.make_graph(self._nodes, path.stem, inputs, outputs, self._weights)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="random"
@@ -54,6 +55,7 @@ class Graph:
 
 
 def tensor(name: str, shape: list[int | str], element_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """An input or output; a text among the numbers of `shape` names a length that varies."""
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
