@@ -2,7 +2,6 @@
 
 import argparse
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -229,7 +228,6 @@ def main() -> None:
     """Run stages."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train the demo model.")
     parser.add_argument("--stage", nargs="+", choices=STAGES, required=True)
-    parser.add_argument("--beside", nargs="*", default=[], metavar="STAGE=MINUTES", help="stages to run meanwhile")
     parser.add_argument("--out", type=Path, required=True, help="where stages leave their files and find the others'")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training in all, earlier calls' included")
     parser.add_argument("--hours", type=float, default=12.0, help="of speech to make")
@@ -240,11 +238,6 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU: this is for trying the recipe out", file=sys.stderr)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    others = []
-    for other in arguments.beside:
-        stage, _, minutes = other.partition("=")
-        command = [sys.executable, "-m", "training", "--stage", stage, "--minutes", minutes, "--out", arguments.out]
-        others.append(subprocess.Popen([*command, "--size", arguments.size, "--scale", str(arguments.scale)]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for stage in arguments.stage:
@@ -260,7 +253,6 @@ def main() -> None:
                 arguments.scale,
             )
         )
-    sys.exit(max([abs(other.wait()) for other in others], default=0))
 
 
 if __name__ == "__main__":
