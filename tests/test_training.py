@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training import flow, vocoder
 from training.__main__ import new_flow, new_vocoder
 from training.evaluate import word_errors
+from training.export import VOICES, export
 from training.factors import merged
 from training.fit import fit, trained
 from training.language_model import LanguageModel, new_language_model
@@ -20,13 +21,18 @@ from training.sequences import IGNORED, streamed, whole
 from training.sizes import DEMO, TOY
 from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import COUNTS, SpeechTokenizer, speech_tokens
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.tensors import read_tensors
 from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
+from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text_stream import TextStream
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
+from vllm_cosyvoice.voice import VoiceDirectory
 
 TEXT, PROMPT_TEXT = list(range(100, 112)), list(range(40, 47))
 SPEECH, PROMPT_SPEECH = list(range(1000, 1070)), list(range(3000, 3037))
@@ -186,6 +192,31 @@ def test_a_few_steps_make_each_loss_smaller(
         values.append(float(value.detach()))
     assert all(torch.isfinite(parameter).all() for parameter in parameters.values())
     assert np.mean(values[-3:]) < np.mean(values[:3])
+
+
+def test_an_exported_model_opens_with_its_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_flite(text: str, speaker: int) -> tuple[None, Tensor]:  # the test machine may have no flite
+        return None, 0.1 * torch.randn(32_000)
+
+    monkeypatch.setattr("training.export.recording", fake_flite)
+    write_tokenizer(tmp_path / TOKENIZER, TOY.language_model, ["Some words to learn pieces of."])
+    speech_tokenizer, speaker_encoder = SpeechTokenizer(16), SpeakerEncoder(16, 5)
+    stages = {
+        "language_model": new_language_model(TOY.language_model, "cpu"),
+        "flow": new_flow(TOY, "cpu")[0],
+        "vocoder": new_vocoder(TOY, "cpu")[0],
+    }
+    for name, parameters in stages.items():
+        fit(name, tmp_path, parameters, lambda _: (torch.zeros(()), {}), minutes=0, rate=0)
+    export(tmp_path, tmp_path / "model", TOY, speech_tokenizer, speaker_encoder)
+
+    model = open_model(tmp_path / "model")
+    assert model.config == TOY
+    assert sorted(VoiceDirectory(model.path / VOICES).names()) == ["awb", "default", "rms", "slt"]
+    assert sorted(model.preset_speakers()) == ["awb", "rms", "slt"]
+    saved = merged(stages["flow"])["input_embedding.weight"].detach()
+    torch.testing.assert_close(model.flow_state()["input_embedding.weight"], saved, rtol=1e-3, atol=1e-3)
+    assert {tensor.dtype for tensor in read_tensors(model.path / "flow.pt", meta=True).values()} == {torch.float16}
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
