@@ -27,7 +27,7 @@ DEMO = ModelConfig(
     ),
     VocoderConfig(base_channels=192, f0_channels=128),
 )
-TOKENIZER_CHANNELS = 160
+TOKENIZER_CHANNELS = 144
 SPEAKER_CHANNELS = 96
 
 # For trying the recipe out within a minute on a CPU: nothing that it makes can be understood.
