@@ -54,12 +54,12 @@ class RelativeAttention(nn.Module):
         self.content_bias = nn.Parameter(torch.empty(heads, self.head_dim))
         self.position_bias = nn.Parameter(torch.empty(heads, self.head_dim))
         self.out = nn.Linear(width, width)
-        self._distance_keys: Tensor | None = None  # for all distances up to `_reach`; the weights never change
+        self._distance_keys: Tensor | None = None  # for all distances up to `_reach`; serving never changes the weights
         self._reach = 0
 
     def distance_keys(self, length: int) -> Tensor:
         """Keys [heads, head_dim, 2 · length - 1] of the distances length - 1 … -(length - 1)."""
-        if self._distance_keys is None or self._reach < length:
+        if self._distance_keys is None or self._reach < length or torch.is_grad_enabled():
             self._reach = max(128, 1 << (length - 1).bit_length())
             weight = self.position.weight
             distances = torch.arange(self._reach - 1, -self._reach, -1, dtype=torch.float64, device=weight.device)

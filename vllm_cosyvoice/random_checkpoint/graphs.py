@@ -19,7 +19,7 @@ HIDDEN = 32
 Attribute = int | list[int]
 
 
-class _Graph:
+class Graph:
     """Nodes and weights under construction."""
 
     def __init__(self, seed: int) -> None:
@@ -45,6 +45,7 @@ class _Graph:
         return output
 
     def save(self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
+        """Check the graph and write it."""
         graph = helper.make_graph(self._nodes, path.stem, inputs, outputs, self._weights)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="random"
@@ -53,13 +54,14 @@ class _Graph:
         onnx.save(model, path)
 
 
-def _tensor(name: str, shape: list[int | str], element_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def tensor(name: str, shape: list[int | str], element_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """An input or output; a text among the numbers of `shape` names a length that varies."""
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
 def write_speaker_encoder(path: Path, seed: int) -> None:
     """Fbank [1, T, 80] → embedding [1, 192]: a convolution, then mean and deviation over time, then a projection."""
-    graph = _Graph(seed)
+    graph = Graph(seed)
     channels = graph("Transpose", "input", perm=[0, 2, 1])
     hidden = graph("Relu", graph("Conv", channels, graph.draws(HIDDEN, MEL_BINS, 5), pads=[2, 2]))
     mean = graph("ReduceMean", hidden, axes=[2], keepdims=1)
@@ -68,12 +70,12 @@ def write_speaker_encoder(path: Path, seed: int) -> None:
     spread = graph("Sqrt", graph("Add", variance, graph.constant(np.array(1e-6, np.float32))))
     statistics = graph("Concat", graph("Flatten", mean), spread, axis=1)
     graph("Gemm", statistics, graph.draws(SPEAKER_DIM, 2 * HIDDEN), output="output", transB=1)
-    graph.save(path, [_tensor("input", [1, "T", MEL_BINS])], [_tensor("output", [1, SPEAKER_DIM])])
+    graph.save(path, [tensor("input", [1, "T", MEL_BINS])], [tensor("output", [1, SPEAKER_DIM])])
 
 
 def write_speech_tokenizer(path: Path, seed: int) -> None:
     """Log-mel [1, 128, T] and its length [1] → tokens [1, T/4] in 0 … 6560, by finite scalar quantisation."""
-    graph = _Graph(seed)
+    graph = Graph(seed)
     start, axis = (graph.constant(np.array([number], np.int64)) for number in (0, 2))
     length = graph("Cast", "feats_length", to=TensorProto.INT64)
     frames = graph("Slice", "feats", start, length, axis)
@@ -87,8 +89,8 @@ def write_speech_tokenizer(path: Path, seed: int) -> None:
     graph("Cast", tokens, output="indices", to=TensorProto.INT32)
     graph.save(
         path,
-        [_tensor("feats", [1, WHISPER_MEL_BINS, "T"]), _tensor("feats_length", [1], TensorProto.INT32)],
-        [_tensor("indices", [1, "N"], TensorProto.INT32)],
+        [tensor("feats", [1, WHISPER_MEL_BINS, "T"]), tensor("feats_length", [1], TensorProto.INT32)],
+        [tensor("indices", [1, "N"], TensorProto.INT32)],
     )
 
 
@@ -97,7 +99,7 @@ def write_estimator(path: Path, seed: int) -> None:
 
     Nobody runs this file here: the engine builds what it needs from `flow.pt`.
     """
-    graph = _Graph(seed)
+    graph = Graph(seed)
     frames = graph("Shape", "x", start=2, end=3)
     spread = graph("Concat", graph.constant(np.array([2, MEL_BINS], np.int64)), frames, axis=0)
     axes = graph.constant(np.array([2], np.int64))
@@ -111,12 +113,12 @@ def write_estimator(path: Path, seed: int) -> None:
     graph.save(
         path,
         [
-            _tensor("x", mel),
-            _tensor("mask", [2, 1, "seq_len"]),
-            _tensor("mu", mel),
-            _tensor("t", [2]),
-            _tensor("spks", [2, MEL_BINS]),
-            _tensor("cond", mel),
+            tensor("x", mel),
+            tensor("mask", [2, 1, "seq_len"]),
+            tensor("mu", mel),
+            tensor("t", [2]),
+            tensor("spks", [2, MEL_BINS]),
+            tensor("cond", mel),
         ],
-        [_tensor("estimator_out", mel)],
+        [tensor("estimator_out", mel)],
     )

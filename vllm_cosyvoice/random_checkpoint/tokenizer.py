@@ -1,7 +1,7 @@
 """A Qwen2 tokenizer in small: byte-level BPE trained on common words."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,10 +24,14 @@ SPLIT = (
 MOST_OFTEN = 400  # how often the commonest word is counted; the others by Zipf's law
 
 
-def write_tokenizer(directory: Path, config: LanguageModelConfig) -> None:
-    """Write what the release keeps in `CosyVoice-BlankEN`; the weights there are a token one, as nobody reads them."""
+def write_tokenizer(directory: Path, config: LanguageModelConfig, corpus: Iterable[str] | None = None) -> None:
+    """Write what the release keeps in `CosyVoice-BlankEN`; the weights there are a token one, as nobody reads them.
+
+    It is trained on `corpus`, or on common words.
+    """
     directory.mkdir(parents=True)
-    tokenizer = _train(min(MAX_VOCABULARY, config.text_vocab_size - ROOM_FOR_SPECIAL_TOKENS))
+    size = min(MAX_VOCABULARY, config.text_vocab_size - ROOM_FOR_SPECIAL_TOKENS)
+    tokenizer = _train(size, _common_words() if corpus is None else corpus)
     tokenizer.model.save(str(directory))
     first_special = tokenizer.get_vocab_size()
     special = {name: first_special + index for index, name in enumerate(SPECIAL_TOKENS)}
@@ -41,7 +45,7 @@ def write_tokenizer(directory: Path, config: LanguageModelConfig) -> None:
     (directory / "model.safetensors").write_bytes(save({"model.norm.weight": torch.ones(config.hidden_size)}))
 
 
-def _train(size: int) -> Tokenizer:
+def _train(size: int, corpus: Iterable[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -57,11 +61,11 @@ def _train(size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer=trainer)
+    tokenizer.train_from_iterator(corpus, trainer=trainer)
     return tokenizer
 
 
-def _corpus() -> Iterator[str]:
+def _common_words() -> Iterator[str]:
     """English words as they stand inside a sentence and at its start, and Chinese words, which have no spaces."""
     for rank, word in enumerate(ENGLISH.split()):
         yield from [f" {word}"] * _count(rank)

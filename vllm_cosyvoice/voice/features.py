@@ -22,7 +22,7 @@ def whisper_log_mel(samples: torch.Tensor) -> torch.Tensor:
     window = torch.hann_window(WHISPER_N_FFT)
     spectrum = torch.stft(samples, WHISPER_N_FFT, WHISPER_HOP, window=window, return_complex=True)
     power = spectrum[:, :-1].abs().square()
-    log_mel = (_mel_filters(WHISPER_N_FFT, WHISPER_BINS, PROMPT_SAMPLE_RATE) @ power).clamp(min=1e-10).log10()
+    log_mel = (mel_filters(WHISPER_N_FFT, WHISPER_BINS, PROMPT_SAMPLE_RATE) @ power).clamp(min=1e-10).log10()
     return (torch.maximum(log_mel, log_mel.max() - 8) + 4) / 4
 
 
@@ -44,11 +44,11 @@ def prompt_mel(samples: torch.Tensor) -> torch.Tensor:
     window = torch.hann_window(PROMPT_N_FFT)
     spectrum = torch.stft(padded, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
-    return (_mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE) @ magnitude).clamp(min=1e-5).log().T
+    return (mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE) @ magnitude).clamp(min=1e-5).log().T
 
 
 @cache
-def _mel_filters(n_fft: int, bins: int, rate: int) -> torch.Tensor:
+def mel_filters(n_fft: int, bins: int, rate: int) -> torch.Tensor:
     """Triangles on Slaney's mel scale with Slaney's normalisation, [bins, n_fft // 2 + 1]."""
     filters: torch.Tensor = melscale_fbanks(
         n_fft // 2 + 1, 0.0, MAX_FREQUENCY, bins, rate, norm="slaney", mel_scale="slaney"

@@ -1,0 +1,237 @@
+"""What a user of the training recipe relies on, at toy size."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training import flow, vocoder
+from training.__main__ import new_flow, new_vocoder
+from training.evaluate import word_errors
+from training.export import VOICES, export
+from training.factors import merged
+from training.fit import fit, trained
+from training.language_model import LanguageModel, new_language_model
+from training.sequences import IGNORED, streamed, whole
+from training.sizes import DEMO, TOY
+from training.speaker_encoder import SpeakerEncoder
+from training.speech_tokenizer import COUNTS, SpeechTokenizer, speech_tokens
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.checkpoint.directory import TOKENIZER
+from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.tensors import read_tensors
+from vllm_cosyvoice.config import CHUNK_TOKENS
+from vllm_cosyvoice.flow.solver import Flow, FlowRow
+from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.text_stream import TextStream
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
+from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
+from vllm_cosyvoice.voice import VoiceDirectory
+
+TEXT, PROMPT_TEXT = list(range(100, 112)), list(range(40, 47))
+SPEECH, PROMPT_SPEECH = list(range(1000, 1070)), list(range(3000, 3037))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+
+
+@pytest.mark.parametrize("prompt", [((), ()), (PROMPT_TEXT, PROMPT_SPEECH)])
+def test_the_language_model_is_trained_on_what_the_engine_submits(prompt: tuple[list[int], list[int]]) -> None:
+    example = whole(TEXT, SPEECH, *prompt)
+    assert example.ids == [*Segment.of(TEXT, *prompt).prompt, *SPEECH]
+    assert example.targets[-len(SPEECH) - 1 :] == [*SPEECH, END_OF_SPEECH]
+
+
+@pytest.mark.parametrize("prompt", [((), ()), (PROMPT_TEXT, PROMPT_SPEECH)])
+def test_a_streamed_example_is_what_a_text_stream_reads_when_the_model_says_it(
+    prompt: tuple[list[int], list[int]],
+) -> None:
+    example = streamed(TEXT, SPEECH, *prompt)
+    stream, left = TextStream(*prompt), list(SPEECH)
+    for start in range(0, len(TEXT), 5):
+        stream.add(TEXT[start : start + 5])
+        if turn := stream.turn():
+            assert turn.max_tokens is not None
+            said = [example.targets[len(turn.prompt) - 1 + index] for index in range(turn.max_tokens)]
+            assert turn.prompt == example.ids[: len(turn.prompt)]
+            assert said == left[: turn.max_tokens]
+            stream.spoke(said)
+            del left[: turn.max_tokens]
+    stream.end()
+    turn = stream.turn()
+    assert turn is not None
+    assert example.ids == [*turn.prompt, *left]
+    assert [target for target in example.targets if target != IGNORED] == [*SPEECH, END_OF_SPEECH]
+
+
+def test_parameters_have_the_released_names_and_the_demo_fits_into_forty_megabytes() -> None:
+    language_model = merged(new_language_model(DEMO.language_model, "meta"))
+    flow_tensors = merged(new_flow(DEMO, "cpu")[0])
+    vocoder_tensors = new_vocoder(DEMO, "cpu")[0]
+    shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (language_model, flow_tensors)]
+    expected = language_model_layout(DEMO.language_model)
+    del expected["llm.model.lm_head.weight"]
+    assert shapes == [expected, flow_layout(DEMO.flow)]
+    assert {name: tuple(tensor.shape) for name, tensor in vocoder_tensors.items()} == vocoder_layout(DEMO.vocoder)
+    networks = (language_model, flow_tensors, vocoder_tensors)
+    numbers = sum(each.numel() for tensors in networks for each in tensors.values())
+    assert 2 * numbers < 36e6  # the ONNX files, the voices and the text tokenizer take under 4 MB
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_flow_is_trained_with_the_masks_and_the_arithmetic_that_serve(
+    streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The velocities of a training batch, integrated as the solver does, are the served mel."""
+    parameters, served = new_flow(TOY, "cpu")
+    spoken, prompt = 2 * CHUNK_TOKENS, 20
+    tokens = torch.randint(SPEECH_TOKENS, (1, spoken + 3))
+    mel, speaker = torch.randn(1, 2 * spoken, 80), torch.randn(1, 192)
+    serving = Flow.from_state(TOY.flow, {name: tensor.detach() for name, tensor in merged(parameters).items()})
+    row = FlowRow(tokens[0].tolist(), 3, mel[0, :prompt], serving.speaker(speaker[0]), streaming)
+    expected = serving([row])[0]
+
+    x, at = serving.noise[None, : 2 * spoken], 0.0
+    for size in serving.step_sizes:
+        with monkeypatch.context() as patched, torch.no_grad():
+            # Training mixes noise and mel at a random time; here the mix is to be x, and the time the solver's.
+            patched.setattr(torch, "rand", lambda *_, at=at, **__: torch.full((1,), np.arccos(1 - at) * 2 / np.pi))
+            patched.setattr(torch, "randn_like", lambda _, at=at, x=x: (x - at * mel) / (1 - at))
+            guided, free, *_ = served(flow.velocities, tokens, mel, speaker, streaming, 3, prompt)
+        x, at = x + size * torch.lerp(free, guided, 1 + serving.guidance), at + size
+    torch.testing.assert_close(x[0, prompt:], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_vocoder_is_trained_as_it_serves() -> None:
+    parameters, served = new_vocoder(TOY, "cpu")
+    serving = Vocoder.from_state(TOY.vocoder, {name: tensor.detach() for name, tensor in parameters.items()})
+    mel = torch.randn(1, 20, 80)
+    serving.source.noise.zero_()
+    served.module.source.noise.zero_()  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        audio, _ = served(vocoder.speak, mel, torch.zeros(1, 20), False)
+    row = VocoderRow(mel[0], torch.zeros(serving.source.harmonics, dtype=torch.float64), 0, 20, 0)
+    torch.testing.assert_close(audio[0], serving([row])[0][0], rtol=1e-3, atol=1e-4)
+
+
+def test_the_onnx_speech_tokenizer_gives_the_tokens_that_training_saw(tmp_path: Path) -> None:
+    network = SpeechTokenizer(16)
+    network.save(tmp_path / "tokenizer.onnx")
+    log_mel = torch.randn(1, 403, 128)
+    session = onnxruntime.InferenceSession(tmp_path / "tokenizer.onnx")
+    feed = {"feats": log_mel.transpose(1, 2).contiguous().numpy(), "feats_length": np.array([403], np.int32)}
+    tokens = session.run(None, feed)[0]
+    with torch.no_grad():
+        assert tokens.tolist() == speech_tokens(network.contents(log_mel)).tolist()
+    assert len(set(tokens[0][:COUNTS])) == COUNTS  # neighbours differ, whatever they say
+
+
+def test_the_onnx_speaker_encoder_is_the_trained_one(tmp_path: Path) -> None:
+    network = SpeakerEncoder(16, 5)
+    network.save(tmp_path / "speaker.onnx")
+    fbank = torch.randn(1, 150, 80)
+    session = onnxruntime.InferenceSession(tmp_path / "speaker.onnx")
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"input": fbank.numpy()})[0], network(fbank).numpy(), atol=1e-4)
+
+
+def _language_model_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    parameters = new_language_model(TOY.language_model, "cpu")
+    network = LanguageModel(TOY.language_model, parameters)
+    example = whole(TEXT, SPEECH)
+    ids, targets = torch.tensor([example.ids]), torch.tensor([example.targets])
+    return parameters, lambda: network.loss(ids, targets)[0]
+
+
+def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    parameters, served = new_flow(TOY, "cpu")
+    tokens, mel, speaker = torch.randint(SPEECH_TOKENS, (4, 33)), torch.randn(4, 60, 80) - 5, torch.randn(4, 192)
+    return parameters, lambda: flow.loss(served, tokens, mel, speaker, streaming=True, look_ahead=3, prompt=10)[0]
+
+
+def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    parameters, served = new_vocoder(TOY, "cpu")
+    adversary = vocoder.Adversary(torch.device("cpu"))
+    mel, audio, f0 = torch.randn(2, 20, 80), 0.1 * torch.randn(2, 9600), torch.full((2, 20), 150.0)
+    return parameters, lambda: vocoder.loss(served, mel, audio, f0, 0.0, adversary)[0]
+
+
+def _tokenizer_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    network = SpeechTokenizer(16)
+    log_mel, phones = torch.randn(2, 40, 128), torch.randint(40, (2, 20))
+    return dict(network.named_parameters()), lambda: network.loss(log_mel, phones)[0]
+
+
+def _speaker_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    network = SpeakerEncoder(16, 5)
+    fbank, speakers = torch.randn(5, 60, 80), torch.arange(5)
+    return dict(network.named_parameters()), lambda: network.loss(fbank, speakers)[0]
+
+
+@pytest.mark.parametrize("make", [_language_model_loss, _flow_loss, _vocoder_loss, _tokenizer_loss, _speaker_loss])
+def test_a_few_steps_make_each_loss_smaller(
+    make: Callable[[], tuple[dict[str, nn.Parameter], Callable[[], Tensor]]],
+) -> None:
+    parameters, loss = make()
+    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
+    values = []
+    for _ in range(12):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert all(torch.isfinite(parameter).all() for parameter in parameters.values())
+    assert np.mean(values[-3:]) < np.mean(values[:3])
+
+
+def test_an_exported_model_opens_with_its_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake_flite(text: str, speaker: int) -> tuple[None, Tensor]:  # the test machine may have no flite
+        return None, 0.1 * torch.randn(32_000)
+
+    monkeypatch.setattr("training.export.recording", fake_flite)
+    write_tokenizer(tmp_path / TOKENIZER, TOY.language_model, ["Some words to learn pieces of."])
+    speech_tokenizer, speaker_encoder = SpeechTokenizer(16), SpeakerEncoder(16, 5)
+    stages = {
+        "language_model": new_language_model(TOY.language_model, "cpu"),
+        "flow": new_flow(TOY, "cpu")[0],
+        "vocoder": new_vocoder(TOY, "cpu")[0],
+    }
+    for name, parameters in stages.items():
+        fit(name, tmp_path, parameters, lambda _: (torch.zeros(()), {}), minutes=0, rate=0)
+    export(tmp_path, tmp_path / "model", TOY, speech_tokenizer, speaker_encoder)
+
+    model = open_model(tmp_path / "model")
+    assert model.config == TOY
+    assert sorted(VoiceDirectory(model.path / VOICES).names()) == ["awb", "default", "rms", "slt"]
+    assert sorted(model.preset_speakers()) == ["awb", "rms", "slt"]
+    saved = merged(stages["flow"])["input_embedding.weight"].detach()
+    torch.testing.assert_close(model.flow_state()["input_embedding.weight"], saved, rtol=1e-3, atol=1e-3)
+    assert {tensor.dtype for tensor in read_tensors(model.path / "flow.pt", meta=True).values()} == {torch.float16}
+
+
+def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def parameters() -> dict[str, nn.Parameter]:
+        return {"x": nn.Parameter(torch.zeros(1))}
+
+    first, second = parameters(), parameters()
+    fit("stage", tmp_path, first, lambda _: ((first["x"] - 1).square().sum(), {}), minutes=0.002, rate=0.1)
+    at = trained(tmp_path, "stage")["x"]
+    assert at == first["x"].detach() != 0
+    fit("stage", tmp_path, second, lambda _: (second["x"].sum(), {}), minutes=0.002, rate=0.1)  # its time is over
+    assert second["x"].detach() == at
+
+
+def test_word_errors_count_edits() -> None:
+    assert word_errors("The cat sat.", "the cat sat") == 0
+    assert word_errors("The cat sat.", "a cat sat down") == 2
+    assert word_errors("The cat sat.", "") == 3

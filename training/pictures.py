@@ -1,0 +1,71 @@
+"""Pictures for the model card: training curves, and the mel of what the model says beside the teacher's.
+
+python -m training.pictures --out DIR [--generated WAV --teacher WAV]
+"""
+
+import argparse
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vllm_cosyvoice.config import FRAME_RATE, SAMPLE_RATE
+from vllm_cosyvoice.voice.audio import resample
+from vllm_cosyvoice.voice.features import prompt_mel
+
+HIDDEN = {"step", "seconds", "norm"}  # what a curve is not drawn of
+
+
+def curves(out: Path) -> None:
+    """`curves.png` from the stages' curves in `out`."""
+    from matplotlib import pyplot
+
+    files = sorted(out.glob("*.jsonl"))
+    figure, axes = pyplot.subplots(1, len(files), figsize=(4 * len(files), 3), squeeze=False)
+    for axis, file in zip(axes[0], files, strict=True):
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for name in lines[-1].keys() - HIDDEN:
+            drawn = [(line["seconds"] / 60, line[name]) for line in lines if name in line]
+            axis.plot(*zip(*drawn, strict=True), label=name)
+        axis.set(title=file.stem, xlabel="minutes", yscale="log")
+        axis.legend(fontsize="x-small")
+    figure.tight_layout()
+    figure.savefig(out / "curves.png", dpi=100)
+
+
+def mels(generated: Path, teacher: Path, out: Path) -> None:
+    """`mels.png`, one above the other."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 1, figsize=(9, 4.5), sharex=True)
+    for axis, path, title in zip(axes, (generated, teacher), ("the model", "flite, its teacher"), strict=True):
+        mel = prompt_mel(_read(path)).T
+        axis.imshow(mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] / FRAME_RATE, 0, len(mel)))
+        axis.set(title=title, ylabel="mel band")
+    axes[-1].set_xlabel("seconds")
+    figure.tight_layout()
+    figure.savefig(out / "mels.png", dpi=100)
+
+
+def _read(path: Path) -> torch.Tensor:
+    with wave.open(str(path)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        return resample(torch.from_numpy(samples), file.getframerate(), SAMPLE_RATE)
+
+
+def main() -> None:
+    """Draw."""
+    parser = argparse.ArgumentParser(prog="python -m training.pictures", description="Pictures for the model card.")
+    parser.add_argument("--out", type=Path, required=True, help="where the curves are and the pictures go")
+    parser.add_argument("--generated", type=Path, help="what the model said")
+    parser.add_argument("--teacher", type=Path, help="flite's, of the same sentence")
+    arguments = parser.parse_args()
+    curves(arguments.out)
+    if arguments.generated and arguments.teacher:
+        mels(arguments.generated, arguments.teacher, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What is spoken in training: Debian's `fortunes` (BSD) for running text, sentences by grammar over the word list of
+`wamerican-small` (SCOWL, free) for rare words, each normalised by our own front end.
+
+Needs the packages and the front end, so it runs where those are; the others read the file that it writes.
+"""
+
+import json
+import random
+import re
+from pathlib import Path
+
+from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
+from vllm_cosyvoice.text.normalise import normalise
+
+FORTUNES = Path("/usr/share/games/fortunes")
+WORDS = Path("/usr/share/dict/american-english-small")
+PICTURES = {"art", "ascii-art"}  # files of drawings
+SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,;:'-]+[.!?]")
+FEWEST_WORDS, MOST_WORDS = 2, 26
+BY_GRAMMAR = 0.35  # share of sentences that are
+JOINED = 0.2  # share of texts of two sentences
+
+TEMPLATES = (
+    "The {} and the {} are {}.",
+    "Why is the {} so {}?",
+    "I said {}, not {}.",
+    "He wants {} or {}, but never {}.",
+    "Please write {} under {}.",
+    "There was a {} in every {}.",
+    "They called it {}, and we called it {}.",
+    "{}, {} and {}.",
+    "My {} has seen your {}.",
+    "She thinks about {} {} and {}.",
+    "{}.",
+    "Nothing is as {} as a {} {}.",
+)
+
+
+def write_texts(path: Path, count: int, seed: int = 0) -> None:
+    """Write `count` normalised texts as a JSON list, in an order that `seed` decides.
+
+    Raises:
+        FileNotFoundError: a package is missing.
+    """
+    for needed, package in ((FORTUNES, "fortunes"), (WORDS, "wamerican-small")):
+        if not needed.exists():
+            raise FileNotFoundError(f"{needed} is missing: apt-get install {package}")
+    draw = random.Random(seed)
+    running = fortunes()
+    draw.shuffle(running)
+    words = [word for word in WORDS.read_text(encoding="utf-8").split() if word.isascii() and word.isalpha()]
+    forbidden = {plain(text) for text in (*HELD_OUT, VOICE_TRANSCRIPT)}
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        parts = [
+            by_grammar(draw, words) if not running or draw.random() < BY_GRAMMAR else running.pop()
+            for _ in range(2 if draw.random() < JOINED else 1)
+        ]
+        if not forbidden & {plain(part) for part in parts}:
+            texts[normalise(" ".join(parts))] = None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(list(texts), indent=0, ensure_ascii=False), encoding="utf-8")
+
+
+def fortunes() -> list[str]:
+    """The plain English sentences of the fortune files."""
+    found = set()
+    for file in sorted(FORTUNES.iterdir()):
+        if file.suffix or file.name in PICTURES:
+            continue
+        for fortune in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
+            for sentence in SENTENCE.findall(" ".join(fortune.split())):
+                if FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS:
+                    found.add(sentence)
+    return sorted(found)
+
+
+def by_grammar(draw: random.Random, words: list[str]) -> str:
+    """One sentence of chance words."""
+    template = draw.choice(TEMPLATES)
+    sentence = template.format(*draw.sample(words, template.count("{}")))
+    return sentence[0].upper() + sentence[1:]
+
+
+def plain(text: str) -> str:
+    """The words alone, for comparing."""
+    return " ".join(re.findall(r"[a-z']+", text.lower()))

@@ -1,0 +1,141 @@
+"""HiFT by the serving modules: several spectral distances first, then discriminators of spectrograms as well."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.released import Parameters, Served
+from vllm_cosyvoice.checkpoint.layout import vocoder_layout
+from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
+from vllm_cosyvoice.vocoder.loading import vocoder_weights
+from vllm_cosyvoice.vocoder.spectrum import Spectrum
+from vllm_cosyvoice.vocoder.vocoder import Vocoder
+from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
+
+CROP_TOKENS = 20
+RESOLUTIONS = ((2048, 480), (1024, 240), (512, 120), (256, 60))  # window and hop, samples
+MEL_WEIGHT, F0_WEIGHT, ADVERSARIAL_WEIGHT, MATCH_WEIGHT = 5.0, 0.05, 0.5, 1.0
+TEACHER_PITCH_UNTIL = 0.15  # of the time; then the predictor's own
+ADVERSARIAL_FROM = 0.4  # of the time
+FIRST_PITCH = 130.0  # Hz
+FIRST_LOUDNESS = -3.0  # log-magnitude
+
+
+def layout(config: VocoderConfig) -> dict[str, tuple[int, ...]]:
+    """What is trained."""
+    return vocoder_layout(config)
+
+
+def start(parameters: Parameters, config: VocoderConfig) -> None:
+    """Start near speech: soft, and at a voice's pitch."""
+    parameters["conv_post.bias"].data[: config.n_fft // 2 + 1] = FIRST_LOUDNESS
+    parameters["f0_predictor.classifier.bias"].data.fill_(FIRST_PITCH)
+    parameters["f0_predictor.classifier.weight"].data.mul_(FIRST_PITCH / 2)
+
+
+def served(config: VocoderConfig, parameters: Parameters) -> Served:
+    """The vocoder that computes with `parameters`."""
+    device = next(iter(parameters.values())).device
+    with torch.device("meta"):
+        vocoder = Vocoder(config)
+    vocoder = vocoder.train().to_empty(device=device)
+    vocoder.source.draw_noise()
+    vocoder.generator.spectrum = Spectrum(config.n_fft, config.hop_length, device)
+    return Served(vocoder, parameters, vocoder_weights)
+
+
+class Discriminator(nn.Module):
+    """One resolution's judge: convolutions over the log-magnitude spectrogram."""
+
+    def __init__(self, window: int, hop: int, channels: int = 24) -> None:
+        super().__init__()
+        self.window, self.hop = window, hop
+        widths = [1, channels, channels, channels, channels]
+        self.convs = nn.ModuleList(
+            nn.utils.parametrizations.weight_norm(nn.Conv2d(inputs, outputs, (5, 3), (2, 1), padding=(2, 1)))
+            for inputs, outputs in pairwise(widths)
+        )
+        self.out = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """What each layer sees of audio [rows, samples]; the last is the judgement, 1 for real."""
+        x = magnitudes(audio, self.window, self.hop).log()[:, None]
+        seen = []
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.1)
+            seen.append(x)
+        return [*seen, self.out(x)]
+
+
+class Adversary:
+    """The discriminators and their own optimiser. It starts anew when training is resumed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.judges = nn.ModuleList(Discriminator(*resolution) for resolution in RESOLUTIONS[:3]).to(device)
+        self.optimizer = torch.optim.AdamW(self.judges.parameters(), lr=2e-4, betas=(0.8, 0.99))
+
+    def loss(self, audio: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Teach the judges, then judge: least squares (Mao et al. 2017) and feature matching."""
+        taught = torch.zeros((), device=audio.device)
+        for judge in self.judges:
+            taught = taught + (judge(real)[-1] - 1).square().mean() + judge(audio.detach())[-1].square().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        taught.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        fooled = match = torch.zeros((), device=audio.device)
+        self.judges.requires_grad_(False)
+        for judge in self.judges:
+            *false_seen, judgement = judge(audio)
+            *real_seen, _ = judge(real)
+            fooled = fooled + (judgement - 1).square().mean()
+            pairs = zip(false_seen, real_seen, strict=True)
+            match = match + sum((F.l1_loss(false, true) for false, true in pairs), start=0 * fooled) / len(real_seen)
+        self.judges.requires_grad_(True)
+        report = {"judges": taught.detach(), "fooled": fooled.detach(), "match": match.detach()}
+        return ADVERSARIAL_WEIGHT * fooled + MATCH_WEIGHT * match, report
+
+
+def loss(
+    served: Served, mel: Tensor, audio: Tensor, f0: Tensor, progress: float, adversary: Adversary
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames]."""
+    made, predicted = served(speak, mel, f0, progress < TEACHER_PITCH_UNTIL)
+    pitch_loss = F.l1_loss(predicted, f0)
+    spectral = torch.zeros((), device=mel.device)
+    for window, hop in RESOLUTIONS:
+        ours, theirs = magnitudes(made, window, hop), magnitudes(audio, window, hop)
+        spectral = spectral + F.l1_loss(ours.log(), theirs.log()) + (ours - theirs).norm() / theirs.norm()
+    spectral = spectral / len(RESOLUTIONS)
+    filters = mel_filters(PROMPT_N_FFT, mel.shape[-1], SAMPLE_RATE).to(mel.device)
+    ours, theirs = (
+        (filters @ magnitudes(each, PROMPT_N_FFT, SAMPLES_PER_FRAME)).clamp(min=1e-5).log() for each in (made, audio)
+    )
+    mel_loss = F.l1_loss(ours, theirs)
+    value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
+    report = {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
+    if progress >= ADVERSARIAL_FROM:
+        judged, judged_report = adversary.loss(made, audio)
+        value, report = value + judged, report | judged_report
+    return value, report
+
+
+def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor, teacher: bool) -> tuple[Tensor, Tensor]:
+    """Audio [rows, 480 · frames], and the predicted pitch; the source takes the teacher's `f0` or the predicted."""
+    rows, frames, _ = mel.shape
+    predicted = vocoder.f0(mel, torch.ones_like(f0))
+    heard = f0 if teacher else predicted.detach()
+    at = torch.zeros(rows, dtype=torch.long, device=mel.device)
+    advances, phases = vocoder.source.phases(heard, heard.new_zeros(rows, vocoder.source.harmonics).double(), at)
+    starts = torch.randint(1 << 20, (rows,), device=mel.device)
+    noise = vocoder.source.noise_at(starts, frames * SAMPLES_PER_FRAME)
+    source = vocoder.source(heard, advances, phases, noise)
+    lengths = torch.full((rows,), frames, device=mel.device)
+    return vocoder.generator(mel, source, lengths, ragged=False), predicted
+
+
+def magnitudes(audio: Tensor, window: int, hop: int) -> Tensor:
+    """Magnitude spectrogram [rows, window / 2 + 1, frames] of audio [rows, samples]."""
+    shape = torch.hann_window(window, device=audio.device)
+    return torch.stft(audio.float(), window, hop, window=shape, return_complex=True).abs().clamp(min=1e-4)
