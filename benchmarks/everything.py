@@ -1,4 +1,4 @@
-"""Measures every stage alone, then the server, on one GPU, in less than ten minutes.
+"""Measures every stage alone, then the server, on one GPU; meant to take less than ten minutes.
 
     python -m benchmarks.everything --out DIR [--model_dir DIR] [--only stages|server]
 
