@@ -56,6 +56,7 @@ def server(
     aliases.write_text('{"narrator": "English male", "lost": "nobody"}')
     voices.mkdir()
     flags = ["--httpserver_workers", "4", "--encode_process_num", "2", "--voices_dir", str(voices)]
+    flags += ["--encode_paral_num", "400"]  # a test opens a hundred sessions, and none may be refused on a slow machine
     flags += ["--voice_aliases", str(aliases), "--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
     with running_server(tiny_model, directory / "log", *flags) as running:
         wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
