@@ -210,8 +210,9 @@ def test_the_command_needs_a_file_of_lines(
 
 
 def begun(model: Path, source: Path, out: Path) -> "subprocess.Popen[str]":
-    """The command, which has spoken its first line."""
-    command = [sys.executable, "-m", "vllm_cosyvoice", "batch", str(source), str(out), "--model_dir", str(model)]
+    """The command, which has spoken its first line. It hears Ctrl-C also where these tests run in the background."""
+    command = ["env", "--default-signal=SIGINT", sys.executable, "-m", "vllm_cosyvoice", "batch", str(source), str(out)]
+    command += ["--model_dir", str(model)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: running.poll() is not None or list(out.glob("*.wav")), "the first line is spoken")
     assert running.poll() is None
