@@ -1,7 +1,8 @@
 """The decode schedule on a clock and a device that are simulated: how its constants were chosen, and tested.
 
-Nothing here is measured: speech tokens come at a steady rate and a decode call takes what a formula says.
-`python -m benchmarks.schedule_simulation` prints a table.
+Nothing here is measured: speech tokens come at a steady rate and a decode call takes what a formula says. Its constants
+are fitted to what was measured, though, and it stalls where the server did. `python -m benchmarks.schedule_simulation`
+prints a table.
 """
 
 import heapq
@@ -14,24 +15,35 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
+from vllm_cosyvoice.flow.packed import BEST_SIZE
 from vllm_cosyvoice.hop_schedule import LONG_CALL, SHORT_CALL, CostEstimate, Job, Listener, due, plan
 from vllm_cosyvoice.hops import Cut, next_cut
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
 SOON = 1e-9  # seconds, for a clock that counts in floating point
 PREFILL = 0.03  # seconds from a request to its first token
-LOADS = ((32, 350), (150, 200), (150, 120), (300, 120), (400, 110))  # listeners, speech tokens a second of each
-FIRST_HOPS = (10, 13, 15, 20, 25)
+CALLERS = ((1, 370), (32, 218), (64, 185))  # how many, speech tokens a second of each
+LISTENERS = ((100, 250), (150, 240), (250, 200), (300, 180))
+FIRST_HOPS = (10, 15, 25)
+SHARES = (0.6, 0.84)  # of the device that was left to the decoder by time slices, and under MPS
 SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class SimulatedDevice:
-    """Seconds of a decode call: a constant, and so much a frame. About what an H200 may do."""
+    """Seconds of a decode call, within a tenth or two of an H200's (measured: `benchmarks.decode`, RESULTS.md)."""
 
-    call: float = 14e-3
-    flow_frame: float = 8e-6
-    vocoder_frame: float = 2e-6
+    solve: float = 17e-3  # each solve, of up to BEST_SIZE frames
+    frame: float = 6.75e-6  # of the flow
+    pair: float = 7.7e-9  # of frames of one row: attention
+    vocoder_frame: float = 2.8e-6
+    share: float = 1.0  # of the device: the language model has the rest
+
+    def seconds(self, rows: Sequence[int], spoken: int) -> float:
+        """Of a call with rows of so many frames, in which `spoken` frames become audio."""
+        solves = math.ceil(sum(rows) / BEST_SIZE)
+        flow = sum(frames * (self.frame + self.pair * frames) for frames in rows)
+        return (solves * self.solve + flow + self.vocoder_frame * spoken) / self.share
 
 
 @dataclass
@@ -154,11 +166,11 @@ def simulate(
             changes = [stream.next_change(now) for stream in live] + [begin for begin, _, _ in coming[:1]]
             now = min([*changes, look_again or math.inf])
             continue
-        frames = sum(jobs[index].frames for index in batch)
+        rows = [jobs[index].frames for index in batch]
         spoken = sum(FRAMES_PER_TOKEN * (able[index][1].tokens - able[index][0].decoded) for index in batch)
-        seconds = device.call + device.flow_frame * frames + device.vocoder_frame * spoken
+        seconds = device.seconds(rows, spoken)
         run.calls.append((now, seconds, len(batch)))
-        cost.learn(frames, seconds)
+        cost.learn(sum(rows), seconds)
         now += seconds
         for stream, cut in (able[index] for index in batch):
             stream.advance(cut, now)
@@ -170,35 +182,58 @@ def simulate(
     return run
 
 
-def listen(count: int, rate: float, seconds: float, first_hop: int) -> SimulatedRun:
-    """So many listeners, each of whom asks again when its utterance has been played."""
+def listen(
+    count: int,
+    rate: float,
+    seconds: float,
+    first_hop: int,
+    device: SimulatedDevice | None = None,
+    *,
+    impatient: bool = False,
+) -> SimulatedRun:
+    """So many listeners, each of whom asks again when its utterance has been played; `impatient`: when all is there."""
     draws = random.Random(0)
 
     def ask(moment: float) -> SimulatedStream:
         return SimulatedStream(moment + PREFILL, rate, first_hop=first_hop)
 
-    first = [ask(draws.uniform(0, 10)) for _ in range(count)]
-    return simulate(first, until=seconds, follow=lambda stream: ask(play(stream.pieces).end))
+    def again(stream: SimulatedStream) -> SimulatedStream:
+        return ask(stream.pieces[-1][0] if impatient else play(stream.pieces).end)
+
+    first = [ask(draws.uniform(0, 1 if impatient else 10)) for _ in range(count)]
+    return simulate(first, until=seconds, follow=again, device=device)
 
 
 def main() -> None:
     """The figures for some loads."""
-    print(
-        "| listeners | tokens/s each | first hop | first audio ms p50 | p99 | stalled % | work | busy % | rows a call |"
+    print("| who | share | first hop | first audio ms, p50 | p99 | stalled % | for s | a-s/s | work | busy % | rows |")
+    print("|" + 11 * "---:|")
+    for share in SHARES:
+        for impatient, loads in ((True, CALLERS), (False, LISTENERS)):
+            for count, rate in loads:
+                for first_hop in FIRST_HOPS:
+                    run = listen(count, rate, SECONDS, first_hop, SimulatedDevice(share=share), impatient=impatient)
+                    who = f"{count} {'callers' if impatient else 'listeners'}"
+                    print(f"| {who} | {share} | {first_hop} | {_figures(run)} |")
+
+
+def _figures(run: SimulatedRun) -> str:
+    begun = [stream for stream in run.streams if stream.pieces]
+    waits = [1000 * (PREFILL + stream.pieces[0][0] - stream.begin) for stream in begun]
+    stalls = np.array([stream.stalled for stream in begun])
+    audio = sum(seconds for stream in begun for _, seconds in stream.pieces)
+    busy = sum(seconds for _, seconds, _ in run.calls)
+    figures = (
+        f"{np.median(waits):.0f}",
+        f"{np.percentile(waits, 99):.0f}",
+        f"{100 * np.mean(stalls > 0):.1f}",
+        f"{np.mean(stalls):.2f}",
+        f"{audio / SECONDS:.0f}",
+        f"{run.work:.2f}",
+        f"{100 * busy / SECONDS:.0f}",
+        f"{np.mean([rows for _, _, rows in run.calls]):.1f}",
     )
-    print("|" + 9 * "---:|")
-    for count, rate in LOADS:
-        for first_hop in FIRST_HOPS:
-            run = listen(count, rate, SECONDS, first_hop)
-            begun = [stream for stream in run.streams if stream.pieces]
-            waits = [1000 * (stream.pieces[0][0] - stream.begin) for stream in begun]
-            stalled = 100 * np.mean([stream.stalled > 0 for stream in begun])
-            busy = 100 * sum(seconds for _, seconds, _ in run.calls) / SECONDS
-            rows = np.mean([rows for _, _, rows in run.calls])
-            print(
-                f"| {count} | {rate} | {first_hop} | {np.median(waits):.0f} | {np.percentile(waits, 99):.0f}"
-                f" | {stalled:.1f} | {run.work:.2f} | {busy:.0f} | {rows:.1f} |"
-            )
+    return " | ".join(figures)
 
 
 if __name__ == "__main__":

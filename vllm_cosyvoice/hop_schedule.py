@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SHORT_CALL = 0.06  # seconds of one decode call while anybody listens: what is urgent may have to wait for so long
+SHORT_CALL = 0.1  # seconds of one decode call while anybody listens: what is urgent may have to wait for so long
 LONG_CALL = 0.15  # while nobody does
 MARGIN = 0.15  # seconds between audio and its deadline: for a call under way, and for the way to the listener
 HEAD_START = 5.0  # seconds that a listener may have stalled for before that counts more than another's first audio
