@@ -93,7 +93,7 @@ def main() -> None:
         model = open_model(directory)
         decoder = SpeechDecoder(model)
         print(f"decoder: ready after {time.perf_counter() - begun:.1f} s")
-        report(lambda: decodes(decoder, Roofline(model.config), arguments.batch, arguments.tokens), arguments)
+        report(lambda: decodes(decoder, Roofline.here(model.config), arguments.batch, arguments.tokens), arguments)
     if torch.cuda.is_available():
         print(f"GPU memory {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB")
 

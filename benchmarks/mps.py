@@ -39,7 +39,8 @@ def multi_process_service() -> Iterator[dict[str, str]]:
         for folder in (pipes, logs):
             folder.mkdir()
         variables = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
-        environment = os.environ | variables
+        environment = {**os.environ, **variables}
+        environment.pop("CUDA_VISIBLE_DEVICES", None)  # the daemon would number the GPUs anew for its clients
         # It returns when it listens. What it is told goes to files, as the daemon keeps whatever it is given open.
         with (logs / "start").open("w+") as said:
             started = subprocess.run([command, "-d"], env=environment, stdout=said, stderr=said, timeout=60)

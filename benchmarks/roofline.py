@@ -39,14 +39,16 @@ BYTES = 2  # of a weight or an activation
 
 
 class Roofline:
-    """Milliseconds that this machine's GPU could attain; None where the chip or the model is another than those above.
+    """Milliseconds that a chip could attain with a model of the released sizes; None if there is no such chip."""
 
-    It asks for the GPU when it is made, so a process that has better things to do with it makes none.
-    """
+    def __init__(self, chip: Chip | None) -> None:
+        self._chip = chip
 
-    def __init__(self, config: ModelConfig) -> None:
+    @classmethod
+    def here(cls, config: ModelConfig) -> "Roofline":
+        """This machine's, for `config`. It asks for the GPU, which a process that starts others on it should not do."""
         known = torch.cuda.is_available() and config == ModelConfig()
-        self._chip = CHIPS.get(torch.cuda.get_device_name()) if known else None
+        return cls(CHIPS.get(torch.cuda.get_device_name()) if known else None)
 
     def flow(self, frames: Sequence[int], *, streaming: bool) -> float | None:
         """One solve for rows of so many frames, prompts included."""

@@ -21,7 +21,7 @@ from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE, ModelConfig
 
-STAGES = ("flow_solve", "vocoder", "decode", "language_model", "cold_voice")
+STAGES = ("flow_solve", "decode", "language_model", "cold_voice", "vocoder")
 
 
 def flags(stage: str, arguments: argparse.Namespace) -> list[str]:
@@ -38,7 +38,7 @@ def flags(stage: str, arguments: argparse.Namespace) -> list[str]:
 
 def language_model_steps(path: Path, config: ModelConfig) -> list[Measurement]:
     """What `benchmarks.language_model` wrote, by its steps: each gives every request a token."""
-    written, roofline = json.loads(path.read_text()), Roofline(config)
+    written, roofline = json.loads(path.read_text()), Roofline.here(config)
     context = written["prompt"] + written["tokens"] / 2
     return [
         Measurement(

@@ -60,9 +60,9 @@ def calls(
         for frames in (FRAMES_PER_TOKEN * length for length in tokens):
             rows = rows_of(exact, count, frames)
             ms, host = milliseconds(lambda rows=rows: vocoder(rows))  # type: ignore[misc]
-            notes = f"host {host:.2f} ms"
+            notes = ""
             if vocoder is not exact:
-                notes += f", {signal_to_noise(exact(rows)[0], vocoder(rows)[0]):.1f} dB over the noise"
+                notes = f"host {host:.2f} ms, {signal_to_noise(exact(rows)[0], vocoder(rows)[0]):.1f} dB over the noise"
                 torch.cuda.empty_cache()
             total = count * frames
             case = f"{count} × {frames} frames"
@@ -145,7 +145,7 @@ def main() -> None:
                 return profile(packed)
         synchronize()
         print(f"vocoder on {device.type}: ready after {time.perf_counter() - begun:.1f} s")
-        roofline = Roofline(model.config)
+        roofline = Roofline.here(model.config)
         report(lambda: calls(exact, vocoder, roofline, arguments.batch, arguments.tokens), arguments)
 
 
