@@ -17,8 +17,7 @@ Of the released sizes, counting matrix products (2 operations for each weight an
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
+from benchmarks.gpu_watch import gpus
 from vllm_cosyvoice.config import CHUNK_FRAMES, ModelConfig, VocoderConfig
 
 
@@ -46,9 +45,9 @@ class Roofline:
 
     @classmethod
     def here(cls, config: ModelConfig) -> "Roofline":
-        """This machine's, for `config`. It asks for the GPU, which a process that starts others on it should not do."""
-        known = torch.cuda.is_available() and config == ModelConfig()
-        return cls(CHIPS.get(torch.cuda.get_device_name()) if known else None)
+        """That of this machine's first GPU, for `config`."""
+        names = gpus("name") if config == ModelConfig() else []
+        return cls(CHIPS.get(names[0]) if names else None)
 
     def flow(self, frames: Sequence[int], *, streaming: bool) -> float | None:
         """One solve for rows of so many frames, prompts included."""

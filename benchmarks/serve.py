@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.cpu_watch import CpuWatch
-from benchmarks.gpu_watch import GpuWatch
+from benchmarks.gpu_watch import GpuWatch, gpus
 from benchmarks.load import Kind, Server, Setting, call
 from benchmarks.mps import NoDaemon, multi_process_service
 from benchmarks.serve_report import Figures, Report, brief, figures, plot
@@ -206,7 +206,7 @@ def _conditions(arguments: argparse.Namespace, ready: float | None) -> list[str]
         f"utterances of {length}, voice {arguments.voice}, {arguments.clients} client processes",
         f"each setting counts {arguments.seconds:g} s after a warm-up of {arguments.warm_up:g} s,"
         " for listeners of an utterance or more",
-        f"{_gpu()}; {_versions()}; {os.cpu_count()} cores",
+        f"{' + '.join(gpus('name', 'driver_version')) or 'no GPU'}; {_versions()}; {os.cpu_count()} cores",
     ]
     if arguments.serve is not None:
         under = ", under the Multi-Process Service" if arguments.mps else ""
@@ -220,14 +220,6 @@ def _versions() -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     return ", ".join([f"Python {sys.version.split()[0]}", *found])
-
-
-def _gpu() -> str:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().replace("\n", " + ")
-    except (OSError, subprocess.CalledProcessError):
-        return "no GPU"
 
 
 if __name__ == "__main__":

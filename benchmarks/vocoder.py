@@ -129,24 +129,25 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and (arguments.tune or arguments.profile):
         flags.error("--tune and --profile are of the kernels that run on a GPU, and there is none")
-    with model_directory(arguments) as directory, torch.inference_mode():
+    with model_directory(arguments) as directory:
         model = open_model(directory)
-        vocoder: AnyVocoder
-        vocoder = exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), device)
-        begun = time.perf_counter()
-        if device.type == "cuda":
-            from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
+        exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), device)
+    vocoder: AnyVocoder = exact
+    begun = time.perf_counter()
+    if device.type == "cuda":
+        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
 
-            vocoder = packed = PackedVocoder(exact)
+        vocoder = packed = PackedVocoder(exact)
+        with torch.inference_mode():
             if arguments.tune:
                 return tune(packed)
             packed.capture()
             if arguments.profile:
                 return profile(packed)
-        synchronize()
-        print(f"vocoder on {device.type}: ready after {time.perf_counter() - begun:.1f} s")
-        roofline = Roofline.here(model.config)
-        report(lambda: calls(exact, vocoder, roofline, arguments.batch, arguments.tokens), arguments)
+    synchronize()
+    print(f"vocoder on {device.type}: ready after {time.perf_counter() - begun:.1f} s")
+    roofline = Roofline.here(model.config)
+    report(lambda: calls(exact, vocoder, roofline, arguments.batch, arguments.tokens), arguments)
 
 
 if __name__ == "__main__":
