@@ -27,17 +27,20 @@ def run(name: str, *flags: str | Path, seconds: float, log: Path | None = None) 
     ]
     for timer in timers:
         timer.start()
-    with process, Path(log or os.devnull).open("a") as file:
-        try:
-            assert process.stdout is not None
+    assert process.stdout is not None
+    try:
+        with process.stdout, Path(log or os.devnull).open("a") as file:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 file.write(line)
-        except KeyboardInterrupt:
-            _signal(process.pid, signal.SIGINT)
-            raise
-    for timer in timers:
-        timer.cancel()
+        process.wait()
+    except KeyboardInterrupt:
+        _signal(process.pid, signal.SIGINT)
+        process.wait(SECONDS_TO_END)
+        raise
+    finally:
+        for timer in timers:
+            timer.cancel()
     if process.returncode:
         print(f"== {name} ended with status {process.returncode}", flush=True)
     return process.returncode == 0

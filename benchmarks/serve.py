@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from benchmarks.cpu_watch import CpuWatch
 from benchmarks.gpu_watch import GpuWatch, gpus
 from benchmarks.load import Kind, Server, Setting, call
-from benchmarks.mps import NoDaemon, multi_process_service
+from benchmarks.mps import NoDaemon, Service, multi_process_service
 from benchmarks.serve_report import Figures, Report, brief, figures, plot
 from server.demo import free_port, wait_until_healthy
 from vllm_cosyvoice.config import TOKEN_RATE
@@ -50,11 +50,13 @@ def main() -> int:
     end = time.monotonic() + arguments.stop_after
     settings = list(_settings(arguments))
     with (
-        _multi_process_service(arguments) as variables,
-        _server(arguments, variables) as running,
+        _multi_process_service(arguments) as service,
+        _server(arguments, service.variables if service else {}) as running,
         GpuWatch() as gpu,
         _callers(arguments.clients) as pool,
     ):
+        if service and not service.in_use():
+            sys.exit("The server does not use the Multi-Process Service, so there is nothing to measure under it.")
         report = Report(_conditions(arguments, running.ready), [[] for _ in range(arguments.runs)])
         print("\n".join(report.conditions), flush=True)
         watches = gpu, CpuWatch(running.process_id)
@@ -71,9 +73,9 @@ def main() -> int:
                 print(brief(run[-1]), flush=True)
                 if arguments.json:
                     report.write(arguments.json)
+    print(report.text())
     if arguments.plot:
         plot(report, arguments.plot)
-    print(report.text())
     return int(any(row.errors for run in report.runs for row in run))
 
 
@@ -165,14 +167,14 @@ def _callers(clients: int) -> ProcessPoolExecutor:
 
 
 @contextlib.contextmanager
-def _multi_process_service(arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
-    """The variables for a server under the service, if it is asked for."""
+def _multi_process_service(arguments: argparse.Namespace) -> Iterator[Service | None]:
+    """The service, if it is asked for."""
     if not arguments.mps:
-        yield {}
+        yield None
         return
     try:
-        with multi_process_service() as variables:
-            yield variables
+        with multi_process_service() as service:
+            yield service
     except NoDaemon as error:
         sys.exit(str(error))
 

@@ -118,19 +118,29 @@ def stand_in_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     notes, command = tmp_path / "notes", tmp_path / "bin" / DAEMON
     command.parent.mkdir()
     says = f'echo "$@ $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_LOG_DIRECTORY" >>{notes}'
-    command.write_text(f"#!/bin/sh\n{says}\n[ $# != 0 ] || cat >>{notes}\n")
+    answers = f"if [ $# = 0 ] && tee -a {notes} | grep -q get_server_list; then cat {notes}.users; fi"
+    command.write_text(f"#!/bin/sh\n{says}\n{answers}\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     return notes
 
 
 def test_the_multi_process_service_has_directories_of_its_own(stand_in_daemon: Path) -> None:
-    with multi_process_service() as variables:
-        pipes, logs = variables["CUDA_MPS_PIPE_DIRECTORY"], variables["CUDA_MPS_LOG_DIRECTORY"]
+    with multi_process_service() as service:
+        pipes, logs = service.variables["CUDA_MPS_PIPE_DIRECTORY"], service.variables["CUDA_MPS_LOG_DIRECTORY"]
         assert Path(pipes).is_dir()
         assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n"
     assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n {pipes} {logs}\nquit\n"
     assert not Path(pipes).exists()
+
+
+def test_the_multi_process_service_tells_whether_it_is_used(stand_in_daemon: Path) -> None:
+    users = stand_in_daemon.with_name("notes.users")
+    with multi_process_service() as service:
+        users.write_text("")
+        assert not service.in_use()
+        users.write_text("1234\n")
+        assert service.in_use()
 
 
 def test_the_multi_process_service_ends_when_what_it_is_for_fails(stand_in_daemon: Path) -> None:
