@@ -1,60 +1,95 @@
-"""Measures every stage alone, then the server, on one GPU; meant to take less than ten minutes.
+"""Measures every stage alone, then the server as it is, then the server under NVIDIA's Multi-Process Service.
 
-    python -m benchmarks.everything --out DIR [--model_dir DIR] [--only stages|server]
+    python -m benchmarks.everything --out DIR [--model_dir DIR | --size full] [--plan gpu] [--parts stages serve mps]
 
-Without a model directory it makes one with random weights of the released sizes. Figures go to DIR as JSON and text.
+It ends within `--seconds`: each part gets its share of what is left, the server tries no more settings when its share
+is used up, and a stage that takes longer is broken off. Figures go to DIR as JSON, text and pictures.
 """
 
 import argparse
-import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from vllm_cosyvoice.random_checkpoint import FULL, write_random_checkpoint
+from benchmarks import measurement, model, parts
+from benchmarks.serve_report import Report
 
-SERVER = (
-    "--gpt_paral_num 320 --encode_paral_num 1024 --encode_process_num 4 --httpserver_workers 4"
-    " --max_total_token_num 262144 --decode_paral_num 64"
-)
-LOAD = "--concurrency 1,32,64,128 --listeners 100,150,250 --warm_up 3 --seconds 8"
+PARTS = {"stages": 0.35, "serve": 0.37, "mps": 0.28}  # with their shares of the time
+SECONDS_TO_STOP = 15.0  # a server, and this program
 
 
-def run(name: str, out: Path, *flags: str) -> bool:
-    """Run a benchmark, its output on the screen and in `out`; returns whether it went well."""
-    print(f"\n== {name} ==", flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{name}", *flags, "--json", str(out / f"{name}.json")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        with (out / f"{name}.txt").open("w") as file:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                file.write(line)
-    return process.returncode == 0
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, as flags."""
+
+    stages: str
+    server: str
+    load: str
+
+
+PLANS = {
+    "gpu": Plan(
+        "--batch 1 4 8 16 64 --tokens 25 250 --runs 2",
+        "--gpt_paral_num 320 --encode_paral_num 1024 --encode_process_num 4 --httpserver_workers 4"
+        " --max_total_token_num 262144 --decode_paral_num 64",
+        "--concurrency 1,32,64,128 --listeners 150,250 --rates 10,20 --warm_up 2 --seconds 5 --runs 2",
+    ),
+    # For a machine that is no measure of anything: to see that all parts work.
+    "small": Plan(
+        "--batch 1 2 --tokens 50",
+        "--max_total_token_num 8192 --max_req_total_len 2048",
+        "--concurrency 1,2 --listeners 1 --rates 1 --tokens 50 --warm_up 0.5 --seconds 2 --clients 1",
+    ),
+}
+
+
+def run(part: str, plan: Plan, directory: Path, out: Path, seconds: float) -> bool:
+    """Returns whether it went well."""
+    files: list[str | Path] = ["--json", out / f"{part}.json"]
+    if part == "stages":
+        flags = [*plan.stages.split(), "--seconds", f"{seconds:.0f}", "--model_dir", directory, *files]
+        return parts.run("stages", *flags, seconds=seconds + parts.SECONDS_TO_END, log=out / "everything.txt")
+    if find_spec("matplotlib"):
+        files += ["--plot", out / f"{part}.png"]
+    server = f"--model_dir {directory} {plan.server}"
+    flags = ["--serve", server, *plan.load.split(), "--stop_after", f"{seconds - SECONDS_TO_STOP:.0f}", *files]
+    if part == "mps":
+        flags.append("--mps")
+    return parts.run("serve", *flags, seconds=seconds, log=out / "everything.txt")
+
+
+def tables(out: Path) -> str:
+    """All that the parts have written to `out`."""
+    found = []
+    for part in PARTS:
+        file = out / f"{part}.json"
+        if file.exists():
+            text = measurement.show(measurement.read(file)) if part == "stages" else Report.read(file).text()
+            found.append(f"== {part}\n{text}")
+    return "\n\n".join(found)
 
 
 def main() -> int:
-    """1 if any of them failed."""
+    """1 if any part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model_dir", type=Path)
-    parser.add_argument("--only", choices=["stages", "server"])
+    model.add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("--plan", choices=PLANS, default="gpu", help="what to measure")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=560.0, help="for all of it")
     arguments = parser.parse_args()
+    end = time.monotonic() + arguments.seconds - SECONDS_TO_STOP
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        model_dir = arguments.model_dir
-        if model_dir is None:
-            model_dir = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "full"
-            write_random_checkpoint(model_dir, FULL, seed=0)
-        model = ["--model_dir", str(model_dir)]
-        went_well = []
-        if arguments.only != "server":
-            went_well += [run("flow_solve", arguments.out), run("vocoder", arguments.out)]
-            went_well += [run("decode", arguments.out, *model), run("language_model", arguments.out, *model)]
-        if arguments.only != "stages":
-            went_well.append(run("serve", arguments.out, "--serve", " ".join([*model, SERVER]), *LOAD.split()))
-    return 0 if all(went_well) else 1
+    went_well = True
+    with model.model_directory(arguments) as directory:
+        for index, part in enumerate(arguments.parts):
+            share = PARTS[part] / sum(PARTS[other] for other in arguments.parts[index:])
+            seconds = share * (end - time.monotonic())
+            went_well &= run(part, PLANS[arguments.plan], directory, arguments.out, seconds)
+    print("\n" + tables(arguments.out))
+    return 0 if went_well else 1
 
 
 if __name__ == "__main__":

@@ -1,81 +1,72 @@
-"""Times whole flow solves at the released size with random weights, and compares them with float32.
+"""Times whole flow solves, and compares those in a narrower data type with float32.
 
-python -m benchmarks.flow_solve [--json FILE]
+    python -m benchmarks.flow_solve [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250]
+
+Rows have a 5 s prompt; each case is solved with full attention ("whole") and with the streaming mask ("streaming").
 """
 
-import argparse
-import json
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
-from triton.testing import do_bench
 
-from vllm_cosyvoice.config import FRAME_RATE, FRAMES_PER_TOKEN, FlowConfig
+from benchmarks.measurement import Measurement, milliseconds, parser, report, synchronize
+from benchmarks.model import model_directory
+from benchmarks.roofline import Roofline
+from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
+from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.flow.packed import PackedFlow
-from vllm_cosyvoice.random_checkpoint.weights import flow_weights
+from vllm_cosyvoice.flow.backend import AnyFlow, open_flow
 
-PROMPT = 125  # tokens: 5 s
-PEAK = 790e12  # FLOP/s, measured with large bf16 products on an H200
-CASES = [(1, 25, True), (1, 50, True), (1, 250, False), (1, 250, True), (8, 25, True), (2, 250, False), (4, 250, False),
-         (8, 250, False), (8, 250, True), (16, 250, False), (20, 250, False), (20, 250, True)]  # fmt: skip
+PROMPT = 125  # tokens
+MOST_COMPARED = 8  # rows: float32 has matrices of all pairs of frames
 
 
-def rows_of(flow: Flow, count: int, speech: int, streaming: bool) -> list[FlowRow]:
-    """Rows of a 5 s prompt and `speech` new tokens."""
+def rows_of(flow: Flow, count: int, speech: int, *, streaming: bool) -> list[FlowRow]:
+    """`count` rows of a 5 s prompt and `speech` new tokens."""
     generator = torch.Generator().manual_seed(0)
     device = flow.noise.device
-    mel = torch.randn(FRAMES_PER_TOKEN * PROMPT, 80, generator=generator).to(device)
-    speaker = flow.speaker(torch.randn(192, generator=generator).to(device))
+    mel = torch.randn(FRAMES_PER_TOKEN * PROMPT, MEL_BINS, generator=generator).to(device)
+    speaker = flow.speaker(torch.randn(SPEAKER_DIM, generator=generator).to(device))
     tokens = torch.randint(6561, (count, PROMPT + speech), generator=generator).tolist()
     return [FlowRow(ids, 0, mel, speaker, streaming) for ids in tokens]
 
 
-def operations(rows: list[FlowRow]) -> float:
-    """Floating-point operations of the estimator's products (performance figures of the model's arithmetic)."""
-    total = 0.0
-    for row in rows:
-        frames = FRAMES_PER_TOKEN * row.spoken
-        seen = frames * (frames + 50) / 2 if row.streaming else frames * frames
-        total += 20 * (132.5e6 * frames + 114_688 * seen)
-    return total
+def solves(
+    model: ModelDirectory, exact: Flow, flow: AnyFlow, batch: list[int], tokens: list[int]
+) -> Iterator[Measurement]:
+    """Every case, once."""
+    roofline = Roofline.here(model.config)
+    for count in batch:
+        for speech in tokens:
+            for streaming in (False, True):
+                rows = rows_of(exact, count, speech, streaming=streaming)
+                ms, host = milliseconds(lambda rows=rows: flow(rows))  # type: ignore[misc]
+                notes = "" if flow is exact else f"host {host:.2f} ms"
+                if flow is not exact and count <= MOST_COMPARED:
+                    pairs = zip(flow(rows), exact(rows), strict=True)
+                    error = max(float((mel - right).norm() / right.norm()) for mel, right in pairs)
+                    notes += f", mel error {error:.2%}"
+                attainable = roofline.flow([FRAMES_PER_TOKEN * row.spoken for row in rows], streaming=streaming)
+                case = f"{count} × {speech} tokens, {'streaming' if streaming else 'whole'}"
+                yield Measurement("flow", case, ms, count * speech / TOKEN_RATE, attainable, notes)
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    config = FlowConfig()
-    eager = Flow.from_state(config, flow_weights(config, 0), "cuda")
-    packed = PackedFlow(eager)
-    before = torch.cuda.memory_reserved()
-    start = time.perf_counter()
-    packed.capture()
-    torch.cuda.synchronize()
-    print(f"capture {time.perf_counter() - start:.1f} s, {(torch.cuda.memory_reserved() - before) / 2**20:.0f} MiB")
-    figures = []
-    for count, speech, streaming in CASES:
-        rows = rows_of(eager, count, speech, streaming)
-        mels = packed(rows)
-        error = 0.0
-        if count <= 8:
-            exact = eager(rows)
-            error = max(float((a - b).norm() / b.norm()) for a, b in zip(mels, exact, strict=True))
-        ms = do_bench(lambda rows=rows: packed(rows), warmup=20, rep=150, return_mode="median")
-        size = packed._graphs.size_for(sum(FRAMES_PER_TOKEN * row.spoken for row in rows))
-        graph = do_bench(lambda size=size: packed._graphs.replay(size), warmup=20, rep=150, return_mode="median")
-        seconds = count * speech * FRAMES_PER_TOKEN / FRAME_RATE
-        figures.append({"rows": count, "tokens": speech, "streaming": streaming, "ms": ms, "graph_ms": graph,
-                        "audio_seconds_per_second": 1000 * seconds / ms, "mel_error": error,
-                        "of_roofline": operations(rows) / PEAK / ms * 1000})  # fmt: skip
-        print("rows {rows:3} x {tokens:3} tokens, streaming {streaming:1}: {ms:7.2f} ms (graph {graph_ms:7.2f}), "
-              "{audio_seconds_per_second:6.0f} a-s/s, {of_roofline:4.0%} of the roofline, "
-              "mel error {mel_error:.2%}".format(**figures[-1]), flush=True)  # fmt: skip
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
+    with model_directory(arguments) as directory:
+        model = open_model(directory)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        exact = Flow.from_state(model.config.flow, model.flow_state(), device)
+        begun = time.perf_counter()
+        flow: AnyFlow = exact
+        if device.type == "cuda":
+            flow = open_flow(model, device, torch.bfloat16, load_trt=False)
+        synchronize()
+        print(f"flow on {device.type}: ready after {time.perf_counter() - begun:.1f} s")
+        report(lambda: solves(model, exact, flow, arguments.batch, arguments.tokens), arguments)
 
 
 if __name__ == "__main__":

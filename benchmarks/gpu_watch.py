@@ -8,6 +8,15 @@ from types import TracebackType
 QUERY = ("--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=500")
 
 
+def gpus(*fields: str) -> list[str]:
+    """What nvidia-smi says of each GPU, without taking any of its memory; nothing where there is none."""
+    query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+
+
 class GpuWatch:
     """A context in which all GPUs of the machine are looked at twice a second; without nvidia-smi nothing is seen."""
 

@@ -17,48 +17,66 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
-from benchmarks.gpu_watch import GpuWatch
+from benchmarks.cpu_watch import CpuWatch
+from benchmarks.gpu_watch import GpuWatch, gpus
 from benchmarks.load import Kind, Server, Setting, call
-from benchmarks.serve_report import Figures, brief, figures, plot, table
+from benchmarks.mps import NoDaemon, Service, multi_process_service
+from benchmarks.serve_report import Figures, Report, brief, figures, plot
 from server.demo import free_port, wait_until_healthy
 from vllm_cosyvoice.config import TOKEN_RATE
 
 SECONDS_TO_BEGIN = 0.3  # from handing out a setting to its first request
+SECONDS_TO_FINISH = 6.0  # what was begun, and then the server
 SECONDS_TO_STOP = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server to ask; `ready` (seconds that its start took) and `process_id` if it was started here."""
+
+    server: Server
+    ready: float | None = None
+    process_id: int | None = None
 
 
 def main() -> int:
     """Run all settings, print the table last; 1 if any request failed."""
     arguments = _arguments()
-    rows: list[Figures] = []
-    with _server(arguments) as (server, ready), GpuWatch() as gpu, _callers(arguments.clients) as pool:
-        print("\n".join(_conditions(arguments, ready)), flush=True)
-        for setting in _settings(arguments):
-            if setting.kind == "real-time" and rows and rows[-1].setting.kind == "real-time" and not rows[-1].flawless:
-                print(f"{setting.size:g} listeners: not tried, fewer have stalled already", flush=True)
-                continue
-            rows.append(_measure(pool, arguments.clients, server, setting, gpu))
-            print(brief(rows[-1]), flush=True)
-    if arguments.json:
-        report = {"conditions": _conditions(arguments, ready), "settings": rows}
-        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    end = time.monotonic() + arguments.stop_after
+    settings = list(_settings(arguments))
+    with (
+        _multi_process_service(arguments) as service,
+        _server(arguments, service.variables if service else {}) as running,
+        GpuWatch() as gpu,
+        _callers(arguments.clients) as pool,
+    ):
+        if service and not service.in_use():
+            sys.exit("The server does not use the Multi-Process Service, so there is nothing to measure under it.")
+        report = Report(_conditions(arguments, running.ready), [[] for _ in range(arguments.runs)])
+        print("\n".join(report.conditions), flush=True)
+        watches = gpu, CpuWatch(running.process_id)
+        for run in report.runs:
+            for setting in settings:
+                name = f"{setting.kind} {setting.size:g}"
+                if time.monotonic() + setting.warm_up + setting.seconds + SECONDS_TO_FINISH > end:
+                    print(f"{name}: not tried, there is no time left", flush=True)
+                    continue
+                if setting.kind == "real-time" and any(r.setting.kind == setting.kind and not r.flawless for r in run):
+                    print(f"{name}: not tried, fewer listeners have stalled already", flush=True)
+                    continue
+                run.append(_measure(pool, arguments.clients, running.server, setting, *watches))
+                print(brief(run[-1]), flush=True)
+                if arguments.json:
+                    report.write(arguments.json)
+    print(report.text())
     if arguments.plot:
-        plot(rows, arguments.plot)
-    for row in rows:
-        for message, count in row.errors.items():
-            print(f"error: {row.setting.kind} {row.setting.size:g}: {count} × {message}")
-    print("\n".join(_conditions(arguments, ready)))
-    print(table(rows))
-    if clean := [row.setting.size for row in rows if row.setting.kind == "real-time" and row.flawless]:
-        print(f"most real-time listeners without a stall or an error: {max(clean):g}")
-    return int(any(row.errors for row in rows))
+        plot(report, arguments.plot)
+    return int(any(row.errors for run in report.runs for row in run))
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,11 +94,16 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=15.0, help="seconds of each setting that count")
     add("--voice", default="default", help="who speaks")
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
+    add("--runs", type=int, default=1, help="times that all settings are measured, for the spread")
+    add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are begun")
+    add("--mps", action="store_true", help="start the server under NVIDIA's Multi-Process Service; needs --serve")
     add("--json", type=Path, help="file for all figures")
     add("--plot", type=Path, help="picture of them; needs matplotlib")
     arguments = parser.parse_args()
     if not (arguments.concurrency or arguments.rates or arguments.listeners):
         parser.error("there is no load; give --concurrency, --rates or --listeners")
+    if arguments.mps and arguments.serve is None:
+        parser.error("--mps starts the service for a server that is started here: give --serve")
     if arguments.plot:
         try:
             version("matplotlib")
@@ -109,8 +132,8 @@ def _modes(text: str) -> list[str]:
 def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:
     loads: list[tuple[Kind, list[float], list[str]]] = [
         ("closed", arguments.concurrency, arguments.modes),
-        ("open", arguments.rates, arguments.modes),
         ("real-time", sorted(arguments.listeners), ["streaming"]),
+        ("open", arguments.rates, arguments.modes),
     ]
     for kind, sizes, modes in loads:
         warm_up = arguments.warm_up
@@ -121,12 +144,16 @@ def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:
                 yield Setting(kind, size, mode == "streaming", arguments.tokens, warm_up, arguments.seconds)
 
 
-def _measure(pool: ProcessPoolExecutor, clients: int, server: Server, setting: Setting, gpu: GpuWatch) -> Figures:
+def _measure(
+    pool: ProcessPoolExecutor, clients: int, server: Server, setting: Setting, gpu: GpuWatch, cpu: CpuWatch
+) -> Figures:
     start = time.monotonic() + SECONDS_TO_BEGIN
     clients = min(clients, max(1, round(setting.size)))
     gpu.take()
+    cpu.take()
     working = [pool.submit(call, server, setting, start, share, clients) for share in range(clients)]
     found = figures(setting, start, [share.result() for share in working])
+    found = replace(found, cores=cpu.take() or None)
     if seen := gpu.take():
         found = replace(found, gpu_memory=seen[0], gpu_busy=seen[1])
     return found
@@ -140,20 +167,33 @@ def _callers(clients: int) -> ProcessPoolExecutor:
 
 
 @contextlib.contextmanager
-def _server(arguments: argparse.Namespace) -> Iterator[tuple[Server, float | None]]:
-    """The server to ask; if it was started here, the seconds until it was ready."""
+def _multi_process_service(arguments: argparse.Namespace) -> Iterator[Service | None]:
+    """The service, if it is asked for."""
+    if not arguments.mps:
+        yield None
+        return
+    try:
+        with multi_process_service() as service:
+            yield service
+    except NoDaemon as error:
+        sys.exit(str(error))
+
+
+@contextlib.contextmanager
+def _server(arguments: argparse.Namespace, variables: dict[str, str]) -> Iterator[Running]:
+    """The server to ask, started here with `variables` if that is wanted."""
     if arguments.serve is None:
         address = urlsplit(arguments.base_url)
         if address.scheme != "http" or not address.hostname:
             sys.exit(f"{arguments.base_url!r} is not like http://localhost:8080")
-        yield Server(address.hostname, address.port or 80, arguments.voice), None
+        yield Running(Server(address.hostname, address.port or 80, arguments.voice))
         return
     port, begun = free_port(), time.monotonic()
     command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, *shlex.split(arguments.serve)]) as process:
+    with subprocess.Popen([*command, *shlex.split(arguments.serve)], env=os.environ | variables) as process:
         try:
             wait_until_healthy(process, f"http://127.0.0.1:{port}")
-            yield Server("127.0.0.1", port, arguments.voice), time.monotonic() - begun
+            yield Running(Server("127.0.0.1", port, arguments.voice), time.monotonic() - begun, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -168,10 +208,11 @@ def _conditions(arguments: argparse.Namespace, ready: float | None) -> list[str]
         f"utterances of {length}, voice {arguments.voice}, {arguments.clients} client processes",
         f"each setting counts {arguments.seconds:g} s after a warm-up of {arguments.warm_up:g} s,"
         " for listeners of an utterance or more",
-        f"{_gpu()}; {_versions()}; {os.cpu_count()} cores",
+        f"{' + '.join(gpus('name', 'driver_version')) or 'no GPU'}; {_versions()}; {os.cpu_count()} cores",
     ]
     if arguments.serve is not None:
-        lines.append(f"python -m server {arguments.serve}: ready after {ready:.0f} s")
+        under = ", under the Multi-Process Service" if arguments.mps else ""
+        lines.append(f"python -m server {arguments.serve}: ready after {ready:.0f} s{under}")
     return lines
 
 
@@ -181,14 +222,6 @@ def _versions() -> str:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
     return ", ".join([f"Python {sys.version.split()[0]}", *found])
-
-
-def _gpu() -> str:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().replace("\n", " + ")
-    except (OSError, subprocess.CalledProcessError):
-        return "no GPU"
 
 
 if __name__ == "__main__":

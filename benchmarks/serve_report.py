@@ -1,43 +1,114 @@
 """Figures of a load on the server: from what the callers saw to a table and a plot."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from benchmarks.load import Outcome, Setting, Share
 from benchmarks.playback import play
+from benchmarks.table import spread, table
 
 PERCENTILES = (50, 90, 99)
-COLUMNS = (
-    *("load", "size", "mode", "requests", "errors", "first audio ms p50", "p90", "p99", "all audio s p50", "p99"),
-    *("a-s/s", "RTF", "stalled %", "stalled s", "lag ms", "GPU MiB", "GPU %"),
-)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one setting. Latencies are of the requests begun after the warm-up, in seconds; NaN if all of them failed."""
+    """Of one setting in one run. Latencies are of requests begun after the warm-up, in seconds; None if all failed."""
 
     setting: Setting
     requests: int
     errors: dict[str, int]  # message → how often
-    first_audio: list[float]  # percentiles 50, 90, 99; of a request that is not streamed, when its last byte was there
-    all_audio: list[float]  # the same three
+    first_audio: list[float | None]  # percentiles 50, 90, 99; of one that is not streamed, when its last byte was there
+    all_audio: list[float | None]  # the same three
     audio_rate: float  # seconds of audio that came in each second after the warm-up
-    real_time_factor: float  # mean over the requests: time to all audio over its length
-    stalled_share: float  # of the streams
-    stalled_seconds: float  # mean of the streams that stalled
-    client_lag: float  # percentile 99 of how late the callers' event loops were: below it no time says anything
+    real_time_factor: float | None  # mean over the requests: time to all audio over its length
+    stalled_share: float | None  # of the streams
+    stalled_seconds: float | None  # mean of the streams that stalled
+    client_lag: float | None  # percentile 99 of how late the callers' event loops were: below it no time says anything
     gpu_memory: int | None = None  # MiB in use at most
     gpu_busy: float | None = None  # percent, mean
+    cores: dict[str, float] | None = None  # CPU cores busy on average, by kind of process
 
     @property
     def flawless(self) -> bool:
         """No stall, no error."""
-        return self.requests > 0 and not self.errors and self.stalled_share == 0
+        return self.requests > 0 and not self.errors and not self.stalled_share
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured of one server."""
+
+    conditions: list[str]
+    runs: list[list[Figures]]  # of the same settings, though the last runs may have fewer
+
+    def write(self, path: Path) -> None:
+        """As JSON, to be read by `read`."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """What `write` wrote."""
+        return msgspec.json.decode(path.read_bytes(), type=cls)
+
+    def by_setting(self) -> list[list[Figures]]:
+        """The runs of each setting."""
+        settings: dict[Setting, list[Figures]] = {}
+        for row in (row for run in self.runs for row in run):
+            settings.setdefault(row.setting, []).append(row)
+        return list(settings.values())
+
+    def text(self) -> str:
+        """Errors, conditions, and a table: means of the runs, and their range."""
+        rows = self.by_setting()
+        errors = [
+            f"error: {row.setting.kind} {row.setting.size:g}: {count} × {message}"
+            for row in (row for runs in rows for row in runs)
+            for message, count in row.errors.items()
+        ]
+        listeners = [runs for runs in rows if runs[0].setting.kind == "real-time"]
+        clean = [runs[0].setting.size for runs in listeners if all(row.flawless for row in runs)]
+        most = [f"most real-time listeners without a stall or an error: {max(clean):g}"] if clean else []
+        cells = [[show(runs) for _, show in COLUMNS] for runs in rows]
+        return "\n".join([*errors, *self.conditions, table([name for name, _ in COLUMNS], cells), *most])
+
+
+def _column(read: Callable[[Figures], float | None], form: str) -> Callable[[Sequence[Figures]], str]:
+    return lambda runs: spread([read(row) for row in runs], form)
+
+
+def _streamed(read: Callable[[Figures], float | None]) -> Callable[[Figures], float | None]:
+    return lambda row: read(row) if row.setting.streaming else None
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
+COLUMNS: list[tuple[str, Callable[[Sequence[Figures]], str]]] = [
+    ("load", lambda runs: runs[0].setting.kind),
+    ("size", lambda runs: f"{runs[0].setting.size:g}"),
+    ("mode", lambda runs: _mode(runs[0].setting.streaming)),
+    ("requests", _column(lambda row: row.requests, ".0f")),
+    ("errors", _column(lambda row: sum(row.errors.values()), ".0f")),
+    ("first audio ms p50", _column(lambda row: _times(row.first_audio[0], 1000), ".0f")),
+    ("p90", _column(lambda row: _times(row.first_audio[1], 1000), ".0f")),
+    ("p99", _column(lambda row: _times(row.first_audio[2], 1000), ".0f")),
+    ("all audio s p50", _column(lambda row: row.all_audio[0], ".2f")),
+    ("p99", _column(lambda row: row.all_audio[2], ".2f")),
+    ("a-s/s", _column(lambda row: row.audio_rate, ".1f")),
+    ("RTF", _column(lambda row: row.real_time_factor, ".3f")),
+    ("stalled %", _column(_streamed(lambda row: _times(row.stalled_share, 100)), ".1f")),
+    ("stalled s", _column(_streamed(lambda row: row.stalled_seconds), ".2f")),
+    ("lag ms", _column(lambda row: _times(row.client_lag, 1000), ".0f")),
+    ("GPU MiB", _column(lambda row: row.gpu_memory, ".0f")),
+    ("GPU %", _column(lambda row: row.gpu_busy, ".0f")),
+    ("cores", _column(lambda row: sum(row.cores.values()) if row.cores else None, ".1f")),
+]
 
 
 def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
@@ -64,28 +135,19 @@ def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
     )
 
 
-def table(rows: Sequence[Figures]) -> str:
-    """All settings, for Markdown and for the eye."""
-    cells = [COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-    lines = ["| " + " | ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
-    return "\n".join(lines)
-
-
 def brief(row: Figures) -> str:
     """One line, to be watched."""
-    p50, _, p99 = (1000 * seconds for seconds in row.first_audio)
-    stalls = f" {100 * row.stalled_share:.1f} % stalled," if row.setting.streaming else ""
+    shown = {name: show([row]) for name, show in COLUMNS}
+    cores = ", ".join(f"{kind} {busy:.1f}" for kind, busy in (row.cores or {}).items())
     return (
-        f"{row.setting.kind} {row.setting.size:g} {_mode(row.setting.streaming)}: {row.requests} requests,"
-        f" first audio p50 {p50:.0f} p99 {p99:.0f} ms, {row.audio_rate:.1f} a-s/s,{stalls}"
-        f" {sum(row.errors.values())} errors"
+        f"{shown['load']} {shown['size']} {shown['mode']}: {shown['requests']} requests, {shown['errors']} errors,"
+        f" first audio p50 {shown['first audio ms p50']} ms, {shown['a-s/s']} a-s/s, {shown['stalled %']} % stalled"
+        + (f"; cores: {cores}" if cores else "")
     )
 
 
-def plot(rows: Sequence[Figures], path: Path) -> None:
-    """First audio, audio a second and stalls over the load, a line for each kind of it.
+def plot(report: Report, path: Path) -> None:
+    """First audio, audio a second and stalls over the load: means of the runs, a line for each kind of load.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -96,40 +158,30 @@ def plot(rows: Sequence[Figures], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    kinds = dict.fromkeys((row.setting.kind, row.setting.streaming) for row in rows)
+    rows = report.by_setting()
+    kinds = dict.fromkeys((runs[0].setting.kind, runs[0].setting.streaming) for runs in rows)
     for color, (kind, streaming) in enumerate(kinds):
-        line = [row for row in rows if (row.setting.kind, row.setting.streaming) == (kind, streaming)]
-        sizes, name = [row.setting.size for row in line], f"{kind}, {_mode(streaming)}"
+        line = [runs for runs in rows if (runs[0].setting.kind, runs[0].setting.streaming) == (kind, streaming)]
+        sizes, name = [runs[0].setting.size for runs in line], f"{kind}, {_mode(streaming)}"
         for percentile, style in ((0, "o-"), (2, "o:")):
             label = f"{name}, p{PERCENTILES[percentile]}"
-            milliseconds = [1000 * row.first_audio[percentile] for row in line]
+            milliseconds = [_average([_times(row.first_audio[percentile], 1000) for row in runs]) for runs in line]
             axes[0].plot(sizes, milliseconds, style, color=f"C{color}", label=label)
-        axes[1].plot(sizes, [row.audio_rate for row in line], "o-", color=f"C{color}", label=name)
+        rates = [_average([row.audio_rate for row in runs]) for runs in line]
+        axes[1].plot(sizes, rates, "o-", color=f"C{color}", label=name)
         if streaming:
-            axes[2].plot(sizes, [100 * row.stalled_share for row in line], "o-", color=f"C{color}", label=name)
+            stalls = [_average([_times(row.stalled_share, 100) for row in runs]) for runs in line]
+            axes[2].plot(sizes, stalls, "o-", color=f"C{color}", label=name)
     axes[0].set(title="time to first audio", ylabel="ms", yscale="log")
     axes[1].set(title="audio seconds a second")
     axes[2].set(title="streams that stalled", ylabel="%")
     for axis in axes:
         axis.set_xlabel("callers, or requests a second (open)")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        if axis.lines:
+            axis.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def _cells(row: Figures) -> tuple[str, ...]:
-    unknown, setting = "–", row.setting
-    stalls = [f"{100 * row.stalled_share:.1f}", f"{row.stalled_seconds:.2f}"] if setting.streaming else [unknown] * 2
-    return (
-        *(setting.kind, f"{setting.size:g}", _mode(setting.streaming)),
-        *(str(row.requests), str(sum(row.errors.values()))),
-        *(f"{1000 * seconds:.0f}" for seconds in row.first_audio),
-        *(f"{row.all_audio[index]:.2f}" for index in (0, 2)),
-        *(f"{row.audio_rate:.1f}", f"{row.real_time_factor:.3f}", *stalls, f"{1000 * row.client_lag:.0f}"),
-        unknown if row.gpu_memory is None else str(row.gpu_memory),
-        unknown if row.gpu_busy is None else f"{row.gpu_busy:.0f}",
-    )
 
 
 def _mode(streaming: bool) -> str:
@@ -140,9 +192,14 @@ def _length(outcome: Outcome) -> float:
     return sum(seconds for _, seconds in outcome.pieces)
 
 
-def _percentiles(values: Sequence[float]) -> list[float]:
-    return [float(value) for value in np.percentile(values or [float("nan")], PERCENTILES)]
+def _percentiles(values: Sequence[float]) -> list[float | None]:
+    return [float(value) for value in np.percentile(values, PERCENTILES)] if values else [None] * len(PERCENTILES)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _average(values: Sequence[float | None]) -> float:
+    """For a plot, which leaves out what is NaN."""
+    return float(np.mean([float("nan") if value is None else value for value in values]))

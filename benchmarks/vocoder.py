@@ -1,34 +1,28 @@
-"""How long the vocoder takes on a GPU, eager and packed, with random weights of the released sizes.
+"""How long the vocoder takes: on a GPU the packed one, with random mel, and how near it is to float32.
 
-python -m benchmarks.vocoder            every case, and how near the packed one is to float32
+python -m benchmarks.vocoder [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250]
 python -m benchmarks.vocoder --tune     instead, the kernel's tiles for each stage, on short and long calls
 python -m benchmarks.vocoder --profile  instead, which kernels take the time
 """
 
-import argparse
-import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
-import triton.testing
 from torch import Tensor
 
-from vllm_cosyvoice.config import FRAME_RATE, MEL_BINS, VocoderConfig
-from vllm_cosyvoice.random_checkpoint.weights import vocoder_weights
-from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
-from vllm_cosyvoice.vocoder.convolution import Tile, Windows
-from vllm_cosyvoice.vocoder.packed_generator import SUM_TYPE
-from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
+from benchmarks.measurement import Measurement, milliseconds, parser, report, synchronize
+from benchmarks.model import model_directory
+from benchmarks.roofline import Roofline
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import FRAME_RATE, FRAMES_PER_TOKEN, MEL_BINS
+from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderRow
 
-CASES = ((1, 30), (1, 66), (8, 100), (32, 250), (32, 516), (64, 516))  # rows, frames of each
-CONFIG = VocoderConfig()
-FLOPS = 612e6  # a frame
-TRAFFIC_UNITS = 73  # tensors that the packed generator's convolutions read or write in a stage
-PEAK_FLOPS, PEAK_BANDWIDTH = 790e12, 4.8e12  # an H200's, dense float16 as it can be attained
-ROUNDS = 5
+if TYPE_CHECKING:
+    from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
+
 STAGE_KERNELS = "up, down, source block (6), blocks (6);"
 # m, n, k, warps, stages
 TILES = {
@@ -38,40 +32,18 @@ TILES = {
 }
 
 
-def traffic() -> float:
-    """Bytes a frame that the packed generator's convolutions read and write at least, each tensor once."""
-    total, rate = 0.0, 1
-    for stage, factor in enumerate(CONFIG.upsample_rates):
-        rate *= factor
-        total += TRAFFIC_UNITS * (CONFIG.base_channels >> stage + 1) * rate * SUM_TYPE.itemsize
-    return total
-
-
-def mel(frames: int, seed: int) -> Tensor:
+def mel(frames: int, seed: int, device: torch.device) -> Tensor:
     """Noise that moves slowly, around the log-mel of speech."""
     noise = torch.randn(1, MEL_BINS, frames + 4, generator=torch.Generator().manual_seed(seed))
-    return 4 * torch.nn.functional.avg_pool1d(noise, 5, 1)[0].T.contiguous().cuda() - 6
+    return 4 * torch.nn.functional.avg_pool1d(noise, 5, 1)[0].T.contiguous().to(device) - 6
 
 
-def rows_of(rows: int, frames: int, harmonics: int) -> list[VocoderRow]:
+def rows_of(vocoder: AnyVocoder, rows: int, frames: int) -> list[VocoderRow]:
     """`rows` whole utterances."""
-    phase = torch.zeros(harmonics, dtype=torch.float64, device="cuda")
-    return [VocoderRow(mel(frames, row), phase, at=0, end=frames, noise_start=997 * row) for row in range(rows)]
-
-
-def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Of one call among several in a row: between two events on the device, and of the host until it has launched."""
-    call()
-    torch.cuda.synchronize()
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    began = time.perf_counter()
-    first.record()
-    for _ in range(ROUNDS):
-        call()
-    last.record()
-    host = (time.perf_counter() - began) * 1000 / ROUNDS
-    torch.cuda.synchronize()
-    return first.elapsed_time(last) / ROUNDS, host
+    source = vocoder.source
+    device = source.noise.device
+    phase = torch.zeros(source.harmonics, dtype=torch.float64, device=device)
+    return [VocoderRow(mel(frames, row, device), phase, at=0, end=frames, noise_start=997 * row) for row in range(rows)]
 
 
 def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
@@ -80,42 +52,29 @@ def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
     return float(20 * torch.log10(signal.norm() / noise.norm()))
 
 
-def compare(eager: Vocoder, packed: PackedVocoder) -> list[dict[str, float]]:
-    """Time both in every case."""
-    figures = []
-    free = torch.cuda.mem_get_info()[0]
-    began = time.perf_counter()
-    packed.capture()
-    torch.cuda.synchronize()
-    taken = (free - torch.cuda.mem_get_info()[0]) / 2**30
-    print(f"compiled and captured in {time.perf_counter() - began:.1f} s, {taken:.2f} GiB")
-    floor = max(FLOPS / PEAK_FLOPS, traffic() / PEAK_BANDWIDTH)
-    print(f"roofline {floor * 1e6:.2f} µs a frame: {FLOPS / 1e6:.0f} MF, {traffic() / 1e6:.2f} MB")
-    print("rows × frames | eager ms | packed ms | host ms | a-s/s | TFLOP/s | GB/s | of roofline | SNR dB")
-    for count, frames in CASES:
-        rows = rows_of(count, frames, eager.source.harmonics)
-        exact, _ = eager(rows)
-        near, _ = packed(rows)
-        quality = signal_to_noise(exact, near)
-        del exact, near
-        slow, _ = milliseconds(lambda rows=rows: eager(rows))  # type: ignore[misc]
-        torch.cuda.empty_cache()
-        fast, host = milliseconds(lambda rows=rows: packed(rows))  # type: ignore[misc]
-        total, seconds = count * frames, fast / 1000
-        figures.append(
-            {"rows": count, "frames": frames, "eager_ms": slow, "packed_ms": fast, "host_ms": host, "snr_db": quality}
-        )
-        print(
-            f"{count:>4} × {frames:<6} | {slow:8.2f} | {fast:9.3f} | {host:7.3f} | {total / FRAME_RATE / seconds:8,.0f}"
-            f" | {FLOPS * total / seconds / 1e12:5.0f} | {traffic() * total / seconds / 1e9:5.0f}"
-            f" | {floor * total / seconds:6.1%} | {quality:.1f}",
-            flush=True,
-        )
-    return figures
+def calls(
+    exact: Vocoder, vocoder: AnyVocoder, roofline: Roofline, batch: list[int], tokens: list[int]
+) -> Iterator[Measurement]:
+    """Every case, once."""
+    for count in batch:
+        for frames in (FRAMES_PER_TOKEN * length for length in tokens):
+            rows = rows_of(exact, count, frames)
+            ms, host = milliseconds(lambda rows=rows: vocoder(rows))  # type: ignore[misc]
+            notes = ""
+            if vocoder is not exact:
+                notes = f"host {host:.2f} ms, {signal_to_noise(exact(rows)[0], vocoder(rows)[0]):.1f} dB over the noise"
+                torch.cuda.empty_cache()
+            total = count * frames
+            case = f"{count} × {frames} frames"
+            yield Measurement("vocoder", case, ms, total / FRAME_RATE, roofline.vocoder(total), notes)
 
 
-def tune(packed: PackedVocoder) -> None:
+def tune(packed: "PackedVocoder") -> None:
     """Time the second convolutions of the residual blocks, the commonest kernel of each stage."""
+    from triton.testing import do_bench_cudagraph
+
+    from vllm_cosyvoice.vocoder.convolution import Tile, Windows
+
     print("channels | frames | m n k warps stages | ms | TFLOP/s")
     for stage in packed.generator.stages:
         conv, activation = stage.blocks.convs2[0], stage.blocks.behind[0]
@@ -130,16 +89,15 @@ def tune(packed: PackedVocoder) -> None:
                 def call(x: Tensor = x, raw: Tensor = raw, windows: Windows = windows) -> None:
                     conv(x, windows, residual=x, raw=raw, activation=activation)  # noqa: B023
 
-                spent = triton.testing.do_bench_cudagraph(call, rep=20)
+                spent = do_bench_cudagraph(call, rep=20)
                 speed = conv.flops * frames / spent / 1e9
                 print(f"{conv.outputs:8} | {frames:6} | {tile!s:22} | {spent:.4f} | {speed:.0f}", flush=True)
 
 
-def profile(packed: PackedVocoder) -> None:
+def profile(packed: "PackedVocoder") -> None:
     """Print the kernels of a short and a long call: convolutions in their order, the rest by name."""
-    packed.capture()
     for count, frames in ((1, 30), (8, 500)):
-        rows = rows_of(count, frames, packed.source.harmonics)
+        rows = rows_of(packed, count, frames)
         packed(rows)
         torch.cuda.synchronize()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
@@ -164,23 +122,32 @@ def profile(packed: PackedVocoder) -> None:
 
 def main() -> None:
     """Print what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
-    eager = Vocoder.from_state(CONFIG, vocoder_weights(CONFIG, seed=0), "cuda")
-    packed = PackedVocoder(eager)
-    with torch.inference_mode():
-        if arguments.tune:
-            tune(packed)
-        elif arguments.profile:
-            profile(packed)
-        else:
-            figures = compare(eager, packed)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(figures, indent=1))
+    flags = parser(__doc__)
+    flags.add_argument("--tune", action="store_true")
+    flags.add_argument("--profile", action="store_true")
+    arguments = flags.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and (arguments.tune or arguments.profile):
+        flags.error("--tune and --profile are of the kernels that run on a GPU, and there is none")
+    with model_directory(arguments) as directory:
+        model = open_model(directory)
+        exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), device)
+    vocoder: AnyVocoder = exact
+    begun = time.perf_counter()
+    if device.type == "cuda":
+        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
+
+        vocoder = packed = PackedVocoder(exact)
+        with torch.inference_mode():
+            if arguments.tune:
+                return tune(packed)
+            packed.capture()
+            if arguments.profile:
+                return profile(packed)
+    synchronize()
+    print(f"vocoder on {device.type}: ready after {time.perf_counter() - begun:.1f} s")
+    roofline = Roofline.here(model.config)
+    report(lambda: calls(exact, vocoder, roofline, arguments.batch, arguments.tokens), arguments)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from benchmarks import load
 from benchmarks.load import Kind, Outcome, Server, Setting, Share
 from benchmarks.playback import play
-from benchmarks.serve_report import brief, figures, table
+from benchmarks.serve_report import Report, brief, figures
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKENS = 5
@@ -103,5 +104,22 @@ def test_figures_are_of_the_time_after_the_warm_up() -> None:
     assert found.audio_rate == pytest.approx((0.5 + 1.0 + 1.0 + 0.5 + 0.5) / 20)
     assert found.stalled_share == pytest.approx(2 / 3)
     assert found.stalled_seconds == pytest.approx((0.2 + 1.3) / 2)
-    assert "66.7" in table([found])
-    assert "66.7 % stalled, 1 errors" in brief(found)
+    assert "66.7 % stalled" in brief(found)
+    assert "1 errors" in brief(found)
+
+
+def test_a_report_tells_the_mean_and_the_range_of_its_runs(tmp_path: Path) -> None:
+    setting = Setting("real-time", 2, streaming=True, tokens=25, warm_up=0.0, seconds=10.0)
+    runs = [[figures(setting, 0.0, [Share([Outcome(1.0, [(1.0 + first, 1.0)])], [0.001])])] for first in (0.100, 0.140)]
+    Report(["On a test's machine"], runs).write(tmp_path / "report.json")
+    text = Report.read(tmp_path / "report.json").text()
+    assert "120 (100–140)" in text
+    assert "On a test's machine" in text
+    assert "without a stall or an error: 2" in text
+
+
+def test_a_setting_without_an_answer_is_reported_all_the_same(tmp_path: Path) -> None:
+    setting = Setting("closed", 1, streaming=True, tokens=25, warm_up=0.0, seconds=10.0)
+    report = Report([], [[figures(setting, 0.0, [Share([Outcome(1.0, [], "status 503: busy")], [])])]])
+    report.write(tmp_path / "report.json")
+    assert "error: closed 1: 1 × status 503: busy" in Report.read(tmp_path / "report.json").text()

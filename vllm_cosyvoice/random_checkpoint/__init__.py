@@ -77,7 +77,7 @@ def write_model_directory(
         CheckpointError: there is something at `out` already, or the `onnx` package is missing.
     """
     try:
-        from vllm_cosyvoice.random_checkpoint import graphs
+        from vllm_cosyvoice.random_checkpoint import graphs, prompt_networks
     except ImportError as error:
         raise CheckpointError("Writing a model's ONNX files needs the onnx package: `pip install onnx`") from error
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -93,8 +93,9 @@ def write_model_directory(
         # The release's spelling: the generator inside its GAN.
         torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, made / files.VOCODER)
         torch.save(_preset_speakers(seed), made / files.PRESET_SPEAKERS)
-        graphs.write_speaker_encoder(made / files.SPEAKER_ENCODER, seed)
-        graphs.write_speech_tokenizer(made / files.SPEECH_TOKENIZER, seed)
+        prompts = prompt_networks if config == FULL else graphs
+        prompts.write_speaker_encoder(made / files.SPEAKER_ENCODER, seed)
+        prompts.write_speech_tokenizer(made / files.SPEECH_TOKENIZER, seed)
         graphs.write_estimator(made / ESTIMATOR, seed)
         made.replace(out)
 

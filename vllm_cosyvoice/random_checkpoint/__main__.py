@@ -14,7 +14,7 @@ def main() -> None:
         prog="python -m vllm_cosyvoice.random_checkpoint",
         description="Write a CosyVoice2 model directory out of random weights.",
     )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny, or the released sizes (2.6 GB)")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny, or the released sizes (3.1 GB)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("out", type=Path, help="the directory to make")
     arguments = parser.parse_args()

@@ -1,4 +1,7 @@
-"""The three ONNX graphs of a model directory: real, small, seeded, and with the release's inputs and outputs."""
+"""The three ONNX graphs of a model directory: real, small, seeded, and with the release's inputs and outputs.
+
+`prompt_networks` has two of them at their released sizes.
+"""
 
 from pathlib import Path
 
@@ -74,24 +77,33 @@ def write_speaker_encoder(path: Path, seed: int) -> None:
 
 
 def write_speech_tokenizer(path: Path, seed: int) -> None:
-    """Log-mel [1, 128, T] and its length [1] → tokens [1, T/4] in 0 … 6560, by finite scalar quantisation."""
+    """Log-mel [1, 128, T] and its length [1] → tokens [1, T/4] in 0 … 6560: one convolution, then its digits."""
     graph = Graph(seed)
-    start, axis = (graph.constant(np.array([number], np.int64)) for number in (0, 2))
-    length = graph("Cast", "feats_length", to=TensorProto.INT64)
-    frames = graph("Slice", "feats", start, length, axis)
+    frames = heard_frames(graph)
     stride = FRAMES_PER_SPEECH_TOKEN
     hidden = graph("Conv", frames, graph.draws(HIDDEN, WHISPER_MEL_BINS, stride), strides=[stride])
-    digits = graph("Conv", graph("Tanh", hidden), graph.draws(DIGITS, HIDDEN, 1))
-    levels = graph("Add", graph("Round", graph("Tanh", digits)), graph.constant(np.array(1, np.float32)))
-    places = LEVELS ** np.arange(DIGITS, dtype=np.float32)[None, :, None]
-    digit_axis = graph.constant(np.array([1], np.int64))
-    tokens = graph("ReduceSum", graph("Mul", levels, graph.constant(places)), digit_axis, keepdims=0)
-    graph("Cast", tokens, output="indices", to=TensorProto.INT32)
+    finite_scalar_tokens(graph, graph("Tanh", hidden), HIDDEN)
     graph.save(
         path,
         [tensor("feats", [1, WHISPER_MEL_BINS, "T"]), tensor("feats_length", [1], TensorProto.INT32)],
         [tensor("indices", [1, "N"], TensorProto.INT32)],
     )
+
+
+def heard_frames(graph: Graph) -> str:
+    """The speech tokenizer's input "feats", cut to the length in "feats_length"."""
+    start, axis = (graph.constant(np.array([number], np.int64)) for number in (0, 2))
+    return graph("Slice", "feats", start, graph("Cast", "feats_length", to=TensorProto.INT64), axis)
+
+
+def finite_scalar_tokens(graph: Graph, hidden: str, channels: int) -> None:
+    """The speech tokenizer's output "indices" out of `hidden` [1, channels, N], by finite scalar quantisation."""
+    digits = graph("Conv", hidden, graph.draws(DIGITS, channels, 1))
+    levels = graph("Add", graph("Round", graph("Tanh", digits)), graph.constant(np.array(1, np.float32)))
+    places = LEVELS ** np.arange(DIGITS, dtype=np.float32)[None, :, None]
+    digit_axis = graph.constant(np.array([1], np.int64))
+    tokens = graph("ReduceSum", graph("Mul", levels, graph.constant(places)), digit_axis, keepdims=0)
+    graph("Cast", tokens, output="indices", to=TensorProto.INT32)
 
 
 def write_estimator(path: Path, seed: int) -> None:

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# All measurements on a GPU machine without a network, in one call, run in the repository's root:
+#   bash benchmarks/gpu_call.sh FOLDER [SECONDS=570] [flags of benchmarks.everything]
+# FOLDER/env, if there is one, puts vLLM and what else the machine lacks on PYTHONPATH. FOLDER keeps the random model,
+# so a further call on the same machine goes on with it. Triton's compiled kernels are taken from .gpu/triton.tar.gz, if
+# it was carried along. What is to come back is put in $OUT.
+set -uo pipefail
+folder=$(realpath "$1"); seconds=${2:-570}; shift; shift || true
+out=${OUT:-$folder/out}
+[ -f "$folder/env" ] && source "$folder/env"
+export PYTHONPATH=$PWD:$folder/plugin${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+cache=${TRITON_CACHE_DIR:-$HOME/.triton/cache}
+
+# What an installation would have told: by its entry points vLLM finds the model and the sampler.
+python3 - "$folder/plugin" <<'PY' || exit 1
+import runpy, sys, types
+from pathlib import Path
+
+told = {}
+sys.modules["setuptools"] = types.SimpleNamespace(setup=told.update, find_packages=lambda **_: [])
+runpy.run_path("setup.py")
+information = Path(sys.argv[1]) / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
+information.mkdir(parents=True, exist_ok=True)
+(information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {told['name']}\nVersion: {told['version']}\n")
+groups = ("\n".join([f"[{group}]", *points]) for group, points in told["entry_points"].items())
+(information / "entry_points.txt").write_text("\n".join(groups) + "\n")
+PY
+mkdir -p "$cache" "$out"
+[ -f .gpu/triton.tar.gz ] && tar -C "$cache" -xzf .gpu/triton.tar.gz
+[ -d "$folder/full" ] || python3 -m vllm_cosyvoice.random_checkpoint --size full "$folder/full" || exit 1
+
+python3 -m benchmarks.everything --model_dir "$folder/full" --out "$out" --seconds $((seconds - SECONDS - 15)) "$@"
+status=$?
+# Without the compiler's intermediate forms, which only a reader wants.
+tar -C "$cache" --exclude='*.ttir' --exclude='*.ttgir' --exclude='*.llir' --exclude='*.ptx' --exclude='*.source' -cz . \
+    | split -b 15m - "$out/triton.tar.gz."
+exit $status

@@ -1,0 +1,168 @@
+"""The benchmarks: that they run on any machine, and that what they say of attainable speed is arithmetic."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cold_voice, decode, flow_solve, measurement, parts, vocoder
+from benchmarks.cpu_watch import CpuWatch
+from benchmarks.measurement import Measurement
+from benchmarks.mps import DAEMON, NoDaemon, multi_process_service
+from benchmarks.roofline import CHIPS, Roofline
+from benchmarks.serve_report import Report
+from benchmarks.table import spread
+from tests.server_process import ServerProcess
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.flow import Flow
+from vllm_cosyvoice.speech_decoder import SpeechDecoder
+from vllm_cosyvoice.vocoder import Vocoder
+
+NOWHERE = Roofline(None)
+
+
+def cases(found: Iterable[Measurement]) -> dict[str, Measurement]:
+    return {measurement.case: measurement for measurement in found}
+
+
+def test_flow_and_vocoder_are_measured_over_batch_and_length(tiny_model: Path) -> None:
+    model = open_model(tiny_model)
+    flow = Flow.from_state(model.config.flow, model.flow_state())
+    solves = cases(flow_solve.solves(model, flow, flow, [1, 2], [25]))
+    assert list(solves) == [f"{count} × 25 tokens, {how}" for count in (1, 2) for how in ("whole", "streaming")]
+    assert [solve.audio for solve in solves.values()] == [1.0, 1.0, 2.0, 2.0]
+    exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state())
+    calls = cases(vocoder.calls(exact, exact, NOWHERE, [2], [25]))
+    assert calls["2 × 50 frames"].audio == 2.0
+
+
+def test_the_decode_stage_is_measured_whole_and_to_its_first_audio(tiny_model: Path) -> None:
+    decodes = cases(decode.decodes(SpeechDecoder(open_model(tiny_model)), NOWHERE, [1], [25]))
+    assert list(decodes) == ["1 × 25 tokens, whole", "1 × 25 tokens, hop 10"], "other hops are no shorter than all"
+    assert decodes["1 × 25 tokens, whole"].audio == 1.0
+    assert decodes["1 × 25 tokens, hop 10"].audio == pytest.approx(0.4 - 0.32), "16 frames are held back"
+
+
+def test_a_voice_is_measured_cold_and_cached(tiny_model: Path) -> None:
+    costs = cases(cold_voice.costs(tiny_model))
+    assert {"cold", "cached"} < costs.keys()
+    assert "speech_tokenizer_v2.onnx" in costs["cold"].notes, "its size tells whether the cost is a real model's"
+
+
+def test_what_an_h200_could_attain() -> None:
+    roofline = Roofline(CHIPS["NVIDIA H200"])
+    assert roofline.flow([750], streaming=False) == pytest.approx(4.15, rel=0.01)
+    assert roofline.flow([500, 500], streaming=False) == pytest.approx(2 * 2.40, rel=0.01)
+    assert roofline.language_model(1, 400) == pytest.approx(0.153, rel=0.01)
+    assert roofline.language_model(64, 400) == pytest.approx(0.217, rel=0.01)
+    both = roofline.decode([750], 500, streaming=False)
+    assert both is not None
+    assert both == pytest.approx((roofline.flow([750], streaming=False) or 0) + (roofline.vocoder(500) or 0))
+    assert (roofline.flow([750], streaming=True) or 0) < (roofline.flow([750], streaming=False) or 0)
+
+
+def test_runs_of_one_case_are_one_line_with_their_range(tmp_path: Path) -> None:
+    found = [Measurement("flow", "1 × 250 tokens", ms, audio=10.0, attainable_ms=4.0) for ms in (20.0, 25.0)]
+    measurement.write(tmp_path / "flow.json", found)
+    (line,) = measurement.show(measurement.read(tmp_path / "flow.json")).splitlines()[2:]
+    assert "22.50 (20.00–25.00)" in line
+    assert "450 (400–500)" in line
+    assert "18.0 (16.0–20.0)" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([2.0], "2.0"), ([2.0, 2.01], "2.0"), ([1.0, 2.0], "1.5 (1.0–2.0)"), ([1.0, None], "–"), ([], "–")],
+)
+def test_a_spread_is_shown_where_there_is_one(values: list[float | None], shown: str) -> None:
+    assert spread(values, ".1f") == shown
+
+
+def test_a_part_that_takes_too_long_is_broken_off(tiny_model: Path, tmp_path: Path) -> None:
+    endless = ("--model_dir", tiny_model, "--batch", "64", "--tokens", "2000")
+    assert not parts.run("flow_solve", *endless, seconds=1.0, log=tmp_path / "log")
+    assert "| flow |" not in (tmp_path / "log").read_text()
+
+
+def test_the_server_is_measured_twice(server: ServerProcess, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    load = ("--concurrency", "2", "--modes", "streaming", "--tokens", "25", "--warm_up", "0.5", "--seconds", "2")
+    flags = ("--base_url", server.url, *load, "--runs", "2", "--clients", "1", "--json", report)
+    assert parts.run("serve", *flags, seconds=120, log=tmp_path / "log"), (tmp_path / "log").read_text()
+    runs = Report.read(report).runs
+    assert [len(run) for run in runs] == [1, 1]
+    assert all(row.requests > 0 and not row.errors for run in runs for row in run)
+
+
+def test_no_setting_is_begun_that_there_is_no_time_for(server: ServerProcess, tmp_path: Path) -> None:
+    flags = ("--base_url", server.url, "--concurrency", "1", "--clients", "1", "--stop_after", "20")
+    assert parts.run("serve", *flags, seconds=120, log=tmp_path / "log")
+    log = (tmp_path / "log").read_text()
+    assert "closed 1: not tried, there is no time left" in log
+    assert "requests, 0 errors" not in log
+
+
+def test_cores_are_told_by_kind_of_process(server: ServerProcess) -> None:
+    busy = CpuWatch(server.process.pid).take()
+    assert busy.keys() == {"http", "encode", "generate", "decode"}
+    assert CpuWatch(None).take() == {}
+
+
+@pytest.fixture
+def stand_in_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not NVIDIA's daemon, which needs a GPU: it notes how it was called. Returns where."""
+    notes, command = tmp_path / "notes", tmp_path / "bin" / DAEMON
+    command.parent.mkdir()
+    says = f'echo "$@ $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_LOG_DIRECTORY" >>{notes}'
+    answers = f"if [ $# = 0 ] && tee -a {notes} | grep -q get_server_list; then cat {notes}.users; fi"
+    command.write_text(f"#!/bin/sh\n{says}\n{answers}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    return notes
+
+
+def test_the_multi_process_service_has_directories_of_its_own(stand_in_daemon: Path) -> None:
+    with multi_process_service() as service:
+        pipes, logs = service.variables["CUDA_MPS_PIPE_DIRECTORY"], service.variables["CUDA_MPS_LOG_DIRECTORY"]
+        assert Path(pipes).is_dir()
+        assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n"
+    assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n {pipes} {logs}\nquit\n"
+    assert not Path(pipes).exists()
+
+
+def test_the_multi_process_service_tells_whether_it_is_used(stand_in_daemon: Path) -> None:
+    users = stand_in_daemon.with_name("notes.users")
+    with multi_process_service() as service:
+        users.write_text("")
+        assert not service.in_use()
+        users.write_text("1234\n")
+        assert service.in_use()
+
+
+def test_the_multi_process_service_ends_when_what_it_is_for_fails(stand_in_daemon: Path) -> None:
+    with pytest.raises(ZeroDivisionError), multi_process_service():
+        raise ZeroDivisionError
+    assert stand_in_daemon.read_text().endswith("quit\n")
+
+
+def test_where_there_is_no_multi_process_service_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoDaemon, match=f"{DAEMON} is neither on PATH nor in"), multi_process_service():
+        pass
+
+
+def test_the_multi_process_service_is_for_a_server_of_our_own() -> None:
+    command = [sys.executable, "-m", "benchmarks.serve", "--mps", "--concurrency", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "give --serve" in done.stderr
+
+
+def test_timing_counts_what_the_host_waits_for() -> None:
+    x = torch.ones(8)
+    device, host = measurement.milliseconds(lambda: x + x)
+    assert 0 < device == host
