@@ -199,7 +199,7 @@ def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path)
     tokenizer = load_tokenizer(tmp_path / TOKENIZER)
     phones = [0, 0, 3, 3, 3, 3, 0, 0, 7, 7, 7, 7, 0, 0]  # a pause, "ab", a pause, "cd", a pause
     spoken = Utterance("ab cd", torch.arange(7), torch.tensor(phones), 0)
-    batches = Batches(tokenizer, [spoken])
+    batches = Batches(tokenizer, [spoken], tokens=100)
     example, ahead = batches.example(progress=0)
     assert sum(0 <= target < SPEECH_TOKENS for target in example.targets) == len(ahead)
     text = tokenizer.encode("ab cd").ids

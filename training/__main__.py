@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from training import flow, vocoder
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
@@ -97,7 +99,7 @@ def speech_tokenizer(run: Run) -> None:
     tokens, rows = TOKENIZER_TOKENS
 
     def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        _, starts = speech.draw(run.rows(rows), tokens)
+        starts = speech.draw(run.rows(rows), tokens)[1]
         with run.autocast():
             return network.loss(
                 speech.crops("log_mel", starts, tokens).float(), speech.crops("phones", starts, tokens).long()
@@ -118,7 +120,7 @@ def contents(run: Run) -> None:
         with torch.no_grad():
             made = [
                 network.contents(utterance.float()[None])[0].short()
-                for utterance in speech.data["log_mel"].split((4 * speech.starts.diff()).tolist())
+                for utterance in torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
             ]
         torch.save(made, run.out / file)
         print(file, "in use:", int((torch.cat(made).long().bincount() > 0).sum()), "of", CONTENTS, flush=True)
@@ -148,13 +150,15 @@ def language_model(run: Run) -> None:
     for speech_file, file in CONTENT_FILES.items():
         if (run.out / file).exists():
             speech = read_corpus(run.out / speech_file, "cpu")
-            phones = speech.data["phones"].split((2 * speech.starts.diff()).tolist())
-            made = torch.load(run.out / file, map_location="cpu", weights_only=True)
-            spoken += map(Utterance, speech.texts, made, phones, speech.speakers.tolist())
-    batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken)
+            phones = torch.split(speech.data["phones"], (2 * speech.starts.diff()).tolist())
+            said = torch.load(run.out / file, map_location="cpu", weights_only=True)
+            spoken += map(Utterance, speech.texts, said, phones, speech.speakers.tolist())
+    batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
+    made = iter(DataLoader(batches, batch_size=None, num_workers=min(4, os.cpu_count() or 1), prefetch_factor=4))
 
     def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = [each.to(run.device) for each in batches.next(run.rows(LANGUAGE_MODEL_TOKENS), progress)]
+        batches.progress.fill_(progress)
+        batch = [each.to(run.device, non_blocking=True) for each in next(made)]
         with run.autocast():
             return network.loss(*batch)
 
@@ -223,6 +227,8 @@ def new_flow(config: ModelConfig, device: torch.device | str) -> tuple[Parameter
     parameters["input_embedding.weight"].data.normal_()
     factor(parameters, "input_embedding.weight")
     parameters["input_embedding.weight" + COUNT].data.zero_()  # a token's count says nothing of its sound
+    for name in ("encoder_proj.bias", "decoder.estimator.final_proj.bias"):
+        parameters[name].data.fill_(flow.MEAN_MEL)
     served = flow.served(config.flow, parameters)
     served.weights = lambda tensors: flow_weights(merged(tensors))
     return parameters, served

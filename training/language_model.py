@@ -5,7 +5,7 @@ layers that are not in the file. It is to teach early to know one's place in the
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.data import IterableDataset
 from transformers import Qwen2Config, Qwen2Model
 
 from training.factors import MADE, factor, log_probability, merged
@@ -101,7 +102,7 @@ class LanguageModel:
         speech = wanted < MADE
         places, phones = ahead[:, 0], ahead[:, 1:]
         placed = F.linear(hidden[speech], self.parameters[PLACE]).float()
-        guesses = F.linear(hidden[speech], self.parameters[AHEAD]).float().unflatten(-1, (PHONES_AHEAD, -1))
+        guesses = F.linear(hidden[speech], self.parameters[AHEAD]).float().view(-1, PHONES_AHEAD, len(PHONES))
         ahead_loss = AHEAD_WEIGHT * F.cross_entropy(guesses.flatten(0, 1), phones.flatten())
         ahead_loss = ahead_loss + PLACE_WEIGHT * F.cross_entropy(placed, places)
         report = {
@@ -122,10 +123,15 @@ class Utterance(NamedTuple):
     speaker: int
 
 
-class Batches:
-    """Random examples of utterances."""
+class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Random batches of utterances without end, for processes beside the one that trains.
 
-    def __init__(self, tokenizer: Tokenizer, utterances: Sequence[Utterance]) -> None:
+    To make a batch takes as long as a GPU takes to learn it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, utterances: Sequence[Utterance], tokens: int) -> None:
+        self.tokens = tokens  # a batch, padding included
+        self.progress = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]  # 0 … 1, to be kept up to date
         self.utterances = sorted(utterances, key=lambda utterance: len(utterance.contents))
         self.text = [_ids(tokenizer, utterance.text) for utterance in self.utterances]
         self.inner = [_ids(tokenizer, " " + utterance.text) for utterance in self.utterances]
@@ -160,7 +166,7 @@ class Batches:
         The text token is the one at that share of the letters which is the share of the phones spoken by then. The
         phones are the token's second one and the different ones that follow, then pauses.
         """
-        order, places = self.utterances[index].phones.long().unique_consecutive(return_inverse=True)
+        order, places = torch.unique_consecutive(self.utterances[index].phones.long(), return_inverse=True)
         places = places[1::2]
         spoken = (order != PAUSE).cumsum(0)[places]
         letters = self.letters[text].cumsum(0)
@@ -169,13 +175,20 @@ class Batches:
         phones = order[places[:, None] + torch.arange(PHONES_AHEAD)]
         return torch.cat([torch.tensor(text)[at.clamp(max=len(text) - 1)][:, None], phones], dim=1)
 
-    def next(self, tokens: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids and targets [rows, length], padded to at most `tokens` in all, and the phones ahead."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Ids and targets [rows, length], padded, and what is `ahead`."""
+        random.seed(torch.initial_seed())  # of this process
+        while True:
+            yield self.next()
+
+    def next(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch."""
+        progress = float(self.progress)
         if not self.waiting:
             examples = sorted((self.example(progress) for _ in range(POOL)), key=lambda each: len(each[0].ids))
             batch: list[tuple[Example, Tensor]] = []
             for each in examples:
-                if batch and (len(batch) + 1) * len(each[0].ids) > tokens:
+                if batch and (len(batch) + 1) * len(each[0].ids) > self.tokens:
                     self.waiting.append(batch)
                     batch = []
                 batch.append(each)
@@ -205,4 +218,4 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 def _letters(tokenizer: Tokenizer) -> Tensor:
     """How many letters each text token has; byte-level BPE writes a space as Ġ."""
     tokens = (tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size()))
-    return torch.tensor([sum(letter.isalpha() and letter != "Ġ" for letter in token) for token in tokens])
+    return torch.tensor([sum(letter.isalpha() and letter != "Ġ" for letter in token or "") for token in tokens])
