@@ -14,13 +14,15 @@ from training import flow, vocoder
 from training.__main__ import new_flow, new_vocoder
 from training.evaluate import word_errors
 from training.export import VOICES, export
-from training.factors import merged
+from training.factors import MADE, log_probability, merged
 from training.fit import fit, trained
-from training.language_model import LanguageModel, new_language_model
+from training.flite import PHONES
+from training.language_model import PHONES_AHEAD, Batches, LanguageModel, Utterance, new_language_model
+from training.phone_errors import collapsed, edits, generate, lasting
 from training.sequences import IGNORED, streamed, whole
 from training.sizes import DEMO, TOY
 from training.speaker_encoder import SpeakerEncoder
-from training.speech_tokenizer import COUNTS, SpeechTokenizer, speech_tokens
+from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_tokens
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
@@ -29,7 +31,9 @@ from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text_stream import TextStream
+from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
 from vllm_cosyvoice.voice import VoiceDirectory
@@ -132,7 +136,8 @@ def test_the_onnx_speech_tokenizer_gives_the_tokens_that_training_saw(tmp_path: 
     tokens = session.run(None, feed)[0]
     with torch.no_grad():
         assert tokens.tolist() == speech_tokens(network.contents(log_mel)).tolist()
-    assert len(set(tokens[0][:COUNTS])) == COUNTS  # neighbours differ, whatever they say
+    assert COUNTS > WINDOW  # repetition-aware sampling never finds a token among the last ones
+    assert len(set(tokens[0][:COUNTS])) == COUNTS
 
 
 def test_the_onnx_speaker_encoder_is_the_trained_one(tmp_path: Path) -> None:
@@ -149,7 +154,8 @@ def _language_model_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor
     network = LanguageModel(TOY.language_model, parameters)
     example = whole(TEXT, SPEECH)
     ids, targets = torch.tensor([example.ids]), torch.tensor([example.targets])
-    return parameters, lambda: network.loss(ids, targets)[0]
+    ahead = torch.randint(40, (len(SPEECH), 1 + PHONES_AHEAD))
+    return parameters, lambda: network.loss(ids, targets, ahead)[0]
 
 
 def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -175,6 +181,41 @@ def _speaker_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     network = SpeakerEncoder(16, 5)
     fbank, speakers = torch.randn(5, 60, 80), torch.arange(5)
     return dict(network.named_parameters()), lambda: network.loss(fbank, speakers)[0]
+
+
+def test_the_factored_head_gives_the_probabilities_of_the_table_in_the_file() -> None:
+    parameters = new_language_model(TOY.language_model, "cpu")
+    network = LanguageModel(TOY.language_model, parameters)
+    hidden = torch.randn(4, TOY.language_model.hidden_size)
+    tokens = torch.tensor([0, 5000, END_OF_SPEECH, 6562])
+    logits = network.logits(hidden)
+    values, contents = log_probability(parameters, "llm_decoder", hidden, tokens)
+    torch.testing.assert_close(values, logits.log_softmax(-1)[torch.arange(4), tokens])
+    assert contents.tolist() == (logits[:, :MADE].argmax(-1) % CONTENTS).tolist()
+
+
+def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / TOKENIZER, TOY.language_model, ["ab cd"] * 9)
+    tokenizer = load_tokenizer(tmp_path / TOKENIZER)
+    phones = [0, 0, 3, 3, 3, 3, 0, 0, 7, 7, 7, 7, 0, 0]  # a pause, "ab", a pause, "cd", a pause
+    spoken = Utterance("ab cd", torch.arange(7), torch.tensor(phones), 0)
+    batches = Batches(tokenizer, [spoken], tokens=100)
+    example, ahead = batches.example(progress=0)
+    assert sum(0 <= target < SPEECH_TOKENS for target in example.targets) == len(ahead)
+    text = tokenizer.encode("ab cd").ids
+    ahead = batches.ahead(0, text)
+    assert ahead[:, 0].tolist() == [text[0]] * 4 + [text[-1]] * 3
+    assert ahead[1].tolist()[1:] == [3, 0, 7, 0, 0]
+
+
+def test_phone_errors_generates_as_the_engine_draws() -> None:
+    network = LanguageModel(TOY.language_model, new_language_model(TOY.language_model, "cpu"))
+    segments = [Segment.of(TEXT), Segment.of(TEXT[:3], PROMPT_TEXT, PROMPT_SPEECH)]
+    together = generate(network, segments)
+    assert [len(said) <= segment.max_tokens for said, segment in zip(together, segments, strict=True)] == [True] * 2
+    assert all(segment.min_tokens <= len(said) for said, segment in zip(together, segments, strict=True))
+    assert all(token <= END_OF_SPEECH for said in together for token in said)
+    assert generate(network, segments[:1]) == together[:1]  # a longer neighbour changes nothing
 
 
 @pytest.mark.parametrize("make", [_language_model_loss, _flow_loss, _vocoder_loss, _tokenizer_loss, _speaker_loss])
@@ -235,3 +276,9 @@ def test_word_errors_count_edits() -> None:
     assert word_errors("The cat sat.", "the cat sat") == 0
     assert word_errors("The cat sat.", "a cat sat down") == 2
     assert word_errors("The cat sat.", "") == 3
+
+
+def test_phone_errors_count_edits_of_phones_that_last() -> None:
+    heard = [PHONES.index(phone) for phone in ("pau", "pau", "k", "k", "t", "ae", "ae", "ae", "t", "t", "pau", "pau")]
+    assert collapsed(lasting(heard)) == ["k", "ae", "t"]
+    assert edits(["k", "ae", "t"], ["k", "t", "s"]) == 2

@@ -1,6 +1,8 @@
 """The command line of `python -m training`: one stage at a time, each going on from the files that it finds."""
 
 import argparse
+import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -8,26 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from training import flow, vocoder
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
-from training.factors import add_factors, merged
+from training.factors import COUNT, factor, merged
 from training.fit import copy_into, fit, trained
-from training.language_model import Batches, LanguageModel, new_language_model
+from training.language_model import Batches, LanguageModel, Utterance, new_language_model
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS
 from training.speaker_encoder import SpeakerEncoder
-from training.speech_tokenizer import CONTENTS, SpeechTokenizer, speech_tokens
+from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_tokens
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.config import LOOKAHEAD_TOKENS, ModelConfig
 from vllm_cosyvoice.flow.loading import flow_weights
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
-from vllm_cosyvoice.token_draw import WINDOW
 
-TEXTS, CORPUS, CONTENT_FILE, EMBEDDING_FILE = "texts.json", "corpus.pt", "contents.pt", "embeddings.pt"
+TEXTS, CORPUS, READING, EMBEDDING_FILE = "texts.json", "corpus.pt", "reading.pt", "embeddings.pt"
+CONTENT_FILES = {CORPUS: "contents.pt", READING: "reading_contents.pt"}
+TEXTS_AN_HOUR = 800  # one takes about 4.5 s
 TOKENIZER_TOKENS, SPEAKER_TOKENS = (100, 64), (75, 128)  # tokens a crop, crops a batch
+LANGUAGE_MODEL_TOKENS = 12_000  # a batch
 FLOW_TOKENS = 12_000  # tokens a batch
 VOCODER_ROWS = 32
 
@@ -44,13 +49,22 @@ class Run:
     texts: int
     scale: float  # of the batches
 
+    def sentences(self) -> list[str]:
+        """The texts."""
+        sentences: list[str] = json.loads((self.out / TEXTS).read_text(encoding="utf-8"))
+        return sentences
+
+    def heard_texts(self) -> int:
+        """How many of them are spoken for all networks."""
+        return int(self.hours * TEXTS_AN_HOUR) + 1
+
     def corpus(self) -> Corpus:
         """The speech."""
         return read_corpus(self.out / CORPUS, self.device)
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 on a GPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """bfloat16, also on a CPU, so that what it does can be seen there."""
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def rows(self, count: float) -> int:
         """A batch's rows."""
@@ -59,53 +73,57 @@ class Run:
 
 def texts(run: Run) -> None:
     """Collect the texts and train the text tokenizer on them."""
-    import json
-
     from training.texts import write_texts  # the front end, which the GPU machine lacks
 
     write_texts(run.out / TEXTS, run.texts)
-    sentences = json.loads((run.out / TEXTS).read_text(encoding="utf-8"))
-    both = (form for sentence in sentences for form in (sentence, " " + sentence))
+    both = (form for sentence in run.sentences() for form in (sentence, " " + sentence))
     write_tokenizer(run.out / TOKENIZER, run.config.language_model, both)
 
 
 def corpus(run: Run) -> None:
-    """Speak the texts."""
+    """Speak the first texts, for all networks."""
     if not (run.out / CORPUS).exists():
-        write_corpus(run.out / TEXTS, run.out / CORPUS, run.hours)
+        write_corpus(run.sentences()[: run.heard_texts()], run.out / CORPUS)
+
+
+def reading(run: Run) -> None:
+    """Speak the other texts, for the language model alone."""
+    rest = run.sentences()[run.heard_texts() :]
+    if rest and not (run.out / READING).exists():
+        write_corpus(rest, run.out / READING, ("log_mel", "phones"), seed=1)
 
 
 def speech_tokenizer(run: Run) -> None:
-    """Train the speech tokenizer, then tokenize the corpus."""
+    """Train the speech tokenizer."""
     speech, network = run.corpus(), new_speech_tokenizer().to(run.device)
     tokens, rows = TOKENIZER_TOKENS
 
-    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        del progress
-        _, starts = speech.draw(run.rows(rows), tokens)
+    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        starts = speech.draw(run.rows(rows), tokens)[1]
         with run.autocast():
             return network.loss(
                 speech.crops("log_mel", starts, tokens).float(), speech.crops("phones", starts, tokens).long()
             )
 
     fit("speech_tokenizer", run.out, dict(network.named_parameters()), loss, minutes=run.minutes, rate=1e-3)
-    network.eval()
-    with torch.no_grad():
-        contents = [
-            network.contents(speech.utterance("log_mel", index).float()[None])[0].short()
-            for index in range(len(speech.texts))
-        ]
-    torch.save(contents, run.out / CONTENT_FILE)
-    everything = torch.cat(contents).long()
-    print("contents in use:", int((everything.bincount() > 0).sum()), "of", CONTENTS)
-    print("drawn anew, at least:", round(float(repeated(everything)), 4), "of tokens", flush=True)
 
 
-def repeated(contents: torch.Tensor) -> torch.Tensor:
-    """Share of the tokens that are among the ten before them, which repetition-aware sampling would not take."""
-    tokens = speech_tokens(contents)
-    windows = tokens.unfold(0, WINDOW + 1, 1)
-    return (windows[:, :-1] == windows[:, -1:]).any(1).float().mean()
+def contents(run: Run) -> None:
+    """Tokenize all speech."""
+    network = new_speech_tokenizer()
+    copy_into(dict(network.named_parameters()), trained(run.out, "speech_tokenizer"))
+    network.to(run.device)
+    for speech_file, file in CONTENT_FILES.items():
+        if not (run.out / speech_file).exists():
+            continue
+        speech = read_corpus(run.out / speech_file, run.device)
+        with torch.no_grad():
+            made = [
+                network.contents(utterance.float()[None])[0].short()
+                for utterance in torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
+            ]
+        torch.save(made, run.out / file)
+        print(file, "in use:", int((torch.cat(made).long().bincount() > 0).sum()), "of", CONTENTS, flush=True)
 
 
 def speaker_encoder(run: Run) -> None:
@@ -126,16 +144,23 @@ def speaker_encoder(run: Run) -> None:
 
 def language_model(run: Run) -> None:
     """Train the language model."""
-    speech = run.corpus()
     parameters = new_language_model(run.config.language_model, run.device)
     network = LanguageModel(run.config.language_model, parameters)
-    contents = [each.long() for each in torch.load(run.out / CONTENT_FILE, map_location="cpu", weights_only=True)]
-    batches = Batches(load_tokenizer(run.out / TOKENIZER), speech.texts, contents, speech.speakers.tolist())
+    spoken: list[Utterance] = []
+    for speech_file, file in CONTENT_FILES.items():
+        if (run.out / file).exists():
+            speech = read_corpus(run.out / speech_file, "cpu")
+            phones = torch.split(speech.data["phones"], (2 * speech.starts.diff()).tolist())
+            said = torch.load(run.out / file, map_location="cpu", weights_only=True)
+            spoken += map(Utterance, speech.texts, said, phones, speech.speakers.tolist())
+    batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
+    made = iter(DataLoader(batches, batch_size=None, num_workers=min(4, os.cpu_count() or 1), prefetch_factor=4))
 
-    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        ids, targets = batches.next(run.rows(64))
+    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        batches.progress.fill_(progress)
+        batch = [each.to(run.device, non_blocking=True) for each in next(made)]
         with run.autocast():
-            return network.loss(ids.to(run.device), targets.to(run.device))
+            return network.loss(*batch)
 
     fit("language_model", run.out, parameters, loss, minutes=run.minutes, rate=1e-3)
 
@@ -143,7 +168,7 @@ def language_model(run: Run) -> None:
 def train_flow(run: Run) -> None:
     """Train the flow."""
     speech = run.corpus()
-    contents = torch.cat(torch.load(run.out / CONTENT_FILE, map_location=run.device, weights_only=True)).long()
+    said = torch.cat(torch.load(run.out / CONTENT_FILES[CORPUS], map_location=run.device, weights_only=True)).long()
     embeddings = torch.load(run.out / EMBEDDING_FILE, map_location=run.device, weights_only=True)
     parameters, served = new_flow(run.config, run.device)
 
@@ -151,8 +176,8 @@ def train_flow(run: Run) -> None:
         spoken, streaming, look_ahead, prompt = flow.draw_case()
         chosen, starts = speech.draw(run.rows(FLOW_TOKENS / spoken), spoken + LOOKAHEAD_TOKENS)
         places = torch.arange(spoken + LOOKAHEAD_TOKENS, device=run.device)
-        first = torch.randint(0, 9, (len(starts), 1), device=run.device)
-        tokens = speech_tokens(contents[starts[:, None] + places], first)
+        first = torch.randint(0, COUNTS, (len(starts), 1), device=run.device)
+        tokens = speech_tokens(said[starts[:, None] + places], first)
         near = torch.randint_like(chosen, len(embeddings))  # another utterance of the same speaker, if it is one
         near = torch.where(speech.speakers[near] == speech.speakers[chosen], near, chosen)
         mel = speech.crops("mel", starts, spoken).float()
@@ -199,7 +224,11 @@ def new_speaker_encoder() -> SpeakerEncoder:
 def new_flow(config: ModelConfig, device: torch.device | str) -> tuple[Parameters, Served]:
     """Untrained."""
     parameters = new_parameters(flow.layout(config.flow), device)
-    add_factors(parameters, "input_embedding.weight", 1.0)
+    parameters["input_embedding.weight"].data.normal_()
+    factor(parameters, "input_embedding.weight")
+    parameters["input_embedding.weight" + COUNT].data.zero_()  # a token's count says nothing of its sound
+    for name in ("encoder_proj.bias", "decoder.estimator.final_proj.bias"):
+        parameters[name].data.fill_(flow.MEAN_MEL)
     served = flow.served(config.flow, parameters)
     served.weights = lambda tensors: flow_weights(merged(tensors))
     return parameters, served
@@ -215,7 +244,9 @@ def new_vocoder(config: ModelConfig, device: torch.device | str) -> tuple[Parame
 STAGES: dict[str, Callable[[Run], None]] = {
     "texts": texts,
     "corpus": corpus,
+    "reading": reading,
     "speech_tokenizer": speech_tokenizer,
+    "contents": contents,
     "speaker_encoder": speaker_encoder,
     "language_model": language_model,
     "flow": train_flow,
@@ -230,8 +261,8 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", choices=STAGES, required=True)
     parser.add_argument("--out", type=Path, required=True, help="where stages leave their files and find the others'")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training in all, earlier calls' included")
-    parser.add_argument("--hours", type=float, default=12.0, help="of speech to make")
-    parser.add_argument("--texts", type=int, default=12_000, help="texts to collect")
+    parser.add_argument("--hours", type=float, default=12.0, help="of speech for all networks")
+    parser.add_argument("--texts", type=int, default=31_000, help="texts to collect")
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--scale", type=float, default=1.0, help="of the batches")
     arguments = parser.parse_args()

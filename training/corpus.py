@@ -3,11 +3,11 @@
 flite speaks at 16 kHz, so the 24 kHz audio has nothing above 8 kHz, and neither will the model's.
 """
 
-import json
-import os
 import random
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +70,15 @@ class Corpus:
         return chosen, self.starts[chosen] + moved
 
 
-def write_corpus(texts: Path, path: Path, hours: float, seed: int = 0, workers: int | None = None) -> None:
-    """Speak the texts, again and again by different speakers, until there are `hours` of speech."""
-    sentences: list[str] = json.loads(texts.read_text(encoding="utf-8"))
+def write_corpus(texts: Sequence[str], path: Path, kept: Sequence[str] = tuple(PER_TOKEN), seed: int = 0) -> None:
+    """Speak each of the texts, by speakers that `seed` decides, and keep the data named."""
     draw = random.Random(seed)
-    # A sentence takes about 4.5 s.
-    jobs = [(sentences[index % len(sentences)], _speaker(draw)) for index in range(int(hours * 800) + 1)]
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    jobs = [(text, _speaker(draw), kept) for text in texts]
+    with ProcessPoolExecutor() as pool:
         made = [each for each in pool.map(_utterance, jobs, chunksize=16) if each is not None]
     made.sort(key=lambda utterance: utterance[1])
     lengths = [len(features["phones"]) // PER_TOKEN["phones"] for _, _, features in made]
-    data = {name: torch.from_numpy(np.concatenate([features[name] for _, _, features in made])) for name in PER_TOKEN}
+    data = {name: torch.from_numpy(np.concatenate([features[name] for _, _, features in made])) for name in kept}
     saved = {
         "data": data,
         "starts": torch.tensor([0, *lengths]).cumsum(0),
@@ -88,7 +86,7 @@ def write_corpus(texts: Path, path: Path, hours: float, seed: int = 0, workers: 
         "texts": [text for text, _, _ in made],
     }
     torch.save(saved, path)
-    print(f"corpus: {len(made)} utterances, {sum(lengths) / TOKEN_RATE / 3600:.2f} hours", flush=True)
+    print(f"{path.name}: {len(made)} utterances, {sum(lengths) / TOKEN_RATE / 3600:.2f} hours", flush=True)
 
 
 def read_corpus(path: Path, device: torch.device | str) -> Corpus:
@@ -109,17 +107,23 @@ def recording(text: str, speaker: int) -> tuple[Spoken, Tensor]:
     return spoken, torch.nn.functional.pad(heard, (0, missing))
 
 
-def features(heard: Tensor) -> dict[str, Tensor]:
-    """What the networks hear of 16 kHz samples, and the 24 kHz audio they are to give back."""
+def features(heard: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """How to make what the networks hear of 16 kHz samples, and the 24 kHz audio that they are to give back."""
     tokens = len(heard) // HEARD_PER_TOKEN
-    audio = resample(heard, PROMPT_SAMPLE_RATE, SAMPLE_RATE)[: tokens * SAMPLES_PER_TOKEN]
-    fbank = speaker_fbank(heard)
-    fbank = torch.cat([fbank, fbank[-1:].expand(4 * tokens - len(fbank), -1)])
+
+    @cache
+    def audio() -> Tensor:
+        return resample(heard, PROMPT_SAMPLE_RATE, SAMPLE_RATE)[: tokens * SAMPLES_PER_TOKEN]
+
+    def fbank() -> Tensor:
+        banks = speaker_fbank(heard)
+        return torch.cat([banks, banks[-1:].expand(4 * tokens - len(banks), -1)]).half()
+
     return {
-        "audio": (audio * 32767).round().clamp(-32768, 32767).short(),
-        "mel": prompt_mel(audio).half(),
-        "log_mel": whisper_log_mel(heard).T.half(),
-        "fbank": fbank.half(),
+        "audio": lambda: (audio() * 32767).round().clamp(-32768, 32767).short(),
+        "mel": lambda: prompt_mel(audio()).half(),
+        "log_mel": lambda: whisper_log_mel(heard).T.half(),
+        "fbank": fbank,
     }
 
 
@@ -150,9 +154,9 @@ def _speaker(draw: random.Random) -> int:
     return draw.randrange(len(PRESETS), len(SPEAKERS))
 
 
-def _utterance(job: tuple[str, int]) -> tuple[str, int, dict[str, np.ndarray]] | None:
+def _utterance(job: tuple[str, int, Sequence[str]]) -> tuple[str, int, dict[str, np.ndarray]] | None:
     torch.set_num_threads(1)
-    text, speaker = job
+    text, speaker, kept = job
     spoken, heard = recording(text, speaker)
     tokens = len(heard) // HEARD_PER_TOKEN
     if not TOKEN_RATE // 2 <= tokens <= LONGEST * TOKEN_RATE:
@@ -163,6 +167,6 @@ def _utterance(job: tuple[str, int]) -> tuple[str, int, dict[str, np.ndarray]] |
     middles = (np.arange(frames) + 0.5) / FRAME_RATE
     phones = torch.from_numpy(names[np.searchsorted(ends, middles).clip(max=len(ends) - 1)])
     voiced = torch.tensor([name in VOICED for name in PHONES])[phones]
-    made = features(heard) | {"phones": phones.to(torch.int8), "f0": pitch(heard, frames) * voiced}
+    made = features(heard) | {"phones": lambda: phones.to(torch.int8), "f0": lambda: pitch(heard, frames) * voiced}
     # As arrays: tensors would travel between processes through open files, of which there may not be so many.
-    return text, speaker, {name: tensor.numpy() for name, tensor in made.items()}
+    return text, speaker, {name: made[name]().numpy() for name in kept}

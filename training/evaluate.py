@@ -18,6 +18,7 @@ import torch
 from training.corpus import PRESETS, pitch
 from training.export import VOICES, write_wav
 from training.flite import VOWELS, speak
+from training.phone_errors import edits
 from training.sentences import HELD_OUT
 from training.texts import plain
 from vllm_cosyvoice import Synthesizer
@@ -31,16 +32,7 @@ Speaker = Callable[[str, str], np.ndarray]  # text and voice → float32 at 24 k
 
 def word_errors(said: str, heard: str) -> int:
     """The fewest words to insert, drop and replace that turn `heard` into `said`."""
-    wanted, got = plain(said).split(), plain(heard).split()
-    costs = list(range(len(got) + 1))
-    for row, word in enumerate(wanted, start=1):
-        diagonal, costs[0] = costs[0], row
-        for column, other in enumerate(got, start=1):
-            diagonal, costs[column] = (
-                costs[column],
-                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
-            )
-    return costs[-1]
+    return edits(plain(said).split(), plain(heard).split())
 
 
 class Listener:

@@ -27,7 +27,7 @@ def fit(
     """
     path = out / f"{name}.pt"
     device = next(iter(parameters.values())).device
-    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     step, earlier = 0, 0.0
     if path.exists():
         saved = torch.load(path, map_location=device, weights_only=True)

@@ -16,6 +16,7 @@ from vllm_cosyvoice.flow.solver import Flow
 FREE_SHARE = 0.2  # weight of the velocity without the condition, which guidance steers away from
 ENCODER_WEIGHT = 0.1  # of mu's own distance from the mel, which makes the start quicker
 PROMPTED = 0.6  # share of batches that continue a prompt's mel
+MEAN_MEL = -4.6  # of the corpus, where mu and the velocity start: to get there takes thousands of steps
 FEWEST_TOKENS, MOST_TOKENS = 30, 350
 
 

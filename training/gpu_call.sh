@@ -1,28 +1,39 @@
 #!/usr/bin/env bash
-# One call on the GPU machine: `bash training/gpu_call.sh SECONDS`, again until it says that all stages are over.
+# One of two calls on the GPU machine: `bash training/gpu_call.sh SECONDS`, again until it says that all stages are over.
 # Every stage goes on from its file in .training/, and so does a call that was cut short. What a stage is given is its
 # minutes in all calls together. The networks are small, so several train on the one GPU at a time.
 set -uo pipefail
-until=$((SECONDS + ${1:-570} - 75)) # the rest is for the export
+export OMP_NUM_THREADS=1 # or the stages' threads take the cores from one another
+began=$SECONDS until=$((SECONDS + ${1:-570} - 50)) # the rest is for the export
 source training/unpack.sh
-VOCODER=${VOCODER:-15} FLOW=${FLOW:-14} LANGUAGE_MODEL=${LANGUAGE_MODEL:-11}
+VOCODER=${VOCODER:-13.5} FLOW=${FLOW:-11} LANGUAGE_MODEL=${LANGUAGE_MODEL:-11.5}
+run() { python3 -m training --out .training --hours "${HOURS:-8}" --stage "$@"; }
 stage() { timeout $((until > SECONDS ? until - SECONDS : 1)) python3 -m training --out .training --stage "$1" --minutes "$2"; }
+passed() { echo "--- $1 after $((SECONDS - began)) s"; }
 
-python3 -m training --out .training --stage corpus --hours "${HOURS:-12}" || exit 1
+run corpus || exit 1
+passed corpus
 stage vocoder "$VOCODER" & vocoder=$!
 if [ ! -f .training/embeddings.pt ] || [ ! -f .training/contents.pt ]; then
+    run reading & reading=$!
     stage speaker_encoder 1 & speaker=$!
-    stage speech_tokenizer 1.5 || exit 1
+    stage speech_tokenizer 2 || exit 1
     wait $speaker || exit 1
+    wait $reading || exit 1
+    run contents || exit 1
+    passed contents
 fi
 stage language_model "$LANGUAGE_MODEL" & language_model=$!
 stage flow "$FLOW"; flow=$?
 wait $language_model; language_model=$?
+python3 -m training.phone_errors --out .training & errors=$!
 wait $vocoder; vocoder=$?
+wait $errors
+passed "this call's training"
 ((flow + language_model + vocoder)) && echo "--- call again" || echo "--- all stages are over"
 
 rm -rf .training/model
-python3 -m training --out .training --stage export
+run export
 du -sh .training/model
 if [ -n "${OUT:-}" ]; then # at most 16 MiB a file may come back
     tar -C .training -c model | split -b 15m - "$OUT/model.tar."

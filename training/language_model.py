@@ -1,33 +1,46 @@
-"""Text to speech tokens: transformers' Qwen2, which has the file's names, over the one id space."""
+"""Text to speech tokens: transformers' Qwen2, which has the file's names, over the one id space.
+
+Beside the next token, training asks at each place for the phones from there on and for the text token being spoken, by
+layers that are not in the file. It is to teach early to know one's place in the text, and how text is pronounced.
+"""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.data import IterableDataset
 from transformers import Qwen2Config, Qwen2Model
 
-from training.factors import add_factors, merged
+from training.factors import MADE, factor, log_probability, merged
+from training.flite import PHONES
 from training.released import Parameters, new_parameters
 from training.sequences import IGNORED, Example, streamed, whole
 from training.speech_tokenizer import CONTENTS, speech_tokens
 from vllm_cosyvoice.checkpoint.directory import UNUSED_TENSOR
 from vllm_cosyvoice.checkpoint.layout import language_model_layout
 from vllm_cosyvoice.config import LanguageModelConfig
-from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 
+HEAD, AHEAD, PLACE = "llm_decoder", "|ahead", "|place"
 BODY = "llm.model.model."
 TABLES = ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")  # as `vocabulary` has them
-ROWS = 64
-MIXED = 8  # batches drawn together and sorted by length, so that little is padding
+POOL = 512  # examples drawn together and sorted by length, so that little is padding
+SIMPLE_UNTIL = 0.3  # of the time: no prompts, and short utterances first, which teach to align
+SHORTEST = 0.2  # share of the utterances to begin with
 STREAMED = 0.3
 PROMPTED = 0.6
 INNER = 0.2  # texts with the space before them that a segment has which is not the first
 MISREAD = 0.05  # speech tokens read as another, since the model will read its own
+PHONES_AHEAD = 5  # the phone of the token that is to come, and those behind it
+AHEAD_WEIGHT, PLACE_WEIGHT = 0.3, 0.3
 EMBEDDING_SIZE = 0.02
+PAUSE = PHONES.index("pau")
+NEVER = -20.0  # logit of a token that the speech tokenizer does not make
 
 
 def new_language_model(config: LanguageModelConfig, device: torch.device | str) -> Parameters:
@@ -35,10 +48,13 @@ def new_language_model(config: LanguageModelConfig, device: torch.device | str) 
     shapes = language_model_layout(config)
     del shapes[UNUSED_TENSOR]
     parameters = new_parameters(shapes, device)
-    for name in (*TABLES, "llm_decoder.weight"):
+    for name in (*TABLES, f"{HEAD}.weight"):
         parameters[name].data.normal_(std=EMBEDDING_SIZE)
-    add_factors(parameters, "speech_embedding.weight", EMBEDDING_SIZE)
-    add_factors(parameters, "llm_decoder.weight", EMBEDDING_SIZE)
+    parameters[f"{HEAD}.bias"].data[MADE:END_OF_SPEECH] = NEVER
+    for name in ("speech_embedding.weight", f"{HEAD}.weight", f"{HEAD}.bias"):
+        factor(parameters, name)
+    for name, rows in ((AHEAD, PHONES_AHEAD * len(PHONES)), (PLACE, config.text_vocab_size)):
+        parameters[name] = nn.Parameter(torch.zeros(rows, config.hidden_size, device=device))
     return parameters
 
 
@@ -62,72 +78,131 @@ class LanguageModel:
         device = next(iter(parameters.values())).device
         self.model = Qwen2Model(settings).to(device)
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """[rows, length, 6564] behind each of `ids` [rows, length], padded on the right."""
+    def hidden(self, ids: Tensor, **settings: object) -> tuple[Tensor, object]:
+        """Last hidden states [rows, length, width] of `ids` [rows, length], padded on the right, and Qwen2's cache."""
         tensors = merged(self.parameters)
-        table = [tensors[name] for name in TABLES]
         body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items() if name.startswith(BODY)}
-        embedded = F.embedding(ids, torch.cat(table))
-        hidden = functional_call(self.model, body, (), {"inputs_embeds": embedded}).last_hidden_state
-        return F.linear(hidden, tensors["llm_decoder.weight"], tensors["llm_decoder.bias"])
+        embedded = F.embedding(ids, torch.cat([tensors[name] for name in TABLES]))
+        result = functional_call(self.model, body, (), {"inputs_embeds": embedded, **settings})
+        return result.last_hidden_state, result.past_key_values
 
-    def loss(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross entropy of what is to come."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[…, 6564] of hidden states."""
+        tensors = merged(self.parameters)
+        return F.linear(hidden, tensors[f"{HEAD}.weight"], tensors[f"{HEAD}.bias"])
+
+    def loss(self, ids: Tensor, targets: Tensor, ahead: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross entropy of `targets` [rows, length] behind `ids`, and of what `ahead` says of each speech target."""
+        misread = (ids < SPEECH_TOKENS) & (torch.rand(ids.shape, device=ids.device) < MISREAD)
+        read = torch.where(misread, torch.randint_like(ids, MADE), ids)
         kept = targets != IGNORED
-        speech = ids < SPEECH_TOKENS
-        misread = speech & (torch.rand(ids.shape, device=ids.device) < MISREAD)
-        read = torch.where(misread, torch.randint_like(ids, SPEECH_TOKENS), ids)
-        logits = self.logits(read)[kept].float()
-        wanted = targets[kept]
-        guessed = logits.argmax(-1)
+        hidden, wanted = self.hidden(read)[0][kept], targets[kept]
+        log_probabilities, contents = log_probability(self.parameters, HEAD, hidden, wanted)
+        token_loss = -log_probabilities.mean()
+        speech = wanted < MADE
+        places, phones = ahead[:, 0], ahead[:, 1:]
+        placed = F.linear(hidden[speech], self.parameters[PLACE]).float()
+        guesses = F.linear(hidden[speech], self.parameters[AHEAD]).float().view(-1, PHONES_AHEAD, len(PHONES))
+        ahead_loss = AHEAD_WEIGHT * F.cross_entropy(guesses.flatten(0, 1), phones.flatten())
+        ahead_loss = ahead_loss + PLACE_WEIGHT * F.cross_entropy(placed, places)
         report = {
-            "accuracy": (guessed == wanted).float().mean(),
-            "content": (guessed % CONTENTS == wanted % CONTENTS).float().mean(),
+            "token": token_loss.detach(),
+            "content": (contents == wanted % CONTENTS)[speech].float().mean(),
+            "next_phone": (guesses.detach().argmax(-1) == phones)[:, 1].float().mean(),
+            "place": (placed.detach().argmax(-1) == places).float().mean(),
         }
-        return F.cross_entropy(logits, wanted), report
+        return token_loss + ahead_loss, report
 
 
-class Batches:
-    """Random examples of a corpus: texts, content codes and speakers of its utterances."""
+class Utterance(NamedTuple):
+    """What the language model learns from."""
 
-    def __init__(self, tokenizer: Tokenizer, texts: list[str], contents: list[Tensor], speakers: list[int]) -> None:
-        self.text = [_ids(tokenizer, text) for text in texts]
-        self.inner = [_ids(tokenizer, " " + text) for text in texts]
-        self.contents = [each.cpu() for each in contents]
+    text: str
+    contents: Tensor  # [n]
+    phones: Tensor  # [2n]
+    speaker: int
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """Random batches of utterances without end, for processes beside the one that trains.
+
+    To make a batch takes as long as a GPU takes to learn it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, utterances: Sequence[Utterance], tokens: int) -> None:
+        self.tokens = tokens  # a batch, padding included
+        self.progress = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]  # 0 … 1, to be kept up to date
+        self.utterances = sorted(utterances, key=lambda utterance: len(utterance.contents))
+        self.text = [_ids(tokenizer, utterance.text) for utterance in self.utterances]
+        self.inner = [_ids(tokenizer, " " + utterance.text) for utterance in self.utterances]
+        self.letters = _letters(tokenizer)
         self.by_speaker: dict[int, list[int]] = {}
-        for index, speaker in enumerate(speakers):
-            self.by_speaker.setdefault(speaker, []).append(index)
-        self.speakers = speakers
-        self.waiting: list[list[Example]] = []
+        for index, utterance in enumerate(self.utterances):
+            self.by_speaker.setdefault(utterance.speaker, []).append(index)
+        self.waiting: list[list[tuple[Example, Tensor]]] = []
 
-    def example(self) -> Example:
-        """One sequence of any mode."""
-        index = random.randrange(len(self.text))
+    def example(self, progress: float) -> tuple[Example, Tensor]:
+        """One sequence, and the `ahead` of each speech token to learn."""
+        share = min(1.0, SHORTEST + (1 - SHORTEST) * progress / SIMPLE_UNTIL)
+        index = int(random.random() * share * len(self.utterances))
+        utterance = self.utterances[index]
         text = (self.inner if random.random() < INNER else self.text)[index]
         prompt_text: list[int] = []
         prompt_speech: list[int] = []
-        if random.random() < PROMPTED:
-            other = random.choice(self.by_speaker[self.speakers[index]])
-            prompt_text, prompt_speech = self.text[other], speech_tokens(self.contents[other]).tolist()
-        speech = speech_tokens(self.contents[index], len(prompt_speech)).tolist()
+        coming = self.ahead(index, text)
+        if progress > SIMPLE_UNTIL and random.random() < PROMPTED:
+            other = random.choice(self.by_speaker[utterance.speaker])
+            prompt_text, prompt_speech = self.text[other], speech_tokens(self.utterances[other].contents).tolist()
+            coming = torch.cat([self.ahead(other, prompt_text), coming])
+        speech = speech_tokens(utterance.contents, len(prompt_speech)).tolist()
         make = streamed if random.random() < STREAMED else whole
-        return make(text, speech, prompt_text, prompt_speech)
+        example = make(text, speech, prompt_text, prompt_speech)
+        learned = sum(0 <= target < SPEECH_TOKENS for target in example.targets)
+        return example, coming[len(coming) - learned :]
 
-    def next(self, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-        """Ids and targets [rows, length], padded."""
+    def ahead(self, index: int, text: list[int]) -> Tensor:
+        """[n, 1 + PHONES_AHEAD] of the n tokens of an utterance: a token of its `text`, and phones.
+
+        The text token is the one at that share of the letters which is the share of the phones spoken by then. The
+        phones are the token's second one and the different ones that follow, then pauses.
+        """
+        order, places = torch.unique_consecutive(self.utterances[index].phones.long(), return_inverse=True)
+        places = places[1::2]
+        spoken = (order != PAUSE).cumsum(0)[places]
+        letters = self.letters[text].cumsum(0)
+        at = torch.searchsorted(letters, (spoken - 0.5) / spoken[-1].clamp(min=1) * letters[-1])
+        order = F.pad(order, (0, PHONES_AHEAD), value=PAUSE)
+        phones = order[places[:, None] + torch.arange(PHONES_AHEAD)]
+        return torch.cat([torch.tensor(text)[at.clamp(max=len(text) - 1)][:, None], phones], dim=1)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Ids and targets [rows, length], padded, and what is `ahead`."""
+        random.seed(torch.initial_seed())  # of this process
+        while True:
+            yield self.next()
+
+    def next(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch."""
+        progress = float(self.progress)
         if not self.waiting:
-            examples = sorted((self.example() for _ in range(MIXED * rows)), key=lambda example: len(example.ids))
-            self.waiting = [examples[start : start + rows] for start in range(0, len(examples), rows)]
+            examples = sorted((self.example(progress) for _ in range(POOL)), key=lambda each: len(each[0].ids))
+            batch: list[tuple[Example, Tensor]] = []
+            for each in examples:
+                if batch and (len(batch) + 1) * len(each[0].ids) > self.tokens:
+                    self.waiting.append(batch)
+                    batch = []
+                batch.append(each)
+            self.waiting.append(batch)
             random.shuffle(self.waiting)
-        examples = self.waiting.pop()
+        batch = self.waiting.pop()
         ids, targets = (
-            nn.utils.rnn.pad_sequence([torch.tensor(each) for each in rows_], batch_first=True, padding_value=padding)
-            for rows_, padding in (
-                ([example.ids for example in examples], 0),
-                ([example.targets for example in examples], IGNORED),
+            nn.utils.rnn.pad_sequence([torch.tensor(each) for each in rows], batch_first=True, padding_value=padding)
+            for rows, padding in (
+                ([example.ids for example, _ in batch], 0),
+                ([example.targets for example, _ in batch], IGNORED),
             )
         )
-        return ids, targets
+        return ids, targets, torch.cat([ahead for _, ahead in batch])
 
 
 def file_tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,3 +213,9 @@ def file_tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
+
+
+def _letters(tokenizer: Tokenizer) -> Tensor:
+    """How many letters each text token has; byte-level BPE writes a space as Ġ."""
+    tokens = (tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size()))
+    return torch.tensor([sum(letter.isalpha() and letter != "Ġ" for letter in token or "") for token in tokens])

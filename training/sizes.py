@@ -9,7 +9,7 @@ DEMO = ModelConfig(
         num_layers=6,
         num_heads=4,
         num_kv_heads=2,
-        text_vocab_size=2304,
+        text_vocab_size=640,
         max_position=4096,
         rope_theta=10_000.0,
     ),

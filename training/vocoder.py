@@ -16,9 +16,9 @@ from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
 
 CROP_TOKENS = 20
 RESOLUTIONS = ((2048, 480), (1024, 240), (512, 120), (256, 60))  # window and hop, samples
-MEL_WEIGHT, F0_WEIGHT, ADVERSARIAL_WEIGHT, MATCH_WEIGHT = 5.0, 0.05, 0.5, 1.0
+MEL_WEIGHT, F0_WEIGHT, ADVERSARIAL_WEIGHT, MATCH_WEIGHT = 5.0, 0.005, 0.5, 1.0
 TEACHER_PITCH_UNTIL = 0.15  # of the time; then the predictor's own
-ADVERSARIAL_FROM = 0.4  # of the time
+ADVERSARIAL_FROM = 0.5  # of the time
 FIRST_PITCH = 130.0  # Hz
 FIRST_LOUDNESS = -3.0  # log-magnitude
 
