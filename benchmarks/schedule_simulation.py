@@ -1,8 +1,8 @@
-"""The decode schedule on a clock and a device that are simulated: how its constants were chosen, and tested.
+"""The decode schedule on a clock, a language model and a device that are simulated: how its constants were chosen.
 
-Nothing here is measured: speech tokens come at a steady rate and a decode call takes what a formula says. Its constants
-are fitted to what was measured, though, and it stalls where the server did. `python -m benchmarks.schedule_simulation`
-prints a table.
+Nothing here is measured: a step of the language model and a decode call take what formulas say. Their constants are
+fitted to what was measured, though, and streams stall where the server's did. `python -m
+benchmarks.schedule_simulation` prints a table.
 """
 
 import heapq
@@ -14,19 +14,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.playback import play
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
 from vllm_cosyvoice.flow.packed import BEST_SIZE
-from vllm_cosyvoice.hop_schedule import LONG_CALL, SHORT_CALL, CostEstimate, Job, Listener, due, plan
-from vllm_cosyvoice.hops import Cut, next_cut
+from vllm_cosyvoice.hop_schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.hops import Cut, first_hop, next_cut
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
-SOON = 1e-9  # seconds, for a clock that counts in floating point
-PREFILL = 0.03  # seconds from a request to its first token
-CALLERS = ((1, 370), (32, 218), (64, 185))  # how many, speech tokens a second of each
-LISTENERS = ((100, 250), (150, 240), (250, 200), (300, 180))
-FIRST_HOPS = (10, 15, 25)
-SHARES = (0.6, 0.84)  # of the device that was left to the decoder by time slices, and under MPS
+ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes
 SECONDS = 60.0
+WARM_UP = 5.0  # of which no figures are taken
+SOON = 1e-6  # seconds, for a clock that counts in floating point
+
+
+@dataclass(frozen=True)
+class SimulatedLanguageModel:
+    """Seconds of a step, which gives each request a token (measured: `benchmarks.language_model`, RESULTS.md)."""
+
+    step: float = 2.7e-3
+    request: float = 21e-6
+    prompt: float = 1.5e-3  # each that is read in this step
+    slowed: float = 1.35  # times as long beside a decode call
+
+    def seconds(self, requests: int, prompts: int, *, beside: bool) -> float:
+        """Of a step with so many requests, so many of them new; `beside` a decode call or alone."""
+        seconds = self.step + self.request * requests + self.prompt * prompts
+        return seconds * self.slowed if beside else seconds
 
 
 @dataclass(frozen=True)
@@ -37,31 +49,31 @@ class SimulatedDevice:
     frame: float = 6.75e-6  # of the flow
     pair: float = 7.7e-9  # of frames of one row: attention
     vocoder_frame: float = 2.8e-6
-    share: float = 1.0  # of the device: the language model has the rest
+    share: float = 0.6  # of the device, while the language model works too
 
     def seconds(self, rows: Sequence[int], spoken: int) -> float:
-        """Of a call with rows of so many frames, in which `spoken` frames become audio."""
+        """Of a call with rows of so many frames, in which `spoken` frames become audio, alone on the device."""
         solves = math.ceil(sum(rows) / BEST_SIZE)
         flow = sum(frames * (self.frame + self.pair * frames) for frames in rows)
-        return (solves * self.solve + flow + self.vocoder_frame * spoken) / self.share
+        return solves * self.solve + flow + self.vocoder_frame * spoken
 
 
-@dataclass
+@dataclass(eq=False)
 class SimulatedStream:
-    """One utterance of `tokens`, which come `rate` a second from `begin` on; `previous` is heard before it."""
+    """One utterance of `tokens`, which the language model is asked for at `begin`; `previous` is heard before it."""
 
     begin: float
-    rate: float
     tokens: int = 250
     streaming: bool = True
-    first_hop: int = 15
+    first_hop: int | None = None  # None: by load
     prompt: int = 125
     previous: "SimulatedStream | None" = None
 
     listener: Listener = field(init=False)
+    arrived: int = 0  # tokens
     decoded: int = 0
     done: bool = False
-    expected: int = 0  # tokens that the listener knows of
+    ready: float | None = None  # when the first decode could be made
     computed: int = 0  # frames
     pieces: list[tuple[float, float]] = field(default_factory=list)  # when, seconds of audio
 
@@ -71,13 +83,9 @@ class SimulatedStream:
             self.first_hop = CHUNK_TOKENS
 
     @property
-    def ready(self) -> float:
-        """When the first decode can be made."""
-        return self.has(min(self.tokens, self.first_hop + LOOKAHEAD_TOKENS) if self.streaming else self.tokens)
-
-    @property
     def waited(self) -> float:
-        """Seconds from then to the first audio."""
+        """Seconds from when the first decode could be made to the first audio."""
+        assert self.ready is not None
         return self.pieces[0][0] - self.ready
 
     @property
@@ -85,32 +93,28 @@ class SimulatedStream:
         """Seconds of silence that its listener heard."""
         return play(self.pieces).stalled
 
-    def has(self, tokens: int) -> float:
-        """When so many tokens are there."""
-        return self.begin + tokens / self.rate
+    def push(self) -> None:
+        """One more token."""
+        self.arrived += 1
+        self.listener.expect(1 / TOKEN_RATE)
 
-    def arrived(self, now: float) -> int:
-        """Tokens that are there."""
-        return max(0, min(self.tokens, math.floor((now + SOON - self.begin) * self.rate)))
-
-    def cut(self, now: float) -> Cut | None:
+    def cut(self) -> Cut | None:
         """How far a decode would go."""
-        arrived = self.arrived(now)
-        finished = arrived == self.tokens
+        finished = self.arrived == self.tokens
         if self.streaming:
-            waited_for = self.previous is None
-            return next_cut(arrived, self.decoded, self.first_hop, finished=finished, waited_for=waited_for)
-        return Cut(arrived, last=True) if finished else None
+            hop, waited_for = self.first_hop or CHUNK_TOKENS, self.previous is None
+            return next_cut(self.arrived, self.decoded, hop, finished=finished, waited_for=waited_for)
+        return Cut(self.arrived, last=True) if finished else None
+
+    def job(self, now: float, cut: Cut) -> Job:
+        """What a decode up to `cut` is to the schedule."""
+        self.ready = now if self.ready is None else self.ready
+        listener = self.listener if self.streaming else None
+        return Job(due(now, self.ready, listener), self.frames(cut.tokens), cut.last)
 
     def frames(self, tokens: int) -> int:
         """Frames to compute for a decode that goes so far."""
         return FRAMES_PER_TOKEN * (self.prompt + tokens)
-
-    def next_change(self, now: float) -> float:
-        """When it can next be decoded, or decoded further, by the tokens that come."""
-        hop = CHUNK_TOKENS if self.decoded else self.first_hop
-        times = self.has(min(self.tokens, self.decoded + hop + LOOKAHEAD_TOKENS)), self.has(self.tokens)
-        return min((time for time in times if time > now + SOON), default=math.inf)
 
     def advance(self, cut: Cut, now: float) -> None:
         """Put out what the decode up to `cut` gave."""
@@ -120,6 +124,14 @@ class SimulatedStream:
         self.listener.hear(now, seconds)
         self.computed += self.frames(cut.tokens)
         self.decoded, self.done = cut.tokens, cut.last
+
+
+@dataclass
+class _Call:
+    begun: float
+    batch: list[tuple[SimulatedStream, Cut]]
+    frames: int
+    left: float  # seconds, alone on the device
 
 
 @dataclass
@@ -139,99 +151,123 @@ class SimulatedRun:
 def simulate(
     streams: Sequence[SimulatedStream],
     until: float = math.inf,
-    device: SimulatedDevice | None = None,
+    device: SimulatedDevice = SimulatedDevice(),
+    language_model: SimulatedLanguageModel = SimulatedLanguageModel(),
     follow: Callable[[SimulatedStream], SimulatedStream | None] = lambda stream: None,
     max_rows: int = 64,
 ) -> SimulatedRun:
-    """Decode `streams`, and what `follow` makes of each that is done, until the clock says `until`."""
-    device, cost, run = device or SimulatedDevice(), CostEstimate(), SimulatedRun(list(streams))
+    """Speak `streams`, and what `follow` makes of each that is done, until the clock says `until`."""
+    cost, run = CostEstimate(), SimulatedRun(list(streams))
     coming = [(stream.begin, index, stream) for index, stream in enumerate(streams)]
     heapq.heapify(coming)
+    asked: list[SimulatedStream] = []  # for the next step
+    generating: list[SimulatedStream] = []
     live: list[SimulatedStream] = []
+    step_end = math.inf
+    call: _Call | None = None
     now = 0.0
     while (live or coming) and now < until:
         while coming and coming[0][0] <= now:
-            live.append(heapq.heappop(coming)[2])
-        for stream in live:
-            stream.listener.expect((stream.arrived(now) - stream.expected) / TOKEN_RATE)
-            stream.expected = stream.arrived(now)
-        able = [(stream, cut) for stream in live if (cut := stream.cut(now))]
-        jobs = [
-            Job(due(now, s.ready, s.listener if s.streaming else None), s.frames(cut.tokens), cut.last)
-            for s, cut in able
-        ]
-        longest_call = SHORT_CALL if any(stream.streaming for stream in live) else LONG_CALL
-        batch, look_again = plan(now, jobs, cost, max_rows, longest_call)
-        if not batch:
-            changes = [stream.next_change(now) for stream in live] + [begin for begin, _, _ in coming[:1]]
-            now = min([*changes, look_again or math.inf])
-            continue
-        rows = [jobs[index].frames for index in batch]
-        spoken = sum(FRAMES_PER_TOKEN * (able[index][1].tokens - able[index][0].decoded) for index in batch)
-        seconds = device.seconds(rows, spoken)
-        run.calls.append((now, seconds, len(batch)))
-        cost.learn(sum(rows), seconds)
-        now += seconds
-        for stream, cut in (able[index] for index in batch):
-            stream.advance(cut, now)
-            if cut.last:
-                live.remove(stream)
-                if successor := follow(stream):
-                    run.streams.append(successor)
-                    heapq.heappush(coming, (successor.begin, len(run.streams), successor))
+            stream = heapq.heappop(coming)[2]
+            stream.first_hop = stream.first_hop or first_hop(FIRST_HOP_CALLS * cost.usual)
+            asked.append(stream)
+            live.append(stream)
+        if step_end == math.inf and (asked or generating):
+            generating += asked
+            step_end = now + language_model.seconds(len(generating), len(asked), beside=call is not None)
+            asked = []
+        look_again = None
+        if call is None:
+            able = [(stream, cut) for stream in live if (cut := stream.cut())]
+            jobs = [stream.job(now, cut) for stream, cut in able]
+            listened_to = any(stream.streaming for stream in live)
+            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
+            if batch:
+                members, rows = [able[index] for index in batch], [jobs[index].frames for index in batch]
+                spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
+                call = _Call(now, members, sum(rows), device.seconds(rows, spoken))
+        share = 1.0 if step_end == math.inf else device.share
+        call_end = now + call.left / share if call else math.inf
+        after = min(step_end, call_end, coming[0][0] if coming else math.inf, look_again or math.inf)
+        if call:
+            call.left -= (after - now) * share
+        now = after
+        if now == step_end:
+            for stream in generating:
+                stream.push()
+            generating = [stream for stream in generating if stream.arrived < stream.tokens]
+            step_end = math.inf
+        if call and now == call_end:
+            run.calls.append((call.begun, now - call.begun, len(call.batch)))
+            cost.learn(call.frames, now - call.begun)
+            for stream, cut in call.batch:
+                stream.advance(cut, now)
+                if cut.last:
+                    live.remove(stream)
+                    if successor := follow(stream):
+                        run.streams.append(successor)
+                        heapq.heappush(coming, (successor.begin, len(run.streams), successor))
+            call = None
     return run
 
 
-def listen(
+def ask(
     count: int,
-    rate: float,
     seconds: float,
-    first_hop: int,
-    device: SimulatedDevice | None = None,
+    device: SimulatedDevice = SimulatedDevice(),
+    language_model: SimulatedLanguageModel = SimulatedLanguageModel(),
     *,
-    impatient: bool = False,
+    real_time: bool = False,
+    streaming: bool = True,
 ) -> SimulatedRun:
-    """So many listeners, each of whom asks again when its utterance has been played; `impatient`: when all is there."""
+    """So many callers who ask again when all audio is there, or, in `real_time`, when it has been played."""
     draws = random.Random(0)
 
-    def ask(moment: float) -> SimulatedStream:
-        return SimulatedStream(moment + PREFILL, rate, first_hop=first_hop)
+    def new(moment: float) -> SimulatedStream:
+        return SimulatedStream(moment + draws.uniform(0.5, 1.5) * ON_THE_WAY, streaming=streaming)
 
     def again(stream: SimulatedStream) -> SimulatedStream:
-        return ask(stream.pieces[-1][0] if impatient else play(stream.pieces).end)
+        return new(play(stream.pieces).end if real_time else stream.pieces[-1][0])
 
-    first = [ask(draws.uniform(0, 1 if impatient else 10)) for _ in range(count)]
-    return simulate(first, until=seconds, follow=again, device=device)
+    first = [new(draws.uniform(0, 10 if real_time else 1)) for _ in range(count)]
+    return simulate(first, seconds, device, language_model, again)
+
+
+TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
+MPS = SimulatedDevice(share=0.84), SimulatedLanguageModel(slowed=1.9)
+LOADS = {
+    "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
+    "{} callers, whole": ((32, 64, 128), {"streaming": False}),
+    "{} listeners in real time": ((100, 150, 250, 300), {"real_time": True}),
+}
 
 
 def main() -> None:
     """The figures for some loads."""
-    print("| who | share | first hop | first audio ms, p50 | p99 | stalled % | for s | a-s/s | work | busy % | rows |")
-    print("|" + 11 * "---:|")
-    for share in SHARES:
-        for impatient, loads in ((True, CALLERS), (False, LISTENERS)):
-            for count, rate in loads:
-                for first_hop in FIRST_HOPS:
-                    run = listen(count, rate, SECONDS, first_hop, SimulatedDevice(share=share), impatient=impatient)
-                    who = f"{count} {'callers' if impatient else 'listeners'}"
-                    print(f"| {who} | {share} | {first_hop} | {_figures(run)} |")
+    for how, (device, language_model) in {"time slices": TIME_SLICES, "MPS": MPS}.items():
+        print(f"\n| {how} | first audio ms, p50 / p99 | all s | stalled % | for s | a-s/s | hops | rows | busy % |")
+        print("|" + 9 * "---|")
+        for who, (counts, asking) in LOADS.items():
+            for count in counts:
+                run = ask(count, SECONDS, device, language_model, **asking)
+                print(f"| {who.format(count)} | {_figures(run)} |")
 
 
 def _figures(run: SimulatedRun) -> str:
-    begun = [stream for stream in run.streams if stream.pieces]
-    waits = [1000 * (PREFILL + stream.pieces[0][0] - stream.begin) for stream in begun]
+    begun = [stream for stream in run.streams if stream.pieces and stream.begin > WARM_UP]
+    first = [1000 * (ON_THE_WAY + stream.pieces[0][0] - stream.begin) for stream in begun]
+    whole = [ON_THE_WAY + stream.pieces[-1][0] - stream.begin for stream in begun if stream.done]
     stalls = np.array([stream.stalled for stream in begun])
-    audio = sum(seconds for stream in begun for _, seconds in stream.pieces)
-    busy = sum(seconds for _, seconds, _ in run.calls)
+    audio = sum(seconds for stream in run.streams for when, seconds in stream.pieces if when > WARM_UP)
     figures = (
-        f"{np.median(waits):.0f}",
-        f"{np.percentile(waits, 99):.0f}",
-        f"{100 * np.mean(stalls > 0):.1f}",
-        f"{np.mean(stalls):.2f}",
-        f"{audio / SECONDS:.0f}",
-        f"{run.work:.2f}",
-        f"{100 * busy / SECONDS:.0f}",
+        f"{np.median(first):.0f} / {np.percentile(first, 99):.0f}",
+        f"{np.median(whole):.2f}",
+        f"{100 * np.mean(stalls > SOON):.1f}",
+        f"{np.mean(stalls):.3f}",
+        f"{audio / (SECONDS - WARM_UP):.0f}",
+        f"{np.mean([len(stream.pieces) for stream in begun if stream.done]):.2f}",
         f"{np.mean([rows for _, _, rows in run.calls]):.1f}",
+        f"{100 * sum(seconds for _, seconds, _ in run.calls) / SECONDS:.0f}",
     )
     return " | ".join(figures)
 

@@ -159,7 +159,7 @@ def _parser() -> _Parser:
     add(
         "--first_hop_tokens",
         type=_first_hop,
-        help="speech tokens, 25 a second, after which the first audio comes (default: 15 on a GPU, else 25)",
+        help="speech tokens, 25 a second, after which first audio comes (default: 10 to 25 by load on a GPU, else 25)",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(

@@ -10,7 +10,7 @@ import torch
 
 from tests import small_networks
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, ModelConfig
+from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.hop_schedule import Listener
 from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
@@ -75,6 +75,13 @@ async def hearers(decoder: SpeechDecoder) -> AsyncIterator[Hearers]:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert len(loop) == 0
+
+
+def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: SpeechDecoder) -> None:
+    loop = DecodeLoop(decoder)
+    assert loop.first_hop == CHUNK_TOKENS
+    loop._cost.learn(300, 0.05)
+    assert loop.first_hop == 16, "6 calls are 0.3 s"
 
 
 async def test_first_audio_of_all_comes_before_more_of_one(

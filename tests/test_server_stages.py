@@ -41,12 +41,13 @@ from server.process import Stage, serve
 from server.stages.decode import DecodeStage
 from server.stages.encode import EncodeStage
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
+from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
+from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
 
 SECRET = b"s" * 32
@@ -390,6 +391,23 @@ async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode
     assert len(pieces["r.0"]) == 2
     assert pieces["r.0"][0] < 25
     assert pieces["r.1"] == pieces["w.0"] == [100]
+
+
+@pytest.mark.parametrize(("wanted", "hop"), [(None, 12), (20, 20)], ids=["by load", "as asked for"])
+async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
+    peers: Peers, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, wanted: int | None, hop: int
+) -> None:
+    monkeypatch.setattr(DecodeLoop, "first_hop", 12)
+    loop = DecodeLoop(decoder)
+    stage = DecodeStage(peers.stage, decoder, loop, cache_capacity=1, first_hop=wanted)
+    tokens, mel = np.zeros(100, np.int32), np.zeros((FRAMES_PER_TOKEN * 100, MEL_BINS), np.float32)
+    stage.handle(VoiceData("r", "", "", tokens.tobytes(), mel.tobytes(), voice_data("r").embedding))
+    async with serving(stage, peers, loop.run()):
+        peers.tell(peers.open("r.0"), "generate")
+        peers.tell(Tokens([("r.0", [1] * 100, True)]), "generate")
+        audio = await peers.hear("http", Audio)
+        assert len(audio.pcm) // 2 == (FRAMES_PER_TOKEN * hop - HOLD_BACK) * SAMPLES_PER_FRAME
+        assert (await peers.hear("http", Audio)).last
 
 
 def test_the_shortest_first_hop_is_heard(decoder: SpeechDecoder) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.hop_schedule import LONG_CALL, SHORT_CALL, CostEstimate, Job, Listener, due, plan
-from vllm_cosyvoice.hops import Cut
+from vllm_cosyvoice.hop_schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.hops import Cut, first_hop
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
@@ -47,6 +47,11 @@ class DecodeLoop:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def first_hop(self) -> int:
+        """Tokens of a first hop that lasts until the second is out, if calls stay as long as they are."""
+        return first_hop(FIRST_HOP_CALLS * self._cost.usual)
 
     def add(self, key: Hashable, stream: DecodeStream, deliver: Deliver, listener: Listener | None = None) -> None:
         """Decode `stream` as its tokens come.
@@ -99,7 +104,7 @@ class DecodeLoop:
         able = [(key, entry, cut) for key, entry in self._entries.items() if (cut := entry.stream.next_cut())]
         jobs = [entry.job(now, cut) for _, entry, cut in able]
         listened_to = any(entry.stream.streaming for entry in self._entries.values())
-        batch, look_again = plan(now, jobs, self._cost, self._max_rows, SHORT_CALL if listened_to else LONG_CALL)
+        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
         return [able[index][:2] for index in batch], sum(jobs[index].frames for index in batch), look_again
 
     async def _rest(self, until: float | None) -> None:

@@ -1,12 +1,14 @@
 """When to decode which streams: by the moments at which their listeners run out of audio."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SHORT_CALL = 0.1  # seconds of one decode call while anybody listens: what is urgent may have to wait for so long
-LONG_CALL = 0.15  # while nobody does
-MARGIN = 0.15  # seconds between audio and its deadline: for a call under way, and for the way to the listener
+SHORT_CALL = 0.1  # seconds to which a call is filled up while anybody listens: what gets urgent may wait for so long
+LONG_CALL = 0.15  # seconds of a call of what is urgent, or while nobody listens: rows share what each call costs
+MARGIN = 0.2  # seconds between audio and its deadline: for a call under way, and for the way to the listener
 HEAD_START = 5.0  # seconds that a listener may have stalled for before that counts more than another's first audio
+FIRST_HOP_CALLS = 6  # that a first hop's audio lasts for: while it is heard, a chunk more must come and be decoded
 PATIENCE = 1.0  # seconds that an utterance nobody listens to may be put off when all of it is there
 MEMORY = 0.9  # what a call counts in the cost estimate when the next one has been made
 
@@ -60,6 +62,11 @@ class CostEstimate:
         self._squares = MEMORY * self._squares + frames * frames
         self._products = MEMORY * self._products + frames * seconds
 
+    @property
+    def usual(self) -> float:
+        """Seconds of the last calls, on average; infinite before anything is known."""
+        return self._seconds / self._count if self._count else math.inf
+
     def seconds(self, frames: int) -> float:
         """What a call of so many frames will take; 0 before anything is known."""
         if not self._frames:
@@ -98,23 +105,22 @@ class Plan(NamedTuple):
     look_again: float | None  # if there is nothing to do: when there will be, should nothing change
 
 
-def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, longest_call: float) -> Plan:
-    """The decode call to make now, at most `max_rows` jobs and about `longest_call` seconds, though always one job.
+def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, listened_to: bool) -> Plan:
+    """The decode call to make now, of at most `max_rows` jobs; `listened_to`: some stream is, ready or not.
 
-    Jobs are taken in the order of their deadlines, so nothing that comes later can put one off for ever. A job that is
-    not urgent waits for more tokens, as its hop recomputes those before it; one that ends its stream fills up a call,
-    but none that somebody waits for.
+    Urgent jobs are taken in the order of their deadlines, so nothing that comes later can put one off for ever. Others
+    wait for more tokens, as their hop recomputes those before it; but those that end their streams fill up a call.
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
-    able = [index for index in order if starts[index] <= now]
-    if not able or jobs[able[0]].due > now:
-        able += [index for index in order if starts[index] > now and jobs[index].last]
-    if not able:
-        return Plan([], min(starts, default=None))
-    batch, frames = [able[0]], jobs[able[0]].frames
-    for index in able[1:max_rows]:
-        if cost.seconds(frames + jobs[index].frames) <= longest_call:
+    able = [(index, LONG_CALL) for index in order if starts[index] <= now]
+    filled_up = SHORT_CALL if listened_to else LONG_CALL
+    able += [(index, filled_up) for index in order if starts[index] > now and jobs[index].last]
+    batch: list[int] = []
+    frames = 0
+    for index, longest_call in able:
+        fits = len(batch) < max_rows and cost.seconds(frames + jobs[index].frames) <= longest_call
+        if fits or not batch:
             batch.append(index)
             frames += jobs[index].frames
-    return Plan(batch, None)
+    return Plan(batch, None if batch else min(starts, default=None))

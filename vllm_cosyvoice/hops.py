@@ -1,10 +1,20 @@
 """How far the next decode of a streamed utterance goes."""
 
+import math
 from typing import NamedTuple
 
-from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
+from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
-GROWTH = 3  # a hop goes at most so many times as far as the one before it
+GROWTH = 3  # a hop goes at most so many times as far as the one before it, or as a chunk if that was shorter
+FIRST_HOPS = 10, CHUNK_TOKENS  # tokens of the shortest, which is 80 ms of audio, and of the longest
+
+
+def first_hop(seconds: float) -> int:
+    """Tokens of a first hop whose audio lasts so long, within `FIRST_HOPS`."""
+    shortest, longest = FIRST_HOPS
+    tokens = seconds * TOKEN_RATE + HOLD_BACK / FRAMES_PER_TOKEN
+    return math.ceil(min(max(tokens, shortest), longest))
 
 
 class Cut(NamedTuple):
@@ -34,5 +44,5 @@ def next_cut(arrived: int, decoded: int, first_hop: int, *, finished: bool, wait
     hop = CHUNK_TOKENS if decoded else first_hop
     if there < hop:
         return None
-    more = min(there, (GROWTH - 1) * decoded) - hop
+    more = min(there, GROWTH * max(decoded, CHUNK_TOKENS) - decoded) - hop
     return Cut(decoded + hop + max(0, more) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)

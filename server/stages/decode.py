@@ -34,7 +34,6 @@ from vllm_cosyvoice.voice import Voice
 log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 60  # several hops
-FIRST_HOP_ON_GPU = 15  # tokens: 0.28 s of audio, in which the next hop's tokens come and are decoded
 
 
 @dataclass(eq=False)
@@ -56,8 +55,9 @@ class DecodeStage:
         decoder: SpeechDecoder,
         loop: DecodeLoop,
         cache_capacity: int,
-        first_hop: int = CHUNK_TOKENS,
+        first_hop: int | None = CHUNK_TOKENS,
     ) -> None:
+        """`first_hop`: tokens after which the first audio comes; None: by load."""
         self._channel = channel
         self._decoder = decoder
         self._loop = loop
@@ -148,7 +148,7 @@ class DecodeStage:
 
     def _begin(self, segment: _Segment, prompt: FlowPrompt) -> None:
         wanted = segment.open
-        first_hop = self._first_hop if segment.listener.waits else None
+        first_hop = (self._first_hop or self._loop.first_hop) if segment.listener.waits else None
         segment.stream = self._decoder.open(
             prompt, streaming=wanted.streaming, speed=wanted.speed, first_hop=first_hop, seed=wanted.seed
         )
@@ -218,10 +218,11 @@ async def run(settings: Settings, channel: Channel) -> None:
     arguments = settings.arguments
     with timed("Loading the flow and the vocoder"):
         decoder = SpeechDecoder(open_model(settings.model), "auto", arguments.data_type, load_trt=arguments.load_trt)
-    first_hop = arguments.first_hop_tokens or (FIRST_HOP_ON_GPU if torch.cuda.is_available() else CHUNK_TOKENS)
     with timed("Decoding first audio"):
-        _warm_up(decoder, first_hop)
+        _warm_up(decoder)
     loop = DecodeLoop(decoder, arguments.decode_paral_num)
+    # On a CPU calls are so long that it would always be a chunk, and equal seeds give equal audio if it is one anyway.
+    first_hop = arguments.first_hop_tokens or (None if torch.cuda.is_available() else CHUNK_TOKENS)
     stage = DecodeStage(channel, decoder, loop, arguments.cache_capacity, first_hop)
     channel.send(settings.supervisor, Ready(channel.address))
     async with asyncio.TaskGroup() as tasks:
@@ -229,9 +230,9 @@ async def run(settings: Settings, channel: Channel) -> None:
         tasks.create_task(serve(stage, channel))
 
 
-def _warm_up(decoder: SpeechDecoder, first_hop: int) -> None:
+def _warm_up(decoder: SpeechDecoder) -> None:
     voice = Voice.preset("warm-up", np.ones(SPEAKER_DIM, np.float32))
-    stream = decoder.open(decoder.prompt(voice), first_hop=first_hop)
+    stream = decoder.open(decoder.prompt(voice))
     stream.push([0] * WARM_UP_TOKENS)
     stream.finish()
     while not stream.done:
