@@ -9,7 +9,7 @@ LONG_CALL = 0.15  # seconds of a call of what is urgent, or while nobody listens
 MARGIN = 0.2  # seconds between audio and its deadline: for a call under way, and for the way to the listener
 HEAD_START = 5.0  # seconds that a listener may have stalled for before that counts more than another's first audio
 FIRST_HOP_CALLS = 6  # that a first hop's audio lasts for: while it is heard, a chunk more must come and be decoded
-PATIENCE = 1.0  # seconds that an utterance nobody listens to may be put off when all of it is there
+PATIENCE = 2.0  # seconds that an utterance nobody listens to may be put off when all of it is there
 MEMORY = 0.9  # what a call counts in the cost estimate when the next one has been made
 
 
