@@ -199,13 +199,24 @@ def steady(rate: float) -> SimulatedLanguageModel:
 ALONE = SimulatedDevice(share=1.0)
 
 
-@pytest.mark.parametrize("count", [1, 8, 32, 64])
-def test_callers_who_ask_again_at_once_hear_no_stall_and_soon(count: int) -> None:
+@pytest.mark.parametrize(("count", "p99"), [(1, 0.15), (8, 0.2), (32, 0.28)])
+def test_callers_who_ask_again_at_once_hear_no_stall_and_soon(count: int, p99: float) -> None:
     run = ask(count, 30.0, *TIME_SLICES)
-    assert sum(stream.done for stream in run.streams) > 10 * count
+    assert sum(stream.done for stream in run.streams) > 15 * count
     assert all(stream.stalled < INSTANT for stream in run.streams if stream.begin > KNOWN)
     assert max(stream.stalled for stream in run.streams) < 0.15, "also while all begin, and the load is not known yet"
-    assert first_audio(run, 99) < (0.3 if count <= 32 else 0.35)
+    assert first_audio(run, 99) < p99
+
+
+@pytest.mark.parametrize(("count", "real_time", "shared"), [(64, False, TIME_SLICES), (300, True, MPS)])
+def test_few_hear_a_stall_and_a_short_one_where_the_device_hardly_keeps_up(
+    count: int, real_time: bool, shared: tuple[SimulatedDevice, SimulatedLanguageModel]
+) -> None:
+    run = ask(count, 30.0, *shared, real_time=real_time)
+    stalls = np.array([stream.stalled for stream in run.streams if stream.begin > KNOWN])
+    assert np.mean(stalls > INSTANT) < 0.03
+    assert max(stalls) < 0.15
+    assert first_audio(run, 99) < 0.5
 
 
 @pytest.mark.parametrize(("count", "p99"), [(100, 0.25), (150, 0.3), (225, 0.35)])
@@ -214,12 +225,6 @@ def test_listeners_in_real_time_hear_no_stall_and_soon(count: int, p99: float) -
     assert sum(stream.done for stream in run.streams) > 1.5 * count
     assert no_stall(run)
     assert first_audio(run, 99) < p99
-
-
-def test_few_of_300_listeners_hear_a_stall_under_mps_and_a_short_one() -> None:
-    stalls = np.array([stream.stalled for stream in ask(300, 30.0, *MPS, real_time=True).streams])
-    assert np.mean(stalls > INSTANT) < 0.05
-    assert max(stalls) < SHORT_CALL
 
 
 def test_one_caller_hears_audio_sooner_than_one_of_many() -> None:
@@ -260,7 +265,7 @@ def test_callers_who_want_it_whole_take_what_listeners_leave_and_get_it_soon() -
         return SimulatedStream(heard + ON_THE_WAY, streaming=stream.streaming)
 
     listened_to = [SimulatedStream(draws.uniform(0, 10)) for _ in range(100)]
-    whole = [SimulatedStream(draws.uniform(0, 1), streaming=False) for _ in range(64)]
+    whole = [SimulatedStream(draws.uniform(0, 1), streaming=False) for _ in range(32)]
     run = simulate([*listened_to, *whole], 30.0, follow=again)
     assert no_stall(run)
     asked_whole = [stream for stream in run.streams if not stream.streaming]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SHORT_CALL = 0.1  # seconds to which a call is filled up while anybody listens: what gets urgent may wait for so long
+SHORT_CALL = 0.08  # seconds to which a call is filled up while anybody listens: what gets urgent may wait for so long
 LONG_CALL = 0.15  # seconds of a call of what is urgent, or while nobody listens: rows share what each call costs
 MARGIN = 0.2  # seconds between audio and its deadline: for a call under way, and for the way to the listener
 HEAD_START = 5.0  # seconds that a listener may have stalled for before that counts more than another's first audio
