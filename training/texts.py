@@ -94,7 +94,7 @@ def phrase(draw: random.Random, words: list[str], sentences: list[str]) -> str:
         return " ".join(draw.sample(words, length))
     told = draw.choice(sentences).split()
     start = draw.randrange(max(1, len(told) - length))
-    return " ".join(told[start : start + length]).rstrip(".,;:!?")
+    return " ".join(told[start : start + length]).strip(" .,;:!?'-")
 
 
 def plain(text: str) -> str:
