@@ -33,7 +33,7 @@ from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 HEAD, AHEAD, PLACE = "llm_decoder", "|ahead", "|place"
 BODY = "llm.model.model."
 TABLES = ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")  # as `vocabulary` has them
-POOL = 512  # examples drawn together and sorted by length, so that little is padding
+POOL = 2048  # examples drawn together and sorted by length, so that little is padding
 SIMPLE_UNTIL = 0.3  # of the time: no prompts, and short utterances first, which teach to align
 SHORTEST = 0.3  # share of the utterances to begin with, which are words
 STREAMED = 0.3
