@@ -1,13 +1,17 @@
 """Times the language model alone, in vLLM's engine: speech tokens for many requests at a time.
 
     python -m benchmarks.language_model [--model_dir DIR | --size full] [--sampling ours|vllm] [--json FILE]
+        [--profile FILE] [--vllm '{"async_scheduling": false}']
 
-All requests of a round start together, with a prompt of their own, and have the same length.
+All requests of a round start together, with a prompt of their own, and have the same length. What a step could attain
+is told by `benchmarks.roofline`, where a step of such requests goes by `--profile`.
 """
 
 import argparse
 import asyncio
+import gc
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -23,6 +27,10 @@ from vllm import SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
+from benchmarks import step_profile
+from benchmarks.roofline import Roofline
+from benchmarks.step_profile import StepProfile
+from benchmarks.table import spread, table
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
 from vllm_cosyvoice.random_checkpoint import SIZES, write_random_checkpoint
@@ -33,6 +41,13 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 HOPS = (13, 28)  # tokens that a first hop may wait for
 ROUNDS = 4  # of which the first is not counted
+PROFILED = (1, 64)  # requests at a time
+PROFILE_FROM, PROFILE_TO = 20, 60  # tokens of a request: the prompts have been read, and a trace stays small
+COLUMNS = (
+    *("requests", "ms/step", "attainable ms", "attained %", "tokens/s", "a-s/s", "first token ms"),
+    *(f"{hop} tokens ms" for hop in HOPS),
+    "host µs/token",
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +61,27 @@ class Figures:
     first_token_ms: float
     hops_ms: tuple[float, ...]  # until there are HOPS tokens
     host_us: float  # CPU time of this process for each token, which the engine's own process does not see
+    attainable_ms: float | None  # of a step, see `roofline`
+
+    def cells(self) -> list[str]:
+        """Under `COLUMNS`."""
+        attained = 100 * self.attainable_ms / self.step_ms if self.attainable_ms else None
+        return [
+            *(str(self.concurrency), f"{self.step_ms:.2f}", spread([self.attainable_ms], ".2f")),
+            *(spread([attained], ".1f"), f"{self.tokens_per_s:,.0f}", f"{self.audio_s_per_s:,.0f}"),
+            *(f"{hop:.1f}" for hop in (self.first_token_ms, *self.hops_ms)),
+            f"{self.host_us:.1f}",
+        ]
 
 
 class Load:
     """Requests of one kind."""
 
-    def __init__(self, generator: SpeechTokenGenerator, prompt: int, tokens: int, sampling: str) -> None:
+    def __init__(
+        self, generator: SpeechTokenGenerator, roofline: Roofline, prompt: int, tokens: int, sampling: str
+    ) -> None:
         self._generator = generator
+        self._roofline = roofline
         self._prompt = prompt
         self._tokens = tokens
         self._ours = sampling == "ours"
@@ -66,7 +95,29 @@ class Load:
         speed = self._tokens * concurrency / statistics.median(figures[0] for figures in rounds)
         host = statistics.median(figures[2] for figures in rounds) / (self._tokens * concurrency)
         step, first, *hops = (1000 * seconds for seconds in medians)
-        return Figures(concurrency, step, speed, speed / TOKEN_RATE, first, tuple(hops), 1e6 * host)
+        attainable = self._roofline.language_model(concurrency, self._prompt + self._tokens / 2)
+        return Figures(concurrency, step, speed, speed / TOKEN_RATE, first, tuple(hops), 1e6 * host, attainable)
+
+    async def profile(self, concurrency: int, directory: Path) -> StepProfile:
+        """One round of as many requests, of which vLLM profiles some steps; `directory` is where it was told to."""
+        begin, end = asyncio.Event(), asyncio.Event()
+
+        async def watched() -> None:
+            async for count in self._counts():
+                if count >= PROFILE_FROM:
+                    begin.set()
+                if count >= PROFILE_TO:
+                    end.set()
+
+        step_ms = (await self.measure(concurrency)).step_ms
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(concurrency):
+                tasks.create_task(watched())
+            await begin.wait()
+            await self._generator.engine.start_profile()
+            await end.wait()
+            await self._generator.engine.stop_profile()
+        return step_profile.take(directory, step_ms)
 
     async def _round(self, concurrency: int) -> tuple[float, list[float], float]:
         """Seconds of the round; a request's seconds for a step and until certain tokens; CPU seconds."""
@@ -80,13 +131,19 @@ class Load:
 
     async def _times(self) -> list[float]:
         """When each token of one request came."""
+        times: list[float] = []
+        async for count in self._counts():
+            times += [time.perf_counter()] * (count - len(times))
+        return times
+
+    async def _counts(self) -> AsyncIterator[int]:
+        """How many tokens one request has, as they come."""
         self._number += 1
         ids = np.random.default_rng(self._number).integers(0, SPEECH_TOKENS, self._prompt).tolist()
-        name = f"request {self._number}"
-        times: list[float] = []
+        name, count = f"request {self._number}", 0
         async for tokens in self._by_us(name, ids) if self._ours else self._by_vllm(name, ids):
-            times += [time.perf_counter()] * len(tokens)
-        return times
+            count += len(tokens)
+            yield count
 
     def _by_us(self, name: str, ids: list[int]) -> AsyncIterator[list[int]]:
         return self._generator.generate(name, Segment(ids, 1, self._tokens, self._tokens), self._options)
@@ -104,35 +161,47 @@ class Load:
             yield output.outputs[0].token_ids
 
 
-async def run(model: Path, arguments: argparse.Namespace) -> None:
-    """Start the engine, print a line for each concurrency, write them all."""
-    most, length = max(arguments.concurrency), arguments.prompt + arguments.tokens
+def device_name() -> str:
+    """What computes."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+async def run(model: Path, arguments: argparse.Namespace, traces: Path) -> None:
+    """Start the engine, print a line for each concurrency, write them all; `traces` is an empty directory."""
+    profiled = PROFILED if arguments.profile else ()
+    most, length = max(*arguments.concurrency, *profiled), arguments.prompt + arguments.tokens
     options = EngineOptions(max_total_token_num=most * (length + 32), max_num_seqs=most)
-    begun = time.perf_counter()
-    generator = SpeechTokenGenerator(open_model(model), options)
+    others = dict(arguments.vllm)
+    if arguments.profile:
+        os.environ["VLLM_CUSTOM_SCOPES_FOR_PROFILING"] = "1"
+        others["profiler_config"] = step_profile.config(traces)
+    begun, opened = time.perf_counter(), open_model(model)
+    generator = SpeechTokenGenerator(opened, options, **others)
+    gc.freeze()  # as every process of the server does
     try:
         start_s = time.perf_counter() - begun
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        print(f"{device}, vLLM {vllm.__version__}, torch {torch.__version__}, start {start_s:.1f} s")
+        about = {"device": device_name(), "vllm": vllm.__version__, "torch": torch.__version__, "start_s": start_s}
+        settings = {name: getattr(arguments, name) for name in ("prompt", "tokens", "sampling", "vllm")}
+        print(f"{about['device']}, vLLM {vllm.__version__}, torch {torch.__version__}, start {start_s:.1f} s")
         print(f"prompt {arguments.prompt}, {arguments.tokens} tokens each, drawn by {arguments.sampling}")
-        print(f"requests | ms/step | tokens/s | a-s/s | first token, tokens {HOPS} after ms | host µs/token")
-        load = Load(generator, arguments.prompt, arguments.tokens, arguments.sampling)
-        results = []
+        roofline = Roofline.here(opened.config)
+        load = Load(generator, roofline, arguments.prompt, arguments.tokens, arguments.sampling)
+        results, profiles = [], {}
         for concurrency in arguments.concurrency:
-            figures = await load.measure(concurrency)
-            hops = " ".join(f"{hop:7.1f}" for hop in (figures.first_token_ms, *figures.hops_ms))
-            print(
-                f"{concurrency:8} | {figures.step_ms:7.2f} | {figures.tokens_per_s:8,.0f} | "
-                f"{figures.audio_s_per_s:5,.0f} | {hops} | {figures.host_us:.1f}",
-                flush=True,
-            )
-            results.append(asdict(figures))
+            results.append(await load.measure(concurrency))
+            print("; ".join(results[-1].cells()), flush=True)
+        print(table(COLUMNS, [figures.cells() for figures in results]), flush=True)
+        for concurrency in profiled:
+            profiles[concurrency] = await load.profile(concurrency, traces)
+            print(f"\n{concurrency} at a time: {step_profile.show(profiles[concurrency])}", flush=True)
     finally:
         generator.shutdown()
     if arguments.json:
-        about = {"device": device, "vllm": vllm.__version__, "torch": torch.__version__, "start_s": start_s}
-        settings = {name: getattr(arguments, name) for name in ("prompt", "tokens", "sampling")}
-        arguments.json.write_text(json.dumps({**about, **settings, "figures": results}, indent=1))
+        figures_of = [asdict(figures) for figures in results]
+        arguments.json.write_text(json.dumps({**about, **settings, "figures": figures_of}, indent=1))
+    if arguments.profile:
+        profiles_of = {concurrency: asdict(profile) for concurrency, profile in profiles.items()}
+        arguments.profile.write_text(json.dumps({**about, **settings, "profiles": profiles_of}, indent=1))
 
 
 def main() -> None:
@@ -145,13 +214,26 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=180)
     parser.add_argument("--tokens", type=int, default=250)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help=f"also tell where a step goes with {' and '.join(map(str, PROFILED))} requests, and write it as JSON",
+    )
+    parser.add_argument(
+        "--vllm", type=json.loads, default={}, metavar="JSON", help="arguments of vLLM in place of ours, to compare"
+    )
     arguments = parser.parse_args()
+    if arguments.profile and arguments.tokens < PROFILE_TO:
+        parser.error(f"--profile needs requests of at least {PROFILE_TO} tokens: raise --tokens")
     with ExitStack() as stack:
-        model = arguments.model_dir
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model, traces = arguments.model_dir, temporary / "traces"
         if model is None:
-            model = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+            model = temporary / "model"
             write_random_checkpoint(model, SIZES[arguments.size], seed=0)
-        asyncio.run(run(model, arguments))
+        traces.mkdir()
+        asyncio.run(run(model, arguments, traces))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from training.export import VOICES, export
 from training.factors import MADE, log_probability, merged
 from training.fit import fit, trained
 from training.flite import PHONES
-from training.language_model import PHONES_AHEAD, Batches, LanguageModel, Utterance, new_language_model
+from training.language_model import PHONES_AHEAD, Batches, LanguageModel, Utterance, new_language_model, utterance
 from training.phone_errors import collapsed, edits, generate, lasting
 from training.sequences import IGNORED, streamed, whole
 from training.sizes import DEMO, TOY
@@ -206,6 +206,27 @@ def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path)
     ahead = batches.ahead(0, text)
     assert ahead[:, 0].tolist() == [text[0]] * 4 + [text[-1]] * 3
     assert ahead[1].tolist()[1:] == [3, 0, 7, 0, 0]
+
+
+def test_words_keep_one_token_of_the_pauses_around_them_and_sentences_all() -> None:
+    phones = torch.tensor([0, 0, 0, 0, 0, 3, 3, 3, 0, 0, 4, 4, 0, 0, 0, 0])
+    word, sentence = (utterance(text, torch.arange(8), phones, 0) for text in ("Ab", "Ab."))
+    assert word.contents.tolist() == [1, 2, 3, 4, 5, 6]
+    assert word.phones.tolist() == phones[2:14].tolist()
+    assert sentence.contents.tolist() == list(range(8))
+
+
+def test_training_begins_with_words_and_prompts_are_sentences(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / TOKENIZER, TOY.language_model, ["ab cd"] * 9)
+    phones = torch.full((80,), 3)
+    words = [utterance("ab", torch.arange(10), phones[:20], 0) for _ in range(4)]
+    sentences = [utterance("Ab cd ab cd.", torch.arange(40), phones, 0) for _ in range(6)]
+    batches = Batches(load_tokenizer(tmp_path / TOKENIZER), [*sentences, *words], tokens=100)
+    spoken = [
+        {sum(0 <= target < SPEECH_TOKENS for target in batches.example(progress)[0].targets) for _ in range(200)}
+        for progress in (0.0, 1.0)
+    ]
+    assert spoken == [{10}, {10, 40, 50, 80}]
 
 
 def test_phone_errors_generates_as_the_engine_draws() -> None:

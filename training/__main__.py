@@ -17,7 +17,7 @@ from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
 from training.factors import COUNT, factor, merged
 from training.fit import copy_into, fit, trained
-from training.language_model import Batches, LanguageModel, Utterance, new_language_model
+from training.language_model import Batches, LanguageModel, Utterance, new_language_model, utterance
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS
 from training.speaker_encoder import SpeakerEncoder
@@ -119,8 +119,8 @@ def contents(run: Run) -> None:
         speech = read_corpus(run.out / speech_file, run.device)
         with torch.no_grad():
             made = [
-                network.contents(utterance.float()[None])[0].short()
-                for utterance in torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
+                network.contents(each.float()[None])[0].short()
+                for each in torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
             ]
         torch.save(made, run.out / file)
         print(file, "in use:", int((torch.cat(made).long().bincount() > 0).sum()), "of", CONTENTS, flush=True)
@@ -152,7 +152,7 @@ def language_model(run: Run) -> None:
             speech = read_corpus(run.out / speech_file, "cpu")
             phones = torch.split(speech.data["phones"], (2 * speech.starts.diff()).tolist())
             said = torch.load(run.out / file, map_location="cpu", weights_only=True)
-            spoken += map(Utterance, speech.texts, said, phones, speech.speakers.tolist())
+            spoken += map(utterance, speech.texts, said, phones, speech.speakers.tolist())
     batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
     made = iter(DataLoader(batches, batch_size=None, num_workers=min(4, os.cpu_count() or 1), prefetch_factor=4))
 
@@ -162,7 +162,7 @@ def language_model(run: Run) -> None:
         with run.autocast():
             return network.loss(*batch)
 
-    fit("language_model", run.out, parameters, loss, minutes=run.minutes, rate=1e-3)
+    fit("language_model", run.out, parameters, loss, minutes=run.minutes, rate=2e-3)
 
 
 def train_flow(run: Run) -> None:
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where stages leave their files and find the others'")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training in all, earlier calls' included")
     parser.add_argument("--hours", type=float, default=12.0, help="of speech for all networks")
-    parser.add_argument("--texts", type=int, default=31_000, help="texts to collect")
+    parser.add_argument("--texts", type=int, default=31_000, help="sentences to collect, words and phrases beside")
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--scale", type=float, default=1.0, help="of the batches")
     arguments = parser.parse_args()

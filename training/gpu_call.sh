@@ -6,9 +6,10 @@ set -uo pipefail
 export OMP_NUM_THREADS=1 # or the stages' threads take the cores from one another
 began=$SECONDS until=$((SECONDS + ${1:-570} - 50)) # the rest is for the export
 source training/unpack.sh
-VOCODER=${VOCODER:-13.5} FLOW=${FLOW:-11} LANGUAGE_MODEL=${LANGUAGE_MODEL:-11.5}
+VOCODER=${VOCODER:-13.5} FLOW=${FLOW:-11} LANGUAGE_MODEL=${LANGUAGE_MODEL:-11}
+left() { timeout $((until > SECONDS ? until - SECONDS : 1)) "$@"; }
 run() { python3 -m training --out .training --hours "${HOURS:-8}" --stage "$@"; }
-stage() { timeout $((until > SECONDS ? until - SECONDS : 1)) python3 -m training --out .training --stage "$1" --minutes "$2"; }
+stage() { left python3 -m training --out .training --stage "$1" --minutes "$2"; }
 passed() { echo "--- $1 after $((SECONDS - began)) s"; }
 
 run corpus || exit 1
@@ -26,7 +27,7 @@ fi
 stage language_model "$LANGUAGE_MODEL" & language_model=$!
 stage flow "$FLOW"; flow=$?
 wait $language_model; language_model=$?
-python3 -m training.phone_errors --out .training & errors=$!
+left python3 -m training.phone_errors --out .training & errors=$!
 wait $vocoder; vocoder=$?
 wait $errors
 passed "this call's training"

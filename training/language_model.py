@@ -2,6 +2,9 @@
 
 Beside the next token, training asks at each place for the phones from there on and for the text token being spoken, by
 layers that are not in the file. It is to teach early to know one's place in the text, and how text is pronounced.
+
+One's place is where the letters are that sound like the last phones, so pronunciation comes first. It is learned
+quickly where there is little to look for: training begins with words alone, then come phrases, then sentences.
 """
 
 import random
@@ -19,6 +22,7 @@ from transformers import Qwen2Config, Qwen2Model
 from training.factors import MADE, factor, log_probability, merged
 from training.flite import PHONES
 from training.released import Parameters, new_parameters
+from training.sentences import is_sentence
 from training.sequences import IGNORED, Example, streamed, whole
 from training.speech_tokenizer import CONTENTS, speech_tokens
 from vllm_cosyvoice.checkpoint.directory import UNUSED_TENSOR
@@ -29,16 +33,16 @@ from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 HEAD, AHEAD, PLACE = "llm_decoder", "|ahead", "|place"
 BODY = "llm.model.model."
 TABLES = ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")  # as `vocabulary` has them
-POOL = 512  # examples drawn together and sorted by length, so that little is padding
+POOL = 2048  # examples drawn together and sorted by length, so that little is padding
 SIMPLE_UNTIL = 0.3  # of the time: no prompts, and short utterances first, which teach to align
-SHORTEST = 0.2  # share of the utterances to begin with
+SHORTEST = 0.3  # share of the utterances to begin with, which are words
 STREAMED = 0.3
 PROMPTED = 0.6
-INNER = 0.2  # texts with the space before them that a segment has which is not the first
+INNER = 0.5  # texts with the space before them that a segment has which is not the first
 MISREAD = 0.05  # speech tokens read as another, since the model will read its own
 PHONES_AHEAD = 5  # the phone of the token that is to come, and those behind it
 AHEAD_WEIGHT, PLACE_WEIGHT = 0.3, 0.3
-EMBEDDING_SIZE = 0.02
+EMBEDDING_SCALE, HEAD_SCALE = 0.7, 0.02  # tokens must not drown in what the first layers add to them
 PAUSE = PHONES.index("pau")
 NEVER = -20.0  # logit of a token that the speech tokenizer does not make
 
@@ -48,8 +52,12 @@ def new_language_model(config: LanguageModelConfig, device: torch.device | str) 
     shapes = language_model_layout(config)
     del shapes[UNUSED_TENSOR]
     parameters = new_parameters(shapes, device)
-    for name in (*TABLES, f"{HEAD}.weight"):
-        parameters[name].data.normal_(std=EMBEDDING_SIZE)
+    for name in TABLES:
+        parameters[name].data.normal_(std=EMBEDDING_SCALE)
+    parameters[f"{HEAD}.weight"].data.normal_(std=HEAD_SCALE)
+    for name in parameters:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameters[name].data *= (2 * config.num_layers) ** -0.5  # so many are added up
     parameters[f"{HEAD}.bias"].data[MADE:END_OF_SPEECH] = NEVER
     for name in ("speech_embedding.weight", f"{HEAD}.weight", f"{HEAD}.bias"):
         factor(parameters, name)
@@ -123,6 +131,15 @@ class Utterance(NamedTuple):
     speaker: int
 
 
+def utterance(text: str, contents: Tensor, phones: Tensor, speaker: int) -> Utterance:
+    """An utterance; words and phrases keep one token of the pauses around them, as within a sentence."""
+    if not is_sentence(text):
+        sounding = (phones.view(-1, 2) != PAUSE).any(1).nonzero()
+        first, end = max(0, int(sounding.min()) - 1), int(sounding.max()) + 2
+        contents, phones = contents[first:end], phones[2 * first : 2 * end]
+    return Utterance(text, contents, phones, speaker)
+
+
 class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """Random batches of utterances without end, for processes beside the one that trains.
 
@@ -132,29 +149,31 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def __init__(self, tokenizer: Tokenizer, utterances: Sequence[Utterance], tokens: int) -> None:
         self.tokens = tokens  # a batch, padding included
         self.progress = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]  # 0 … 1, to be kept up to date
-        self.utterances = sorted(utterances, key=lambda utterance: len(utterance.contents))
-        self.text = [_ids(tokenizer, utterance.text) for utterance in self.utterances]
-        self.inner = [_ids(tokenizer, " " + utterance.text) for utterance in self.utterances]
+        self.utterances = sorted(utterances, key=lambda each: len(each.contents))
+        self.text = [_ids(tokenizer, each.text) for each in self.utterances]
+        self.inner = [_ids(tokenizer, " " + each.text) for each in self.utterances]
         self.letters = _letters(tokenizer)
-        self.by_speaker: dict[int, list[int]] = {}
-        for index, utterance in enumerate(self.utterances):
-            self.by_speaker.setdefault(utterance.speaker, []).append(index)
+        self.prompts: dict[int, list[int]] = {}  # a speaker's sentences
+        for index, each in enumerate(self.utterances):
+            if is_sentence(each.text):
+                self.prompts.setdefault(each.speaker, []).append(index)
         self.waiting: list[list[tuple[Example, Tensor]]] = []
 
     def example(self, progress: float) -> tuple[Example, Tensor]:
         """One sequence, and the `ahead` of each speech token to learn."""
         share = min(1.0, SHORTEST + (1 - SHORTEST) * progress / SIMPLE_UNTIL)
         index = int(random.random() * share * len(self.utterances))
-        utterance = self.utterances[index]
+        spoken = self.utterances[index]
         text = (self.inner if random.random() < INNER else self.text)[index]
         prompt_text: list[int] = []
         prompt_speech: list[int] = []
         coming = self.ahead(index, text)
-        if progress > SIMPLE_UNTIL and random.random() < PROMPTED:
-            other = random.choice(self.by_speaker[utterance.speaker])
+        prompts = self.prompts.get(spoken.speaker)
+        if prompts and progress > SIMPLE_UNTIL and random.random() < PROMPTED:
+            other = random.choice(prompts)
             prompt_text, prompt_speech = self.text[other], speech_tokens(self.utterances[other].contents).tolist()
             coming = torch.cat([self.ahead(other, prompt_text), coming])
-        speech = speech_tokens(utterance.contents, len(prompt_speech)).tolist()
+        speech = speech_tokens(spoken.contents, len(prompt_speech)).tolist()
         make = streamed if random.random() < STREAMED else whole
         example = make(text, speech, prompt_text, prompt_speech)
         learned = sum(0 <= target < SPEECH_TOKENS for target in example.targets)

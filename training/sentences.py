@@ -25,3 +25,8 @@ HELD_OUT = (
 
 # About five seconds each: long enough for a voice, short enough not to slow a CPU down.
 VOICE_TRANSCRIPT = "This is how my voice sounds when I read a sentence slowly and clearly to a friend."
+
+
+def is_sentence(text: str) -> bool:
+    """Whether it has an end; words and phrases of the training texts have none."""
+    return text.endswith((".", "!", "?"))

@@ -1,5 +1,5 @@
 """What is spoken in training: Debian's `fortunes` (BSD) for running text, sentences by grammar over the word list of
-`wamerican-small` (SCOWL, free) for rare words, each normalised by our own front end.
+`wamerican-small` (SCOWL, free) for rare words, each normalised by our own front end; also words and phrases alone.
 
 Needs the packages and the front end, so it runs where those are; the others read the file that it writes.
 """
@@ -19,6 +19,8 @@ SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,;:'-]+[.!?]")
 FEWEST_WORDS, MOST_WORDS = 2, 26
 BY_GRAMMAR = 0.35  # share of sentences that are
 JOINED = 0.2  # share of texts of two sentences
+WORDS_ALONE, PHRASES = 0.65, 0.25  # so many for each sentence
+LONGEST_PHRASE = 4  # words
 
 TEMPLATES = (
     "The {} and the {} are {}.",
@@ -37,7 +39,7 @@ TEMPLATES = (
 
 
 def write_texts(path: Path, count: int, seed: int = 0) -> None:
-    """Write `count` normalised texts as a JSON list, in an order that `seed` decides.
+    """Write `count` normalised sentences as a JSON list, in an order that `seed` decides; words and phrases follow.
 
     Raises:
         FileNotFoundError: a package is missing.
@@ -58,6 +60,9 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
         ]
         if not forbidden & {plain(part) for part in parts}:
             texts[normalise(" ".join(parts))] = None
+    sentences = list(texts)
+    texts |= dict.fromkeys(draw.sample(words, min(len(words), int(WORDS_ALONE * count))))
+    texts |= dict.fromkeys(phrase(draw, words, sentences) for _ in range(int(PHRASES * count)))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(texts), indent=0, ensure_ascii=False), encoding="utf-8")
 
@@ -80,6 +85,16 @@ def by_grammar(draw: random.Random, words: list[str]) -> str:
     template = draw.choice(TEMPLATES)
     sentence = template.format(*draw.sample(words, template.count("{}")))
     return sentence[0].upper() + sentence[1:]
+
+
+def phrase(draw: random.Random, words: list[str], sentences: list[str]) -> str:
+    """A few words that end as within a sentence: chance ones, or such as follow each other in one of `sentences`."""
+    length = draw.randint(2, LONGEST_PHRASE)
+    if draw.random() < 0.5:
+        return " ".join(draw.sample(words, length))
+    told = draw.choice(sentences).split()
+    start = draw.randrange(max(1, len(told) - length))
+    return " ".join(told[start : start + length]).strip(" .,;:!?'-")
 
 
 def plain(text: str) -> str:

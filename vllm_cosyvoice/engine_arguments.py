@@ -1,7 +1,7 @@
 """How vLLM's engine is set up for CosyVoice2's language model."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
 import torch
@@ -35,8 +35,13 @@ class EngineOptions:
     seed: int = 0  # for requests without a seed of their own
 
 
-def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: int) -> AsyncEngineArgs:
-    """vLLM's arguments for `options`, requests being `max_length` tokens at most."""
+def engine_arguments(
+    model: ModelDirectory, options: EngineOptions, max_length: int, **others: object
+) -> AsyncEngineArgs:
+    """vLLM's arguments for `options`, requests being `max_length` tokens at most.
+
+    others: arguments of vLLM in place of ours, for measuring.
+    """
     load_general_plugins()
     sampled = SAMPLING in entry_points(group=SAMPLING.group)
     if not sampled or ARCHITECTURE not in ModelRegistry.get_supported_archs():
@@ -63,7 +68,7 @@ def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: 
         # whole, which vLLM does only if the longest fits in one step.
         batched_tokens = max(batched_tokens or 0, max_length)
     blocks = -(-options.max_total_token_num // block_size) + 1  # vLLM keeps one for itself
-    return AsyncEngineArgs(
+    arguments = AsyncEngineArgs(
         model=str(model.engine_directory()),
         skip_tokenizer_init=True,
         generation_config="vllm",
@@ -83,6 +88,7 @@ def engine_arguments(model: ModelDirectory, options: EngineOptions, max_length: 
         logprobs_mode="raw_logits",
         disable_log_stats=True,
     )
+    return replace(arguments, **others)
 
 
 def _kv_bytes(config: LanguageModelConfig, data_type: str) -> int:

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -53,6 +54,7 @@ class Preparation:
         aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._text = TextFrontEnd(model.tokenizer)
+        self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
         self._presets = {
@@ -194,7 +196,7 @@ class Preparation:
             return self._text.tokens(instructions.replace(END_OF_PROMPT, " ").strip() + END_OF_PROMPT)
         if cross_lingual or not voice.transcript:
             return []
-        return self._text.tokens(self._text.normalise(voice.transcript))
+        return self._text.tokens(self._transcript(voice.transcript))
 
     def prompt_speech(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Speech tokens the language model continues: the voice's own, in zero-shot mode only."""

@@ -26,8 +26,10 @@ __all__ = ["EngineOptions", "SpeechTokenGenerator"]
 class SpeechTokenGenerator:
     """vLLM's engine for one model. It runs in processes of its own; this object belongs to the running event loop."""
 
-    def __init__(self, model: ModelDirectory, options: EngineOptions) -> None:
+    def __init__(self, model: ModelDirectory, options: EngineOptions, **others: object) -> None:
         """Start the engine, which takes half a minute.
+
+        others: arguments of vLLM in place of those that `engine_arguments` gives it, for measuring.
 
         Raises RuntimeError when vLLM does not know the model because this package is not installed.
         """
@@ -36,7 +38,7 @@ class SpeechTokenGenerator:
         self._ids = TEXT_OFFSET + self._config.text_vocab_size
         self._seeds = Random(options.seed)
         self.running = 0  # requests that are being generated
-        self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length))
+        self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length, **others))
 
     async def generate(
         self, request_id: str, segment: Segment, sampling: SamplingOptions
