@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,13 +26,12 @@ from vllm import SamplingParams
 from vllm.inputs import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
-from benchmarks import step_profile
+from benchmarks import model, step_profile
 from benchmarks.roofline import Roofline
 from benchmarks.step_profile import StepProfile
 from benchmarks.table import spread, table
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
-from vllm_cosyvoice.random_checkpoint import SIZES, write_random_checkpoint
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
@@ -166,16 +164,16 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
-async def run(model: Path, arguments: argparse.Namespace, traces: Path) -> None:
+async def run(directory: Path, arguments: argparse.Namespace, traces: Path) -> None:
     """Start the engine, print a line for each concurrency, write them all; `traces` is an empty directory."""
     profiled = PROFILED if arguments.profile else ()
-    most, length = max(*arguments.concurrency, *profiled), arguments.prompt + arguments.tokens
+    most, length = max([*arguments.concurrency, *profiled]), arguments.prompt + arguments.tokens
     options = EngineOptions(max_total_token_num=most * (length + 32), max_num_seqs=most)
     others = dict(arguments.vllm)
     if arguments.profile:
         os.environ["VLLM_CUSTOM_SCOPES_FOR_PROFILING"] = "1"
         others["profiler_config"] = step_profile.config(traces)
-    begun, opened = time.perf_counter(), open_model(model)
+    begun, opened = time.perf_counter(), open_model(directory)
     generator = SpeechTokenGenerator(opened, options, **others)
     gc.freeze()  # as every process of the server does
     try:
@@ -207,8 +205,7 @@ async def run(model: Path, arguments: argparse.Namespace, traces: Path) -> None:
 def main() -> None:
     """Find or make a model, and time it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_dir", type=Path, help="a model directory; without one, random weights are made")
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the random weights")
+    model.add_arguments(parser)
     parser.add_argument("--sampling", choices=["ours", "vllm"], default="ours", help="vllm: its own top-k and top-p")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 64, 128, 256])
     parser.add_argument("--prompt", type=int, default=180)
@@ -226,14 +223,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.profile and arguments.tokens < PROFILE_TO:
         parser.error(f"--profile needs requests of at least {PROFILE_TO} tokens: raise --tokens")
-    with ExitStack() as stack:
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        model, traces = arguments.model_dir, temporary / "traces"
-        if model is None:
-            model = temporary / "model"
-            write_random_checkpoint(model, SIZES[arguments.size], seed=0)
-        traces.mkdir()
-        asyncio.run(run(model, arguments, traces))
+    with model.model_directory(arguments) as directory, tempfile.TemporaryDirectory() as traces:
+        asyncio.run(run(directory, arguments, Path(traces)))
 
 
 if __name__ == "__main__":
