@@ -1,7 +1,7 @@
 """Tables over speech tokens, learned as what a token's content adds and what its count adds.
 
 The file has one row a token, and 6561 are many for so little speech: most would hardly be seen. `merged` gives the
-file's table, and `log_probabilities` needs no table to be exact, which makes the language model's head cheap.
+file's table, and `log_probability` needs no table to be exact, which makes the language model's head cheap.
 """
 
 from collections.abc import Mapping

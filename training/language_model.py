@@ -150,8 +150,8 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         self.tokens = tokens  # a batch, padding included
         self.progress = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]  # 0 … 1, to be kept up to date
         self.utterances = sorted(utterances, key=lambda each: len(each.contents))
-        self.text = [_ids(tokenizer, each.text) for each in self.utterances]
-        self.inner = [_ids(tokenizer, " " + each.text) for each in self.utterances]
+        self.text = [text_ids(tokenizer, each.text) for each in self.utterances]
+        self.inner = [text_ids(tokenizer, " " + each.text) for each in self.utterances]
         self.letters = _letters(tokenizer)
         self.prompts: dict[int, list[int]] = {}  # a speaker's sentences
         for index, each in enumerate(self.utterances):
@@ -229,7 +229,8 @@ def file_tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merged(parameters)
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The text tokens of `text`."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
 

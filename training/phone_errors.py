@@ -10,6 +10,7 @@ line says the same of the tokens that flite's speech becomes: what the best lang
 import argparse
 import json
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -20,18 +21,18 @@ from torch import Tensor
 from training.corpus import PRESETS, recording
 from training.fit import copy_into, trained
 from training.flite import PHONES, speak
-from training.language_model import LanguageModel, new_language_model
+from training.language_model import LanguageModel, new_language_model, text_ids
 from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
 from training.sizes import SIZES, TOKENIZER_CHANNELS
 from training.speech_tokenizer import CONTENTS, SpeechTokenizer, speech_tokens
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
+from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.token_draw import NOTHING, RECORD, WINDOW, WORDS, draw
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 from vllm_cosyvoice.voice.features import whisper_log_mel
 
-TOP_P, TOP_K = 0.8, 25
 Encode = Callable[[str], list[int]]
 
 
@@ -51,8 +52,9 @@ def generate(network: LanguageModel, segments: Sequence[Segment], seed: int = 0)
     """Speech tokens for each segment, END_OF_SPEECH at the end of those that came to one."""
     device = next(iter(network.parameters.values())).device
     records = np.zeros(len(segments), RECORD)
-    records["recent"], records["temperature"], records["window"] = NOTHING, 1.0, WINDOW
-    records["top_p"], records["top_k"] = TOP_P, TOP_K
+    records["recent"], records["window"] = NOTHING, WINDOW
+    for option in ("temperature", "top_p", "top_k"):
+        records[option] = getattr(SamplingOptions, option)
     records["seed"] = seed + np.arange(len(segments))
     words = torch.from_numpy(records.view(np.int32).reshape(len(segments), WORDS))
     # Padded on the left: only distances count, so a row need not start at zero.
@@ -150,12 +152,7 @@ def main() -> None:
     config = SIZES[arguments.size].language_model
     parameters = new_language_model(config, "cuda" if torch.cuda.is_available() else "cpu")
     copy_into(parameters, trained(out, "language_model"))
-    text_tokenizer = load_tokenizer(out / TOKENIZER)
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = text_tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
+    encode = partial(text_ids, load_tokenizer(out / TOKENIZER))
     for line in report(LanguageModel(config, parameters), speech_tokenizer, encode):
         print(json.dumps(line), flush=True)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.flite import PHONES
-from vllm_cosyvoice.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, tensor
+from vllm_cosyvoice.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, heard_frames, tensor
 
 BITS = 9
 CONTENTS = 2**BITS
@@ -91,9 +91,7 @@ class SpeechTokenizer(nn.Module):
             weights = (constant(module.weight), constant(module.bias))  # type: ignore[arg-type]
             return graph("Conv", x, *weights, pads=[padding] * 2, dilations=[dilation], strides=[stride])
 
-        start, axis = (graph.constant(np.array([number], np.int64)) for number in (0, 2))
-        length = graph("Cast", "feats_length", to=INT64)
-        x = graph("Relu", conv(graph("Slice", "feats", start, length, axis), self.first))
+        x = graph("Relu", conv(heard_frames(graph), self.first))
         x = graph("Relu", conv(x, self.down))
         for wide, mix in zip(self.wide, self.mix, strict=True):
             x = graph("Add", x, conv(graph("Relu", conv(x, wide)), mix))  # type: ignore[arg-type]
