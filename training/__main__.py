@@ -109,21 +109,19 @@ def speech_tokenizer(run: Run) -> None:
 
 
 def contents(run: Run) -> None:
-    """Tokenize all speech."""
+    """Tokenize what speech there is by now."""
     network = new_speech_tokenizer()
     copy_into(dict(network.named_parameters()), trained(run.out, "speech_tokenizer"))
     network.to(run.device)
     for speech_file, file in CONTENT_FILES.items():
-        if not (run.out / speech_file).exists():
+        if not (run.out / speech_file).exists() or (run.out / file).exists():
             continue
         speech = read_corpus(run.out / speech_file, run.device)
         with torch.no_grad():
-            made = [
-                network.contents(each.float()[None])[0].short()
-                for each in torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
-            ]
-        torch.save(made, run.out / file)
-        print(file, "in use:", int((torch.cat(made).long().bincount() > 0).sum()), "of", CONTENTS, flush=True)
+            each = torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
+            made = torch.cat([network.contents(log_mel.float()[None])[0] for log_mel in each])
+        torch.save(made.short().cpu(), run.out / file)
+        print(file, "in use:", int((made.bincount() > 0).sum()), "of", CONTENTS, flush=True)
 
 
 def speaker_encoder(run: Run) -> None:
@@ -150,11 +148,12 @@ def language_model(run: Run) -> None:
     for speech_file, file in CONTENT_FILES.items():
         if (run.out / file).exists():
             speech = read_corpus(run.out / speech_file, "cpu")
-            phones = torch.split(speech.data["phones"], (2 * speech.starts.diff()).tolist())
-            said = torch.load(run.out / file, map_location="cpu", weights_only=True)
+            lengths = speech.starts.diff()
+            said = torch.split(torch.load(run.out / file, weights_only=True), lengths.tolist())
+            phones = torch.split(speech.data["phones"], (2 * lengths).tolist())
             spoken += map(utterance, speech.texts, said, phones, speech.speakers.tolist())
     batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
-    made = iter(DataLoader(batches, batch_size=None, num_workers=min(4, os.cpu_count() or 1), prefetch_factor=4))
+    made = iter(DataLoader(batches, batch_size=None, num_workers=min(8, os.cpu_count() or 1), prefetch_factor=4))
 
     def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batches.progress.fill_(progress)
@@ -168,7 +167,7 @@ def language_model(run: Run) -> None:
 def train_flow(run: Run) -> None:
     """Train the flow."""
     speech = run.corpus()
-    said = torch.cat(torch.load(run.out / CONTENT_FILES[CORPUS], map_location=run.device, weights_only=True)).long()
+    said = torch.load(run.out / CONTENT_FILES[CORPUS], map_location=run.device, weights_only=True).long()
     embeddings = torch.load(run.out / EMBEDDING_FILE, map_location=run.device, weights_only=True)
     parameters, served = new_flow(run.config, run.device)
 

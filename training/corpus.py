@@ -85,7 +85,8 @@ def write_corpus(texts: Sequence[str], path: Path, kept: Sequence[str] = tuple(P
         "speakers": torch.tensor([speaker for _, speaker, _ in made]),
         "texts": [text for text, _, _ in made],
     }
-    torch.save(saved, path)
+    torch.save(saved, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)  # whole or not at all: others look whether it is there
     print(f"{path.name}: {len(made)} utterances, {sum(lengths) / TOKEN_RATE / 3600:.2f} hours", flush=True)
 
 

@@ -15,17 +15,22 @@ passed() { echo "--- $1 after $((SECONDS - began)) s"; }
 run corpus || exit 1
 passed corpus
 stage vocoder "$VOCODER" & vocoder=$!
-if [ ! -f .training/embeddings.pt ] || [ ! -f .training/contents.pt ]; then
+if [ ! -f .training/contents.pt ]; then
     run reading & reading=$!
     stage speaker_encoder 1 & speaker=$!
     stage speech_tokenizer 2 || exit 1
     wait $speaker || exit 1
-    wait $reading || exit 1
     run contents || exit 1
-    passed contents
+    passed "the corpus' contents"
+fi
+stage flow "$FLOW" & flow=$!
+if [ ! -f .training/reading_contents.pt ]; then
+    wait "${reading:-}" || run reading || exit 1
+    run contents || exit 1
+    passed "the reading's contents"
 fi
 stage language_model "$LANGUAGE_MODEL" & language_model=$!
-stage flow "$FLOW"; flow=$?
+wait $flow; flow=$?
 wait $language_model; language_model=$?
 left python3 -m training.phone_errors --out .training & errors=$!
 wait $vocoder; vocoder=$?

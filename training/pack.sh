@@ -8,5 +8,6 @@ python -m training --stage texts --out .training-in
 (cd .training-in && apt-get -o APT::Sandbox::User=root download flite libflite1 libasound2)
 rmdir .training-in/partial
 python -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-    --platform manylinux_2_28_x86_64 -d .training-in av
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+    -d .training-in av msgspec
 du -sh .training-in
