@@ -4,17 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
-MODEL_DIR ?= models/tiny
+MODEL_DIR ?=
 ARGS ?=
-LOCAL_MODEL := $(filter models/tiny,$(MODEL_DIR))
+MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 
 .PHONY: demo serve test browser lint env clean
 
-demo: env $(LOCAL_MODEL)
-	$(BIN)/python -m server.demo --model_dir $(MODEL_DIR) --output demo.wav
+demo: env
+	$(BIN)/python -m server.demo $(MODEL) --output demo.wav
 
-serve: env $(LOCAL_MODEL)
-	$(BIN)/python -m server --model_dir $(MODEL_DIR) $(ARGS)
+serve: env
+	$(BIN)/python -m server $(MODEL) $(ARGS)
 
 test: lint browser
 	$(BIN)/python -m pytest
@@ -28,9 +28,6 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-models/tiny: | env
-	$(BIN)/python -m vllm_cosyvoice.random_checkpoint --size tiny --seed 0 $@
-
 env: $(VENV)/$(DEVICE).installed
 
 $(VENV)/$(DEVICE).installed: setup.py
@@ -42,4 +39,4 @@ $(VENV)/$(DEVICE).installed: setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) models demo.wav
+	rm -rf $(VENV) demo.wav

@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["vllm_cosyvoice*", "server*"]),
-    package_data={"vllm_cosyvoice": ["voices/*"], "server": ["http/pages/*.html"]},
+    package_data={"vllm_cosyvoice": ["voices/*", "demo_model/*", "demo_model/*/*"], "server": ["http/pages/*.html"]},
     entry_points={
         "vllm.general_plugins": ["cosyvoice2 = vllm_cosyvoice:register"],
         # Named in the engine's arguments instead, it would make vLLM wait for the last tokens before every step.
@@ -56,6 +56,7 @@ setup(
             "onnx>=1.18",
             "onnxruntime>=1.23",
             "openai>=2",
+            "pocketsphinx==5.1.1",
             "pipecat-ai[openai]>=1.14",
             "pytest>=8",
             "pytest-asyncio>=0.24",

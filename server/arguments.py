@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from server.voice_aliases import VOICE_ALIASES, read_aliases
+from vllm_cosyvoice.config import DEMO_MODEL
 
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
 SHORTEST_FIRST_HOP = 9  # speech tokens: the vocoder holds back the audio of 8
@@ -145,7 +146,9 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model_dir", required=True, help="model directory, or a hub's name for it")
+    add(
+        "--model_dir", default=str(DEMO_MODEL), help="model directory, or a hub's name for it (default: the demo model)"
+    )
     add("--hub", choices=["huggingface", "modelscope"], default="huggingface", help="where a model's name is looked up")
     add("--host", default="localhost", help="address to listen on")
     add("--port", type=_port, default=8080, help="port to listen on")
@@ -171,7 +174,7 @@ def _parser() -> _Parser:
         "--voice_aliases",
         type=read_aliases,
         default=VOICE_ALIASES,
-        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names for "default")',
+        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names for slt, rms and awb)',
     )
     add("--ref_audio_hosts", type=_hosts, default=(), help="hosts that ref_audio is fetched from: HOST[:PORT],…")
     add("--api_key", type=_keys, action="append", help="ask for this API key, or one of several: KEY,… (default: none)")

@@ -1,6 +1,6 @@
 """The whole server, shown once: start it, speak a sentence through the `openai` client, stop it.
 
-`python -m server.demo --model_dir DIR --output demo.wav`
+`python -m server.demo --output demo.wav`
 """
 
 import argparse
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from openai import OpenAI
 
-from vllm_cosyvoice.config import SAMPLE_RATE
+from vllm_cosyvoice.config import DEMO_MODEL, SAMPLE_RATE
 
-SENTENCE = "Hello! This sentence went through the whole CosyVoice pipeline, from text to sound."
+SENTENCE = "Hello! This sentence came the whole way from text to sound on your own machine."
 START_SECONDS = 600.0
 
 
@@ -73,7 +73,7 @@ def speak(url: str, sentence: str, output: Path) -> None:
 def main() -> int:
     """Start, speak, stop."""
     parser = argparse.ArgumentParser(prog="python -m server.demo", description="Speak one sentence through the server.")
-    parser.add_argument("--model_dir", required=True)
+    parser.add_argument("--model_dir", default=str(DEMO_MODEL))
     parser.add_argument("--output", type=Path, default=Path("demo.wav"))
     parser.add_argument("--text", default=SENTENCE)
     arguments = parser.parse_args()

@@ -5,13 +5,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllm_cosyvoice.config import DEFAULT_VOICE
-
-OPENAI_VOICES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
-    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
-)
-VOICE_ALIASES: Mapping[str, str] = dict.fromkeys(OPENAI_VOICES, DEFAULT_VOICE)
+VOICE_ALIASES: Mapping[str, str] = {
+    **dict.fromkeys(("alloy", "coral", "marin", "nova", "sage", "shimmer"), "slt"),
+    **dict.fromkeys(("ash", "cedar", "echo", "onyx", "verse"), "rms"),
+    **dict.fromkeys(("ballad", "fable"), "awb"),
+}
 
 
 def read_aliases(path: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pipecat.services.openai.tts import VALID_VOICES
 from pipecat.services.openai.tts import OpenAITTSService as PipecatSpeech
 from pipecat.tests.utils import run_test
 
-from server.voice_aliases import OPENAI_VOICES
+from server.voice_aliases import VOICE_ALIASES
 from tests.server_process import SLOW, ServerProcess, exactly
 from vllm_cosyvoice.config import SAMPLE_RATE, TOKEN_RATE
 
@@ -47,7 +47,7 @@ async def test_livekit_speaks(server: ServerProcess, model: str) -> None:
 
 
 async def test_pipecat_speaks(server: ServerProcess) -> None:
-    assert set(VALID_VOICES) == set(OPENAI_VOICES), (
+    assert set(VALID_VOICES) == set(VOICE_ALIASES), (
         "Pipecat refuses other names, so each of them has to be a voice here"
     )
     speech = PipecatSpeech(

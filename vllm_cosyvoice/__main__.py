@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from vllm_cosyvoice.config import DEFAULT_MODEL, DEFAULT_VOICE, SAMPLE_RATE
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
 
 PROGRAM = "python -m vllm_cosyvoice"
 
@@ -56,7 +56,7 @@ def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model_dir", default=DEFAULT_MODEL, help="directory or hub name (default: %(default)s)")
+    parser.add_argument("--model_dir", default=str(DEMO_MODEL), help="directory or hub name (default: the demo model)")
     parser.add_argument("--hub", choices=("huggingface", "modelscope"), default="huggingface")
     parser.add_argument("--voice", default=DEFAULT_VOICE, help="name of a voice (default: %(default)s)")
     parser.add_argument("--voices_dir", type=Path, help="directory of NAME.wav + NAME.txt pairs")

@@ -5,8 +5,10 @@ The data classes hold what differs between models: their defaults are the releas
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-DEFAULT_MODEL = "FunAudioLLM/CosyVoice2-0.5B"
+RELEASED_MODEL = "FunAudioLLM/CosyVoice2-0.5B"
+DEMO_MODEL = Path(__file__).with_name("demo_model")  # comes with the package, see its README.md
 DEFAULT_VOICE = "default"
 
 SAMPLE_RATE = 24_000  # samples a second of generated audio

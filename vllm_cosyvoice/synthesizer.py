@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from vllm_cosyvoice.checkpoint import find, open_model
-from vllm_cosyvoice.config import DEFAULT_MODEL, DEFAULT_VOICE
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.preparation import Preparation
@@ -44,7 +44,7 @@ class Synthesizer:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path = DEMO_MODEL,
         *,
         hub: str = "huggingface",
         voices_dir: Path | None = None,

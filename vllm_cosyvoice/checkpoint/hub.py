@@ -1,5 +1,6 @@
 """From what a user calls a model to a directory on this machine."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from huggingface_hub import constants, errors, snapshot_download
 
 from vllm_cosyvoice.checkpoint import directory
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL
+
+log = logging.getLogger(__name__)
 
 SETTINGS = ("*.yaml",)
 # What the engine reads. The release holds another 1.3 GB: Qwen2's untuned weights and an exported estimator.
@@ -36,6 +40,12 @@ def find(model: str, hub: str = "huggingface") -> Path:
         CheckpointError: no such directory or model, no way to reach the hub, or not a CosyVoice2.
     """
     path = Path(model).expanduser()
+    if path == DEMO_MODEL:
+        log.warning(
+            "The demo model speaks: small, English only, taught by synthetic voices. For real voices and more languages"
+            " name the released model, --model_dir %s, which is fetched when it is first used.",
+            RELEASED_MODEL,
+        )
     if model and path.is_dir():
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
