@@ -174,7 +174,7 @@ def _parser() -> _Parser:
         "--voice_aliases",
         type=read_aliases,
         default=VOICE_ALIASES,
-        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names for slt, rms and awb)',
+        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names)',
     )
     add("--ref_audio_hosts", type=_hosts, default=(), help="hosts that ref_audio is fetched from: HOST[:PORT],…")
     add("--api_key", type=_keys, action="append", help="ask for this API key, or one of several: KEY,… (default: none)")

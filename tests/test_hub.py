@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub_stand_in import HubStandIn, serve
-from vllm_cosyvoice.checkpoint import CheckpointError, find
-from vllm_cosyvoice.config import ModelConfig
+from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
+from vllm_cosyvoice.config import DEMO_MODEL, ModelConfig
 from vllm_cosyvoice.random_checkpoint.settings import yaml_text
 
 MODEL = "someone/CosyVoice2"
@@ -170,3 +170,13 @@ def test_modelscope_without_its_package_says_how_to_get_it(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(CheckpointError, match="pip install modelscope"):
         find(MODEL, hub="modelscope")
+
+
+def test_the_demo_model_is_found_and_said_to_be_one(caplog: pytest.LogCaptureFixture) -> None:
+    model = open_model(find(str(DEMO_MODEL)))
+    assert "FunAudioLLM/CosyVoice2-0.5B" in caplog.text
+    assert sorted(model.preset_speakers()) == ["awb", "rms", "slt"]
+    assert sum(file.stat().st_size for file in DEMO_MODEL.rglob("*") if file.is_file()) < 40e6
+    caplog.clear()
+    assert find(str(DEMO_MODEL.parent)) == DEMO_MODEL.parent
+    assert not caplog.records

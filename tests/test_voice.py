@@ -174,13 +174,16 @@ def test_a_preset_speaker_has_an_embedding_only() -> None:
 # the voices on disk
 
 
-def test_the_built_in_voice_is_ready_to_use(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", ["default", "slt", "rms", "awb"])
+def test_the_built_in_voices_are_ready_to_use(name: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        samples, rate, transcript = VoiceDirectory().load("default")
+        samples, rate, transcript = VoiceDirectory().load(name)
     assert not caplog.records
     assert 4 <= len(samples) / rate <= 6
     assert transcript.endswith(".")
-    assert "licence" in (BUILT_IN / "ORIGIN.md").read_text().lower()
+    origin = (BUILT_IN / "ORIGIN.md").read_text()
+    assert "licence" in origin.lower()
+    assert f"`{name}`" in origin
 
 
 def test_a_users_directory_adds_voices_and_wins(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_users_directory_adds_voices_and_wins(tmp_path: Path) -> None:
     (tmp_path / "no transcript.wav").write_bytes(wav(tone(2)))
     (tmp_path / "notes.txt").write_text("no recording")
     voices = VoiceDirectory(tmp_path)
-    assert voices.names() == ["anna", "default"]
+    assert voices.names() == ["anna", "awb", "default", "rms", "slt"]
     samples, rate, transcript = voices.load("anna")
     assert (len(samples), rate, transcript) == (48_000, 24_000, "Grüß dich, 你好。")
     assert voices.load("default")[2] == "Mine."
@@ -209,7 +212,7 @@ def test_no_name_leads_out_of_the_directory(tmp_path: Path, name: str) -> None:
         secret.mkdir(parents=True)
         (secret / "voice.wav").write_bytes(wav(tone(2)))
         (secret / "voice.txt").write_text("secret")
-    with pytest.raises(UnknownVoice, match=r"Voices here: default\.$"):
+    with pytest.raises(UnknownVoice, match=r"Voices here: awb, default, rms, slt\.$"):
         VoiceDirectory(tmp_path / "voices").load(name)
 
 

@@ -145,10 +145,10 @@ def test_people_may_be_called_what_they_are_called(preparations: tuple[Preparati
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "Carla.wav").write_bytes(wav(tone(2)))
     (tmp_path / "Carla.txt").write_text("Mine.")
-    preparation = Preparation(open_model(tiny_model), tmp_path)
+    model = open_model(tiny_model)
+    preparation = Preparation(model, tmp_path)
     preparation.register("Anna", RECORDING)
-    presets = [name for name in preparation.voice_names() if name not in ("Anna", "Carla", "default")]
-    assert presets
+    presets = list(model.preset_speakers())
     for name in ("Anna", "Carla", "default", presets[0]):
         with pytest.raises(VoiceRefused, match="choose another name"):
             preparation.register(name, Recording(wav(tone(3))))
