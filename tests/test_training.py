@@ -14,7 +14,7 @@ from training import flow, vocoder
 from training.__main__ import new_flow, new_vocoder
 from training.evaluate import word_errors
 from training.export import VOICES, export
-from training.factors import MADE, log_probability, merged
+from training.factors import MADE, fill, log_probability, merged
 from training.fit import fit, trained
 from training.flite import PHONES
 from training.language_model import PHONES_AHEAD, Batches, LanguageModel, Utterance, new_language_model, utterance
@@ -134,8 +134,11 @@ def test_the_onnx_speech_tokenizer_gives_the_tokens_that_training_saw(tmp_path: 
     session = onnxruntime.InferenceSession(tmp_path / "tokenizer.onnx")
     feed = {"feats": log_mel.transpose(1, 2).contiguous().numpy(), "feats_length": np.array([403], np.int32)}
     tokens = session.run(None, feed)[0]
+    loaded = SpeechTokenizer(16)
+    loaded.load(tmp_path / "tokenizer.onnx")
     with torch.no_grad():
         assert tokens.tolist() == speech_tokens(network.contents(log_mel)).tolist()
+        assert loaded.contents(log_mel).tolist() == network.contents(log_mel).tolist()
     assert COUNTS > WINDOW  # repetition-aware sampling never finds a token among the last ones
     assert len(set(tokens[0][:COUNTS])) == COUNTS
 
@@ -145,8 +148,11 @@ def test_the_onnx_speaker_encoder_is_the_trained_one(tmp_path: Path) -> None:
     network.save(tmp_path / "speaker.onnx")
     fbank = torch.randn(1, 150, 80)
     session = onnxruntime.InferenceSession(tmp_path / "speaker.onnx")
+    loaded = SpeakerEncoder(16, 5)
+    loaded.load(tmp_path / "speaker.onnx")
     with torch.no_grad():
         np.testing.assert_allclose(session.run(None, {"input": fbank.numpy()})[0], network(fbank).numpy(), atol=1e-4)
+        assert torch.equal(loaded(fbank), network(fbank))
 
 
 def _language_model_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -166,9 +172,8 @@ def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
 
 def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     parameters, served = new_vocoder(TOY, "cpu")
-    adversary = vocoder.Adversary(torch.device("cpu"))
     mel, audio, f0 = torch.randn(2, 20, 80), 0.1 * torch.randn(2, 9600), torch.full((2, 20), 150.0)
-    return parameters, lambda: vocoder.loss(served, mel, audio, f0, 0.0, adversary)[0]
+    return parameters, lambda: vocoder.loss(served, mel, audio, f0, 0.0)[0]
 
 
 def _tokenizer_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -192,6 +197,14 @@ def test_the_factored_head_gives_the_probabilities_of_the_table_in_the_file() ->
     values, contents = log_probability(parameters, "llm_decoder", hidden, tokens)
     torch.testing.assert_close(values, logits.log_softmax(-1)[torch.arange(4), tokens])
     assert contents.tolist() == (logits[:, :MADE].argmax(-1) % CONTENTS).tolist()
+
+
+def test_a_table_gets_its_factors_back() -> None:
+    parameters, again = (new_language_model(TOY.language_model, "cpu") for _ in range(2))
+    nn.init.normal_(parameters["speech_embedding.weight|content"])
+    table = merged(parameters)
+    fill(again, {name: tensor.detach() for name, tensor in table.items()})
+    assert all(torch.allclose(tensor, table[name], atol=1e-5) for name, tensor in merged(again).items())
 
 
 def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from torch.utils.data import DataLoader
 from training import flow, vocoder
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
-from training.factors import COUNT, factor, merged
-from training.fit import copy_into, fit, trained
+from training.factors import COUNT, factor, fill, merged
+from training.fit import begin, copy_into, fit, trained
 from training.language_model import Batches, LanguageModel, Utterance, new_language_model, utterance
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS
 from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_tokens
-from vllm_cosyvoice.checkpoint.directory import TOKENIZER
-from vllm_cosyvoice.config import LOOKAHEAD_TOKENS, ModelConfig
+from vllm_cosyvoice.checkpoint import directory as files
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.checkpoint.tensors import read_tensors
+from vllm_cosyvoice.config import DEMO_MODEL, LOOKAHEAD_TOKENS, ModelConfig
 from vllm_cosyvoice.flow.loading import flow_weights
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
@@ -77,7 +79,7 @@ def texts(run: Run) -> None:
 
     write_texts(run.out / TEXTS, run.texts)
     both = (form for sentence in run.sentences() for form in (sentence, " " + sentence))
-    write_tokenizer(run.out / TOKENIZER, run.config.language_model, both)
+    write_tokenizer(run.out / files.TOKENIZER, run.config.language_model, both)
 
 
 def corpus(run: Run) -> None:
@@ -152,7 +154,7 @@ def language_model(run: Run) -> None:
             said = torch.split(torch.load(run.out / file, weights_only=True), lengths.tolist())
             phones = torch.split(speech.data["phones"], (2 * lengths).tolist())
             spoken += map(utterance, speech.texts, said, phones, speech.speakers.tolist())
-    batches = Batches(load_tokenizer(run.out / TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
+    batches = Batches(load_tokenizer(run.out / files.TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
     made = iter(DataLoader(batches, batch_size=None, num_workers=min(8, os.cpu_count() or 1), prefetch_factor=4))
 
     def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -192,14 +194,35 @@ def train_vocoder(run: Run) -> None:
     """Train the vocoder."""
     speech = run.corpus()
     parameters, served = new_vocoder(run.config, run.device)
-    adversary = vocoder.Adversary(run.device)
+    torch.backends.cudnn.benchmark = True  # batches are all of one shape
 
     def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         _, starts = speech.draw(run.rows(VOCODER_ROWS), vocoder.CROP_TOKENS)
         mel, audio, f0 = (speech.crops(what, starts, vocoder.CROP_TOKENS) for what in ("mel", "audio", "f0"))
-        return vocoder.loss(served, mel.float(), audio.float() / 32768, f0, progress, adversary)
+        return vocoder.loss(served, mel.float(), audio.float() / 32768, f0, progress)
 
     fit("vocoder", run.out, parameters, loss, minutes=run.minutes, rate=5e-4)
+
+
+def resume(run: Run) -> None:
+    """Take up the demo model, as if each of its networks had trained for `minutes`. What they lacked then is new."""
+    tokenizer, speakers = new_speech_tokenizer(), new_speaker_encoder()
+    tokenizer.load(DEMO_MODEL / files.SPEECH_TOKENIZER)
+    speakers.load(DEMO_MODEL / files.SPEAKER_ENCODER)
+    language_parameters = new_language_model(run.config.language_model, "cpu")
+    flow_parameters = new_flow(run.config, "cpu")[0]
+    model = open_model(DEMO_MODEL)
+    fill(language_parameters, read_tensors(DEMO_MODEL / files.LANGUAGE_MODEL, meta=False))
+    fill(flow_parameters, model.flow_state())
+    networks: dict[str, Mapping[str, torch.Tensor]] = {
+        "speech_tokenizer": dict(tokenizer.named_parameters()),
+        "speaker_encoder": dict(speakers.named_parameters()),
+        "language_model": language_parameters,
+        "flow": flow_parameters,
+        "vocoder": model.vocoder_state(),
+    }
+    for name, parameters in networks.items():
+        begin(run.out, name, parameters, run.minutes)
 
 
 def write_model(run: Run) -> None:
@@ -242,6 +265,7 @@ def new_vocoder(config: ModelConfig, device: torch.device | str) -> tuple[Parame
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "texts": texts,
+    "resume": resume,
     "corpus": corpus,
     "reading": reading,
     "speech_tokenizer": speech_tokenizer,

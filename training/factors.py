@@ -18,10 +18,13 @@ MADE = CONTENTS * COUNTS  # speech tokens that the tokenizer makes; the rest of 
 
 
 def factor(parameters: Parameters, name: str) -> None:
-    """Put factors in the place of the table `name`, [at least MADE, …], whose rows of speech tokens start at 0."""
+    """Put factors in the place of the table `name`, [at least MADE, …], whose rows of speech tokens start at 0.
+
+    A table that `merged` made gets its factors back. Of a random one only the rows survive that tell them.
+    """
     table = parameters.pop(name).data
     parameters[name + CONTENT] = nn.Parameter(table[:CONTENTS].clone())
-    parameters[name + COUNT] = nn.Parameter(table[CONTENTS : CONTENTS + COUNTS].clone())
+    parameters[name + COUNT] = nn.Parameter(table[:MADE:CONTENTS] - table[0])
     parameters[name + REST] = nn.Parameter(table[MADE:].clone())
 
 
@@ -32,6 +35,17 @@ def merged(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         content, count, rest = (parameters[name + part] for part in (CONTENT, COUNT, REST))
         tensors[name] = torch.cat([(count[:, None] + content[None]).flatten(0, 1), rest])
     return tensors
+
+
+def fill(parameters: Parameters, tensors: Mapping[str, Tensor]) -> None:
+    """Give `parameters` the `tensors` of a file; those that are training's own keep their values."""
+    tables = {name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()}
+    for name in parameters:
+        if name.endswith(CONTENT):
+            factor(tables, name.removesuffix(CONTENT))
+    with torch.no_grad():
+        for name in parameters.keys() & tables.keys():
+            parameters[name].copy_(tables[name])
 
 
 def log_probability(

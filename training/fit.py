@@ -64,6 +64,12 @@ def fit(
     _save(path, parameters, optimizer, step, seconds)
 
 
+def begin(out: Path, name: str, parameters: Mapping[str, Tensor], minutes: float) -> None:
+    """Leave `parameters` for `fit` to go on from, as if they had been trained for `minutes`."""
+    state = {"parameters": {key: tensor.detach() for key, tensor in parameters.items()}, "step": 0}
+    torch.save({**state, "seconds": 60 * minutes}, out / f"{name}.pt")
+
+
 def copy_into(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
     """Give `parameters` the `values` of the same names."""
     if parameters.keys() != values.keys():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.onnx_weights import load_layers
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
 from vllm_cosyvoice.random_checkpoint.graphs import Graph, tensor
 
@@ -43,6 +44,10 @@ class SpeakerEncoder(nn.Module):
         margins = MARGIN * F.one_hot(speakers, len(self.speakers))
         loss = F.cross_entropy(SCALE * (cosines - margins), speakers)
         return loss, {"accuracy": (cosines.argmax(1) == speakers).float().mean()}
+
+    def load(self, path: Path) -> None:
+        """From the ONNX file of a model directory; the speakers keep their values."""
+        load_layers([self.first, *self.wide, self.out], path)
 
     def save(self, path: Path) -> None:
         """As the ONNX file of a model directory."""

@@ -6,6 +6,7 @@ draws anew, from all tokens, when a token is among the last ten: a pause or a lo
 tokens, would be broken up. With the count no token is among the last ten, and the language model learns it at once.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.flite import PHONES
+from training.onnx_weights import load_layers
 from vllm_cosyvoice.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, heard_frames, tensor
 
 BITS = 9
@@ -78,6 +80,11 @@ class SpeechTokenizer(nn.Module):
         balance_loss = levels.mean((0, 1)).square().mean()
         report = {"phone": phone_loss.detach(), "accuracy": accuracy, "coarse": coarse_loss.detach()}
         return PHONE_WEIGHT * phone_loss + COARSE_WEIGHT * coarse_loss + BALANCE_WEIGHT * balance_loss, report
+
+    def load(self, path: Path) -> None:
+        """From the ONNX file of a model directory; the heads keep their values."""
+        pairs = zip(self.wide, self.mix, strict=True)
+        load_layers([self.first, self.down, *chain.from_iterable(pairs), self.bits], path)  # type: ignore[list-item]
 
     def save(self, path: Path) -> None:
         """As the ONNX file of a model directory."""

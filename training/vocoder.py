@@ -1,9 +1,7 @@
-"""HiFT by the serving modules: several spectral distances first, then discriminators of spectrograms as well."""
-
-from itertools import pairwise
+"""HiFT by the serving modules and spectral distances."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from training.released import Parameters, Served
@@ -16,9 +14,8 @@ from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
 
 CROP_TOKENS = 20
 RESOLUTIONS = ((2048, 480), (1024, 240), (512, 120), (256, 60))  # window and hop, samples
-MEL_WEIGHT, F0_WEIGHT, ADVERSARIAL_WEIGHT, MATCH_WEIGHT = 5.0, 0.005, 0.5, 1.0
+MEL_WEIGHT, F0_WEIGHT = 5.0, 0.005
 TEACHER_PITCH_UNTIL = 0.15  # of the time; then the predictor's own
-ADVERSARIAL_FROM = 0.5  # of the time
 FIRST_PITCH = 130.0  # Hz
 FIRST_LOUDNESS = -3.0  # log-magnitude
 
@@ -46,60 +43,7 @@ def served(config: VocoderConfig, parameters: Parameters) -> Served:
     return Served(vocoder, parameters, vocoder_weights)
 
 
-class Discriminator(nn.Module):
-    """One resolution's judge: convolutions over the log-magnitude spectrogram."""
-
-    def __init__(self, window: int, hop: int, channels: int = 24) -> None:
-        super().__init__()
-        self.window, self.hop = window, hop
-        widths = [1, channels, channels, channels, channels]
-        self.convs = nn.ModuleList(
-            nn.utils.parametrizations.weight_norm(nn.Conv2d(inputs, outputs, (5, 3), (2, 1), padding=(2, 1)))
-            for inputs, outputs in pairwise(widths)
-        )
-        self.out = nn.Conv2d(channels, 1, 3, padding=1)
-
-    def forward(self, audio: Tensor) -> list[Tensor]:
-        """What each layer sees of audio [rows, samples]; the last is the judgement, 1 for real."""
-        x = magnitudes(audio, self.window, self.hop).log()[:, None]
-        seen = []
-        for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.1)
-            seen.append(x)
-        return [*seen, self.out(x)]
-
-
-class Adversary:
-    """The discriminators and their own optimiser. It starts anew when training is resumed."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.judges = nn.ModuleList(Discriminator(*resolution) for resolution in RESOLUTIONS[:3]).to(device)
-        self.optimizer = torch.optim.AdamW(self.judges.parameters(), lr=2e-4, betas=(0.8, 0.99))
-
-    def loss(self, audio: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Teach the judges, then judge: least squares (Mao et al. 2017) and feature matching."""
-        taught = torch.zeros((), device=audio.device)
-        for judge in self.judges:
-            taught = taught + (judge(real)[-1] - 1).square().mean() + judge(audio.detach())[-1].square().mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        taught.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        fooled = match = torch.zeros((), device=audio.device)
-        self.judges.requires_grad_(False)
-        for judge in self.judges:
-            *false_seen, judgement = judge(audio)
-            *real_seen, _ = judge(real)
-            fooled = fooled + (judgement - 1).square().mean()
-            pairs = zip(false_seen, real_seen, strict=True)
-            match = match + sum((F.l1_loss(false, true) for false, true in pairs), start=0 * fooled) / len(real_seen)
-        self.judges.requires_grad_(True)
-        report = {"judges": taught.detach(), "fooled": fooled.detach(), "match": match.detach()}
-        return ADVERSARIAL_WEIGHT * fooled + MATCH_WEIGHT * match, report
-
-
-def loss(
-    served: Served, mel: Tensor, audio: Tensor, f0: Tensor, progress: float, adversary: Adversary
-) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
     """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames]."""
     made, predicted = served(speak, mel, f0, progress < TEACHER_PITCH_UNTIL)
     pitch_loss = F.l1_loss(predicted, f0)
@@ -114,11 +58,7 @@ def loss(
     )
     mel_loss = F.l1_loss(ours, theirs)
     value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
-    report = {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
-    if progress >= ADVERSARIAL_FROM:
-        judged, judged_report = adversary.loss(made, audio)
-        value, report = value + judged, report | judged_report
-    return value, report
+    return value, {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
 
 
 def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor, teacher: bool) -> tuple[Tensor, Tensor]:
