@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -223,6 +224,7 @@ def resume(run: Run) -> None:
     }
     for name, parameters in networks.items():
         begin(run.out, name, parameters, run.minutes)
+    shutil.copytree(DEMO_MODEL / files.TOKENIZER, run.out / files.TOKENIZER, dirs_exist_ok=True)
 
 
 def write_model(run: Run) -> None:
