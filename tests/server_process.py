@@ -94,12 +94,17 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(model: Path, log: Path, *flags: str, key: str = "any") -> Iterator[ServerProcess]:
-    """A small server with `flags`, not yet ready; whatever is left of it at the end is killed."""
+def running_server(model: Path | None, log: Path, *flags: str, key: str = "any") -> Iterator[ServerProcess]:
+    """A small server with `flags`, not yet ready; whatever is left of it at the end is killed.
+
+    Without a `model` it is not told of any.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "server", "--model_dir", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
+    if model:
+        command += ["--model_dir", str(model)]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, *SIZES, "--load_trt", "False", *flags], stdout=output, stderr=output)
     server = ServerProcess(process, port, log, key)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training import flow, vocoder
 from training.__main__ import new_flow, new_vocoder
 from training.evaluate import word_errors
-from training.export import VOICES, export
+from training.export import export
 from training.factors import MADE, fill, log_probability, merged
 from training.fit import fit, trained
 from training.flite import PHONES
@@ -36,7 +36,6 @@ from vllm_cosyvoice.text_stream import TextStream
 from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
-from vllm_cosyvoice.voice import VoiceDirectory
 
 TEXT, PROMPT_TEXT = list(range(100, 112)), list(range(40, 47))
 SPEECH, PROMPT_SPEECH = list(range(1000, 1070)), list(range(3000, 3037))
@@ -88,7 +87,7 @@ def test_parameters_have_the_released_names_and_the_demo_fits_into_forty_megabyt
     assert {name: tuple(tensor.shape) for name, tensor in vocoder_tensors.items()} == vocoder_layout(DEMO.vocoder)
     networks = (language_model, flow_tensors, vocoder_tensors)
     numbers = sum(each.numel() for tensors in networks for each in tensors.values())
-    assert 2 * numbers < 36e6  # the ONNX files, the voices and the text tokenizer take under 4 MB
+    assert 2 * numbers < 36e6  # the ONNX files and the text tokenizer take under 4 MB
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -269,7 +268,7 @@ def test_a_few_steps_make_each_loss_smaller(
     assert np.mean(values[-3:]) < np.mean(values[:3])
 
 
-def test_an_exported_model_opens_with_its_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_model_opens_with_its_preset_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake_flite(text: str, speaker: int) -> tuple[None, Tensor]:  # the test machine may have no flite
         return None, 0.1 * torch.randn(32_000)
 
@@ -287,7 +286,6 @@ def test_an_exported_model_opens_with_its_voices(tmp_path: Path, monkeypatch: py
 
     model = open_model(tmp_path / "model")
     assert model.config == TOY
-    assert sorted(VoiceDirectory(model.path / VOICES).names()) == ["awb", "default", "rms", "slt"]
     assert sorted(model.preset_speakers()) == ["awb", "rms", "slt"]
     saved = merged(stages["flow"])["input_embedding.weight"].detach()
     torch.testing.assert_close(model.flow_state()["input_embedding.weight"], saved, rtol=1e-3, atol=1e-3)

@@ -1,9 +1,10 @@
 """Does the model say the words, and in whose voice? Twenty sentences that training never saw, heard by pocketsphinx.
 
-    python -m training.evaluate --model_dir DIR [--out DIR]
+    python -m training.evaluate [--model_dir DIR] [--out DIR]
 
 Speaks each with each preset voice, whole, in chunks and word by word, and prints the share of wrong words, syllables a
 second, and whether speaker embedding and pitch are nearest to the voice asked for. `--teacher` judges flite instead.
+The same through a server, and quicker, is tests/test_intelligibility.py.
 """
 
 import argparse
@@ -16,15 +17,16 @@ import numpy as np
 import torch
 
 from training.corpus import PRESETS, pitch
-from training.export import VOICES, write_wav
 from training.flite import VOWELS, speak
 from training.phone_errors import edits
 from training.sentences import HELD_OUT
 from training.texts import plain
 from vllm_cosyvoice import Synthesizer
-from vllm_cosyvoice.config import PROMPT_SAMPLE_RATE, SAMPLE_RATE
+from vllm_cosyvoice.audio_file import audio_file
+from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
+from vllm_cosyvoice.config import DEMO_MODEL, PROMPT_SAMPLE_RATE, SAMPLE_RATE
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.voice import Voice
+from vllm_cosyvoice.voice import VoiceDirectory, VoiceEncoder
 from vllm_cosyvoice.voice.audio import resample
 
 Speaker = Callable[[str, str], np.ndarray]  # text and voice → float32 at 24 kHz
@@ -47,7 +49,7 @@ class Listener:
         """The words in float32 `samples` [n] at 24 kHz."""
         heard = resample(torch.from_numpy(samples), SAMPLE_RATE, PROMPT_SAMPLE_RATE).numpy()
         self._decoder.start_utt()
-        self._decoder.process_raw((heard * 32767).clip(-32768, 32767).astype(np.int16).tobytes(), full_utt=True)
+        self._decoder.process_raw(pcm(heard).tobytes(), full_utt=True)
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
         return hypothesis.hypstr if hypothesis else ""
@@ -66,16 +68,46 @@ def median_pitch(samples: np.ndarray) -> float:
     return float(f0[f0 > 0].median()) if (f0 > 0).any() else 0.0
 
 
-def judge(
-    speaker: Speaker, embed: Callable[[np.ndarray], np.ndarray] | None, out: Path | None, mode: str
-) -> list[dict[str, object]]:
+def pcm(samples: np.ndarray) -> np.ndarray:
+    """int16 of float32 `samples` in [−1, 1]."""
+    whole: np.ndarray = (samples * 32767).round().clip(-32768, 32767).astype(np.int16)
+    return whole
+
+
+def prompt_recording(voice: str, speed: float = 1.0) -> np.ndarray:
+    """What comes with the package for a preset voice, float32 [n] at 24 kHz, as a tape at that speed would play it."""
+    samples, rate, _ = VoiceDirectory().load(voice)
+    played: np.ndarray = resample(torch.from_numpy(samples), round(rate * speed), SAMPLE_RATE).numpy()
+    return played
+
+
+class VoiceJudge:
+    """Says which preset voice is heard in float32 samples [n] at 24 kHz: the one whose recording is nearest."""
+
+    def __init__(self, model: ModelDirectory) -> None:
+        """With `model`'s speaker encoder."""
+        self._encoder = VoiceEncoder(model)
+        recordings = {voice: prompt_recording(voice) for voice in PRESETS}
+        self._pitches = {voice: median_pitch(samples) for voice, samples in recordings.items()}
+        self._embeddings = {voice: self._embed(samples) for voice, samples in recordings.items()}
+
+    def by_pitch(self, samples: np.ndarray) -> str:
+        """The nearest in median pitch, on a scale of intervals."""
+        own = median_pitch(samples)
+        return min(PRESETS, key=lambda voice: abs(np.log((own + 1) / (self._pitches[voice] + 1))))
+
+    def by_embedding(self, samples: np.ndarray) -> str:
+        """The nearest in speaker embedding, by cosine."""
+        own = self._embed(samples)
+        return max(PRESETS, key=lambda voice: _cosine(own, self._embeddings[voice]))
+
+    def _embed(self, samples: np.ndarray) -> np.ndarray:
+        return self._encoder.encode(samples, SAMPLE_RATE, "").embedding
+
+
+def judge(speaker: Speaker, voice_judge: VoiceJudge, out: Path | None, mode: str) -> list[dict[str, object]]:
     """One line a voice."""
     listener = Listener()
-    teacher = {voice: [_teacher(text, voice) for text in HELD_OUT[:4]] for voice in PRESETS}
-    pitches = {voice: median_pitch(np.concatenate(samples)) for voice, samples in teacher.items()}
-    centres = {}
-    if embed:
-        centres = {voice: np.mean([embed(each) for each in samples], 0) for voice, samples in teacher.items()}
     lines: list[dict[str, object]] = []
     for voice in PRESETS:
         errors = words = by_pitch = by_embedding = 0
@@ -87,13 +119,10 @@ def judge(
             print(f"{mode} {voice} {index:2d} {wrong} wrong: {heard}", flush=True)
             errors, words = errors + wrong, words + len(plain(text).split())
             rates.append(syllables(text) / (len(samples) / SAMPLE_RATE))
-            own_pitch = median_pitch(samples)
-            by_pitch += min(pitches, key=lambda name: abs(np.log((own_pitch + 1) / pitches[name]))) == voice
-            if embed:
-                own = embed(samples)
-                by_embedding += max(centres, key=lambda name: _cosine(own, centres[name])) == voice
+            by_pitch += voice_judge.by_pitch(samples) == voice
+            by_embedding += voice_judge.by_embedding(samples) == voice
             if out:
-                write_wav(out / f"{mode}-{voice}-{index:02d}.wav", torch.from_numpy(samples), SAMPLE_RATE)
+                (out / f"{mode}-{voice}-{index:02d}.wav").write_bytes(audio_file(pcm(samples), "wav"))
         lines.append(
             {
                 "mode": mode,
@@ -101,7 +130,7 @@ def judge(
                 "word_error_rate": round(errors / words, 4),
                 "syllables_per_second": [round(min(rates), 2), round(float(np.median(rates)), 2), round(max(rates), 2)],
                 "right_pitch": by_pitch,
-                "right_embedding": by_embedding if embed else None,
+                "right_embedding": by_embedding,
             }
         )
         print(json.dumps(lines[-1]), flush=True)
@@ -111,22 +140,25 @@ def judge(
 def main() -> None:
     """Judge a model directory, or the teacher."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Judge the demo model.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model_dir", type=Path)
-    what.add_argument("--teacher", action="store_true", help="judge flite itself: what the best model would get")
+    parser.add_argument("--model_dir", type=Path, default=DEMO_MODEL)
+    parser.add_argument("--teacher", action="store_true", help="judge flite itself: what the best model would get")
     parser.add_argument("--out", type=Path, help="keep the audio and the figures here")
     arguments = parser.parse_args()
     out: Path | None = arguments.out
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    lines = judge(_teacher, None, out, "teacher") if arguments.teacher else _judge_model(arguments.model_dir, out)
+    voice_judge = VoiceJudge(open_model(arguments.model_dir))
+    if arguments.teacher:
+        lines = judge(_teacher, voice_judge, out, "teacher")
+    else:
+        lines = _judge_model(arguments.model_dir, voice_judge, out)
     if out:
         (out / "figures.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
 
 
-def _judge_model(model: Path, out: Path | None) -> list[dict[str, object]]:
+def _judge_model(model: Path, voice_judge: VoiceJudge, out: Path | None) -> list[dict[str, object]]:
     options = SamplingOptions(seed=0)
-    with Synthesizer(model, voices_dir=model / VOICES) as synthesizer:
+    with Synthesizer(model) as synthesizer:
 
         def whole(text: str, voice: str) -> np.ndarray:
             return _float(synthesizer.speak(text, voice, sampling=options))
@@ -137,12 +169,8 @@ def _judge_model(model: Path, out: Path | None) -> list[dict[str, object]]:
         def words(text: str, voice: str) -> np.ndarray:
             return _float(np.concatenate(list(synthesizer.stream_text(_words(text), voice, sampling=options))))
 
-        def embed(samples: np.ndarray) -> np.ndarray:
-            voice: Voice = synthesizer.clone(samples, SAMPLE_RATE)
-            return voice.embedding
-
         modes = {"whole": whole, "chunks": chunks, "words": words}
-        return [line for mode, speaker in modes.items() for line in judge(speaker, embed, out, mode)]
+        return [line for mode, speaker in modes.items() for line in judge(speaker, voice_judge, out, mode)]
 
 
 def _words(text: str) -> Iterator[str]:

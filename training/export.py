@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import wave
 from pathlib import Path
 
 import torch
@@ -17,10 +16,8 @@ from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import SpeechTokenizer
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import PROMPT_SAMPLE_RATE, ModelConfig
+from vllm_cosyvoice.config import ModelConfig
 from vllm_cosyvoice.random_checkpoint.settings import yaml_text
-
-VOICES = "voices"
 
 
 def export(
@@ -46,12 +43,9 @@ def export(
         torch.save(vocoder, made / files.VOCODER)
         speech_tokenizer.save(made / files.SPEECH_TOKENIZER)
         speaker_encoder.save(made / files.SPEAKER_ENCODER)
-        (made / VOICES).mkdir()
         presets = {}
         for speaker, name in enumerate(PRESETS):
             _, heard = recording(VOICE_TRANSCRIPT, speaker)
-            write_wav(made / VOICES / f"{name}.wav", heard, PROMPT_SAMPLE_RATE)
-            (made / VOICES / f"{name}.txt").write_text(VOICE_TRANSCRIPT + "\n", encoding="utf-8")
             presets[name] = {"embedding": embedding(speaker_encoder, heard)[None]}
         torch.save(presets, made / files.PRESET_SPEAKERS)
         open_model(made)
@@ -65,15 +59,6 @@ def embedding(speaker_encoder: SpeakerEncoder, heard: Tensor) -> Tensor:
 
     vector: Tensor = speaker_encoder.cpu()(speaker_fbank(heard)[None])[0]
     return vector
-
-
-def write_wav(path: Path, samples: Tensor, rate: int) -> None:
-    """`samples` [n] in [−1, 1] as 16 bit mono."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((samples * 32767).round().clamp(-32768, 32767).short().cpu().numpy().tobytes())
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,175 @@
+"""Does the demo model say the words, and in the voice that was asked for, through the server that a user starts?
+
+Twenty sentences that training never saw, heard by pocketsphinx. The bounds are for the weights that are committed, and
+can be drawn tighter when there are better ones: all are here at the top. The seed is fixed, and on one machine the
+same audio comes each time, however many requests are spoken at once; another processor rounds differently, may draw
+other tokens, and needs some room.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tests.server_process import ServerProcess, running_server, wait_until
+from tests.stream_client import calling, spaced
+from training.evaluate import Listener, VoiceJudge, median_pitch, pcm, prompt_recording, word_errors
+from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
+from training.texts import plain
+from vllm_cosyvoice.audio_file import audio_file
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL, SAMPLE_RATE
+from vllm_cosyvoice.voice import load_audio
+
+WHOLE, STREAMED, WORD_BY_WORD = "whole", "streamed", "word by word"
+# The most wrong words of 100. All ways are tried with the voice that is understood best, the others with the quickest.
+MOST_WRONG = {
+    ("rms", WHOLE): 25,  # 13 were measured
+    ("rms", STREAMED): 25,  # 15
+    ("rms", WORD_BY_WORD): 30,  # 19
+    ("awb", WHOLE): 35,  # 26
+    ("slt", WHOLE): 60,  # 48: so far the vocoder, which has had little training, makes her hoarse
+}
+# Three points are asked for. Drawing the sentences anew moves the difference by two (bootstrap), so twice that is left.
+MOST_WORSE_STREAMED = 3 + 2 * 2
+SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
+HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out
+# Of each sentence, by `training.evaluate.syllables`, which needs flite.
+SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
+SEED = {"seed": 0}
+
+Spoken = dict[tuple[str, str], list[np.ndarray]]  # voice and way → float32 at 24 kHz, one for each sentence
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The server that is started without a word about its model."""
+    directory = tmp_path_factory.mktemp("demo")
+    with running_server(None, directory / "log", "--voices_dir", str(directory)) as running:
+        wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
+        assert running.process.poll() is None
+        yield running
+
+
+@pytest.fixture(scope="module")
+def voice_judge() -> VoiceJudge:
+    return VoiceJudge(open_model(DEMO_MODEL))
+
+
+@pytest.fixture(scope="module")
+async def spoken(demo: ServerProcess) -> AsyncIterator[Spoken]:
+    """All that is heard below, a voice and way at a time, its sentences at once: the quickest."""
+    ways: dict[str, Callable[[ServerProcess, str, str], Awaitable[np.ndarray]]]
+    ways = {WHOLE: whole, STREAMED: streamed, WORD_BY_WORD: word_by_word}
+    yield {
+        (voice, way): await asyncio.gather(*(ways[way](demo, text, voice) for text in HELD_OUT))
+        for voice, way in MOST_WRONG
+    }
+
+
+@pytest.fixture(scope="module")
+def wrong(spoken: Spoken) -> Callable[[str, str], float]:
+    """The wrong words of 100 that a voice says in a way."""
+    listener = Listener()
+    words = sum(len(plain(text).split()) for text in HELD_OUT)
+
+    @cache
+    def share(voice: str, way: str) -> float:
+        heard = map(listener.transcribe, spoken[voice, way])
+        return 100 * sum(map(word_errors, HELD_OUT, heard)) / words
+
+    return share
+
+
+async def whole(demo: ServerProcess, text: str, voice: str, **fields: object) -> np.ndarray:
+    async with demo.openai() as openai:
+        answer = await openai.audio.speech.create(
+            model="tts-1",
+            voice=voice,
+            input=text,
+            response_format="wav",
+            extra_body={"stream": False, **SEED, **fields},
+        )
+    samples, rate = load_audio(answer.content)
+    assert rate == SAMPLE_RATE
+    return samples
+
+
+async def streamed(demo: ServerProcess, text: str, voice: str) -> np.ndarray:
+    async with (
+        demo.openai() as openai,
+        openai.audio.speech.with_streaming_response.create(
+            model="tts-1", voice=voice, input=text, response_format="pcm", extra_body=SEED
+        ) as answer,
+    ):
+        pieces = [piece async for piece in answer.iter_bytes()]
+    assert len(pieces) > 1
+    return samples_of(b"".join(pieces))
+
+
+async def word_by_word(demo: ServerProcess, text: str, voice: str) -> np.ndarray:
+    async with calling(demo, voice=voice, temperature=1, **SEED) as client:
+        await client.text(*spaced(text.split()))
+        await client.say("input.done")
+        return samples_of((await client.utterance()).pcm)
+
+
+def samples_of(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.int16).astype(np.float32) / 32768
+
+
+def test_the_log_says_who_speaks_and_how_to_get_the_released_model(demo: ServerProcess) -> None:
+    log = demo.log.read_text()
+    assert log.count("The demo model speaks") == 1
+    assert f"--model_dir {RELEASED_MODEL}" in log
+
+
+@pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
+def test_the_words_are_understood(wrong: Callable[[str, str], float], voice: str, way: str) -> None:
+    assert wrong(voice, way) <= MOST_WRONG[voice, way]
+
+
+def test_a_stream_is_understood_as_well_as_the_whole(wrong: Callable[[str, str], float]) -> None:
+    assert wrong("rms", STREAMED) - wrong("rms", WHOLE) <= MOST_WORSE_STREAMED
+
+
+@pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
+def test_no_sentence_stops_early_or_runs_away(spoken: Spoken, voice: str, way: str) -> None:
+    seconds = [len(samples) / SAMPLE_RATE for samples in spoken[voice, way]]
+    rates = [syllables / lasts for syllables, lasts in zip(SYLLABLES, seconds, strict=True)]
+    assert min(rates) >= SLOWEST
+    assert sum(rate > FASTEST for rate in rates) <= HURRIED.get((voice, way), 0), rates
+
+
+@pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
+def test_the_voice_that_was_asked_for_is_heard_in_every_sentence(
+    spoken: Spoken, voice_judge: VoiceJudge, voice: str, way: str
+) -> None:
+    assert [voice_judge.by_pitch(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
+    assert [voice_judge.by_embedding(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
+
+
+@pytest.mark.parametrize(("name", "voice"), [("nova", "slt"), ("onyx", "rms"), ("fable", "awb")])
+async def test_openais_names_speak_in_their_voices(
+    demo: ServerProcess, voice_judge: VoiceJudge, name: str, voice: str
+) -> None:
+    samples = await whole(demo, HELD_OUT[5], name)
+    assert (voice_judge.by_pitch(samples), voice_judge.by_embedding(samples)) == (voice, voice)
+
+
+# Tape speeds that training knew. Not all can be asked for yet: rms slowed down, for one, is spoken as high as rms.
+@pytest.mark.parametrize(("voice", "speed"), [("awb", 0.85), ("awb", 1.2), ("rms", 1.2), ("slt", 1.2)])
+async def test_a_recording_of_somebody_else_gives_its_pitch_to_the_speech(
+    demo: ServerProcess, voice: str, speed: float
+) -> None:
+    """Somebody else: a built-in voice as a tape at another speed plays it."""
+    recording = prompt_recording(voice, speed)
+    data = base64.b64encode(audio_file(pcm(recording), "wav")).decode()
+    samples = await whole(
+        demo, HELD_OUT[5], voice, ref_audio=f"data:audio/wav;base64,{data}", ref_text=VOICE_TRANSCRIPT
+    )
+    spoken, asked, original = map(median_pitch, (samples, recording, prompt_recording(voice)))
+    assert abs(np.log(spoken / asked)) < abs(np.log(spoken / original))
