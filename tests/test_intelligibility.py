@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from tests.server_process import ServerProcess, running_server, wait_until
 from tests.stream_client import calling, spaced
@@ -52,6 +53,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
         assert running.process.poll() is None
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pitch and features are small work, where threads on busy cores wait for each other for seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
