@@ -25,7 +25,7 @@ DEMO = ModelConfig(
         estimator_blocks=1,
         estimator_mid_stages=4,
     ),
-    VocoderConfig(base_channels=192, f0_channels=128),
+    VocoderConfig(base_channels=192, f0_channels=128, harmonics=40),
 )
 TOKENIZER_CHANNELS = 144
 SPEAKER_CHANNELS = 96
