@@ -8,7 +8,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from tests.server_process import ServerProcess, running_server, wait_until
+from tests.server_process import ServerProcess, ready_server
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice.speech_token_generator import EngineOptions
@@ -58,10 +58,8 @@ def server(
     flags = ["--httpserver_workers", "4", "--encode_process_num", "2", "--voices_dir", str(voices)]
     flags += ["--encode_paral_num", "400"]  # a test opens a hundred sessions, and none may be refused on a slow machine
     flags += ["--voice_aliases", str(aliases), "--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
-    with running_server(tiny_model, directory / "log", *flags) as running:
-        wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
-        assert running.process.poll() is None
-        yield running
+    with ready_server(tiny_model, directory / "log", *flags) as ready:
+        yield ready
 
 
 @pytest.fixture

@@ -118,6 +118,15 @@ def running_server(model: Path | None, log: Path, *flags: str, key: str = "any")
         process.wait()
 
 
+@contextlib.contextmanager
+def ready_server(model: Path | None, log: Path, *flags: str) -> Iterator[ServerProcess]:
+    """`running_server` when all of its processes have started."""
+    with running_server(model, log, *flags) as running:
+        wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
+        assert running.process.poll() is None
+        yield running
+
+
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """Poll until `condition` holds."""
     deadline = time.monotonic() + SLOW

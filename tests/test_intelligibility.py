@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.server_process import ServerProcess, running_server, wait_until
+from tests.server_process import ServerProcess, ready_server
 from tests.stream_client import calling, spaced
 from training.evaluate import Listener, VoiceJudge, median_pitch, pcm, prompt_recording, word_errors
 from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
@@ -49,10 +49,8 @@ Spoken = dict[tuple[str, str], list[np.ndarray]]  # voice and way → float32 at
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The server that is started without a word about its model."""
     directory = tmp_path_factory.mktemp("demo")
-    with running_server(None, directory / "log", "--voices_dir", str(directory)) as running:
-        wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
-        assert running.process.poll() is None
-        yield running
+    with ready_server(None, directory / "log", "--voices_dir", str(directory)) as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training import flow, vocoder
-from training.__main__ import new_flow, new_vocoder
+from training.__main__ import Run, new_flow, new_vocoder, resume
 from training.evaluate import word_errors
 from training.export import export
 from training.factors import MADE, fill, log_probability, merged
@@ -27,7 +27,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import CHUNK_TOKENS
+from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.segment import Segment
@@ -204,6 +204,19 @@ def test_a_table_gets_its_factors_back() -> None:
     table = merged(parameters)
     fill(again, {name: tensor.detach() for name, tensor in table.items()})
     assert all(torch.allclose(tensor, table[name], atol=1e-5) for name, tensor in merged(again).items())
+
+
+def test_the_demo_model_can_be_taken_up_again(tmp_path: Path) -> None:
+    resume(Run(tmp_path, DEMO, torch.device("cpu"), minutes=10, hours=0, texts=0, scale=1))
+    model = open_model(DEMO_MODEL)
+    assert model.config == DEMO
+    taken_up = {"flow": (merged(trained(tmp_path, "flow")), model.flow_state())}
+    taken_up["vocoder"] = trained(tmp_path, "vocoder"), model.vocoder_state()
+    for tensors, saved in taken_up.values():
+        assert tensors.keys() == saved.keys()
+        # What half precision made of the sum of two factors is not quite one any more.
+        assert all(torch.allclose(tensor, saved[name], rtol=0.01, atol=0.01) for name, tensor in tensors.items())
+    assert load_tokenizer(tmp_path / TOKENIZER).get_vocab_size() == load_tokenizer(model.tokenizer).get_vocab_size()
 
 
 def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path) -> None:

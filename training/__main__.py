@@ -17,7 +17,7 @@ from training import flow, vocoder
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
 from training.factors import COUNT, factor, fill, merged
-from training.fit import begin, copy_into, fit, trained
+from training.fit import begin, copy_into, fit, save_whole, trained
 from training.language_model import Batches, LanguageModel, Utterance, new_language_model, utterance
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS
@@ -121,9 +121,8 @@ def contents(run: Run) -> None:
             continue
         speech = read_corpus(run.out / speech_file, run.device)
         with torch.no_grad():
-            each = torch.split(speech.data["log_mel"], (4 * speech.starts.diff()).tolist())
-            made = torch.cat([network.contents(log_mel.float()[None])[0] for log_mel in each])
-        torch.save(made.short().cpu(), run.out / file)
+            made = torch.cat([network.contents(each.float()[None])[0] for each in speech.utterances("log_mel")])
+        save_whole(made.short().cpu(), run.out / file)
         print(file, "in use:", int((made.bincount() > 0).sum()), "of", CONTENTS, flush=True)
 
 
@@ -139,8 +138,8 @@ def speaker_encoder(run: Run) -> None:
 
     fit("speaker_encoder", run.out, dict(network.named_parameters()), loss, minutes=run.minutes, rate=1e-3)
     with torch.no_grad():
-        embeddings = [network(speech.utterance("fbank", index).float()[None])[0] for index in range(len(speech.texts))]
-    torch.save(torch.stack(embeddings).cpu(), run.out / EMBEDDING_FILE)
+        embeddings = [network(each.float()[None])[0] for each in speech.utterances("fbank")]
+    save_whole(torch.stack(embeddings).cpu(), run.out / EMBEDDING_FILE)
 
 
 def language_model(run: Run) -> None:
@@ -151,10 +150,8 @@ def language_model(run: Run) -> None:
     for speech_file, file in CONTENT_FILES.items():
         if (run.out / file).exists():
             speech = read_corpus(run.out / speech_file, "cpu")
-            lengths = speech.starts.diff()
-            said = torch.split(torch.load(run.out / file, weights_only=True), lengths.tolist())
-            phones = torch.split(speech.data["phones"], (2 * lengths).tolist())
-            spoken += map(utterance, speech.texts, said, phones, speech.speakers.tolist())
+            said = torch.split(torch.load(run.out / file, weights_only=True), speech.starts.diff().tolist())
+            spoken += map(utterance, speech.texts, said, speech.utterances("phones"), speech.speakers.tolist())
     batches = Batches(load_tokenizer(run.out / files.TOKENIZER), spoken, run.rows(LANGUAGE_MODEL_TOKENS))
     made = iter(DataLoader(batches, batch_size=None, num_workers=min(8, os.cpu_count() or 1), prefetch_factor=4))
 

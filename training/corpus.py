@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.fit import save_whole
 from training.flite import PHONES, VOICED, Spoken, speak
 from vllm_cosyvoice.config import FRAME_RATE, PROMPT_SAMPLE_RATE, SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from vllm_cosyvoice.voice.audio import resample
@@ -49,10 +50,9 @@ class Corpus:
         positions = rows * starts[:, None] + torch.arange(rows * tokens, device=data.device)
         return data[positions]
 
-    def utterance(self, what: str, index: int) -> Tensor:
-        """All of one utterance."""
-        start, end = (PER_TOKEN[what] * int(place) for place in self.starts[index : index + 2])
-        return self.data[what][start:end]
+    def utterances(self, what: str) -> tuple[Tensor, ...]:
+        """Each of them whole."""
+        return torch.split(self.data[what], (PER_TOKEN[what] * self.starts.diff()).tolist())
 
     def draw(self, count: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Utterances [count] and tokens to start from [count], so that `tokens` of one speaker follow.
@@ -85,8 +85,7 @@ def write_corpus(texts: Sequence[str], path: Path, kept: Sequence[str] = tuple(P
         "speakers": torch.tensor([speaker for _, speaker, _ in made]),
         "texts": [text for text, _, _ in made],
     }
-    torch.save(saved, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)  # whole or not at all: others look whether it is there
+    save_whole(saved, path)
     print(f"{path.name}: {len(made)} utterances, {sum(lengths) / TOKEN_RATE / 3600:.2f} hours", flush=True)
 
 

@@ -24,7 +24,7 @@ from training.texts import plain
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.audio_file import audio_file
 from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
-from vllm_cosyvoice.config import DEMO_MODEL, PROMPT_SAMPLE_RATE, SAMPLE_RATE
+from vllm_cosyvoice.config import DEMO_MODEL, FRAME_RATE, PROMPT_SAMPLE_RATE, SAMPLE_RATE
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.voice import VoiceDirectory, VoiceEncoder
 from vllm_cosyvoice.voice.audio import resample
@@ -64,7 +64,7 @@ def syllables(text: str) -> int:
 def median_pitch(samples: np.ndarray) -> float:
     """Hz, of float32 `samples` [n] at 24 kHz; 0 without any pitch."""
     heard = resample(torch.from_numpy(samples), SAMPLE_RATE, PROMPT_SAMPLE_RATE)
-    f0 = pitch(heard, len(heard) * 50 // PROMPT_SAMPLE_RATE)
+    f0 = pitch(heard, len(heard) * FRAME_RATE // PROMPT_SAMPLE_RATE)
     return float(f0[f0 > 0].median()) if (f0 > 0).any() else 0.0
 
 

@@ -67,7 +67,7 @@ def fit(
 def begin(out: Path, name: str, parameters: Mapping[str, Tensor], minutes: float) -> None:
     """Leave `parameters` for `fit` to go on from, as if they had been trained for `minutes`."""
     state = {"parameters": {key: tensor.detach() for key, tensor in parameters.items()}, "step": 0}
-    torch.save({**state, "seconds": 60 * minutes}, out / f"{name}.pt")
+    save_whole(state | {"seconds": 60 * minutes}, out / f"{name}.pt")
 
 
 def copy_into(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
@@ -92,17 +92,22 @@ def trained(out: Path, name: str) -> dict[str, Tensor]:
     return state
 
 
+def save_whole(content: object, path: Path) -> None:
+    """Save for `torch.load`, whole or not at all: a call may be stopped at any time, and others look what is there."""
+    made = path.with_suffix(".part")
+    torch.save(content, made)
+    made.replace(path)
+
+
 def _save(
     path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int, seconds: float
 ) -> None:
-    made = path.with_suffix(".part")
-    torch.save(
+    save_whole(
         {
             "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
             "optimizer": optimizer.state_dict(),
             "step": step,
             "seconds": seconds,
         },
-        made,
+        path,
     )
-    made.replace(path)  # whole or not at all: a call may be stopped at any time

@@ -2,8 +2,8 @@
 # One of the calls on the GPU machine: `bash training/gpu_call.sh SECONDS`, again until it says that all stages are over.
 # Every stage goes on from its file in .training/, and so does a call that was cut short. What a stage is given is its
 # minutes in all calls together. The networks are small, so several train on the one GPU at a time.
-# With RESUME=MINUTES in the first call, training goes on from the demo model, as if it had had so many; without the speech
-# that is for the language model alone, since that teaches to align.
+# With RESUME=MINUTES, at least 2, in every call, training goes on from the demo model, as if it had had so many; without
+# the speech that is for the language model alone, since that teaches to align.
 set -uo pipefail
 export OMP_NUM_THREADS=1 # or the stages' threads take the cores from one another
 began=$SECONDS until=$((SECONDS + ${1:-570} - 50)) # the rest is for the export

@@ -5,14 +5,12 @@ python -m training.pictures --out DIR [--generated WAV --teacher WAV]
 
 import argparse
 import json
-import wave
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vllm_cosyvoice.config import FRAME_RATE, SAMPLE_RATE
-from vllm_cosyvoice.voice.audio import resample
+from vllm_cosyvoice.voice.audio import load_audio, resample
 from vllm_cosyvoice.voice.features import prompt_mel
 
 HIDDEN = {"step", "seconds", "norm"}  # what a curve is not drawn of
@@ -41,18 +39,13 @@ def mels(generated: Path, teacher: Path, out: Path) -> None:
 
     figure, axes = pyplot.subplots(2, 1, figsize=(9, 4.5), sharex=True)
     for axis, path, title in zip(axes, (generated, teacher), ("the model", "flite, its teacher"), strict=True):
-        mel = prompt_mel(_read(path)).T
+        samples, rate = load_audio(path)
+        mel = prompt_mel(resample(torch.from_numpy(samples), rate, SAMPLE_RATE)).T
         axis.imshow(mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] / FRAME_RATE, 0, len(mel)))
         axis.set(title=title, ylabel="mel band")
     axes[-1].set_xlabel("seconds")
     figure.tight_layout()
     figure.savefig(out / "mels.png", dpi=100)
-
-
-def _read(path: Path) -> torch.Tensor:
-    with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
-        return resample(torch.from_numpy(samples), file.getframerate(), SAMPLE_RATE)
 
 
 def main() -> None:
