@@ -8,12 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from training import flow, vocoder
+from training.captured import Losses, captured
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
 from training.factors import COUNT, factor, fill, merged
@@ -194,10 +196,18 @@ def train_vocoder(run: Run) -> None:
     parameters, served = new_vocoder(run.config, run.device)
     torch.backends.cudnn.benchmark = True  # batches are all of one shape
 
-    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def crops() -> tuple[torch.Tensor, ...]:
         _, starts = speech.draw(run.rows(VOCODER_ROWS), vocoder.CROP_TOKENS)
         mel, audio, f0 = (speech.crops(what, starts, vocoder.CROP_TOKENS) for what in ("mel", "audio", "f0"))
-        return vocoder.loss(served, mel.float(), audio.float() / 32768, f0, progress)
+        return mel.float(), audio.float() / 32768, f0
+
+    @cache
+    def compute(teacher: bool) -> Callable[..., Losses]:
+        return captured(parameters, partial(vocoder.loss, served, teacher=teacher), crops())
+
+    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        losses = compute(progress < vocoder.TEACHER_PITCH_UNTIL)(*crops())
+        return losses.pop("loss"), {name: value.detach() for name, value in losses.items()}
 
     fit("vocoder", run.out, parameters, loss, minutes=run.minutes, rate=5e-4)
 

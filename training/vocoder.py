@@ -1,12 +1,14 @@
 """HiFT by the serving modules and spectral distances."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.released import Parameters, Served
 from vllm_cosyvoice.checkpoint.layout import vocoder_layout
-from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
+from vllm_cosyvoice.config import MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
 from vllm_cosyvoice.vocoder.loading import vocoder_weights
 from vllm_cosyvoice.vocoder.spectrum import Spectrum
 from vllm_cosyvoice.vocoder.vocoder import Vocoder
@@ -43,22 +45,25 @@ def served(config: VocoderConfig, parameters: Parameters) -> Served:
     return Served(vocoder, parameters, vocoder_weights)
 
 
-def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames]."""
-    made, predicted = served(speak, mel, f0, progress < TEACHER_PITCH_UNTIL)
+def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor, teacher: bool) -> dict[str, Tensor]:
+    """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames].
+
+    `teacher`: the source takes that pitch, not the predicted one. Never waits for the device, so it can be captured.
+    """
+    made, predicted = served(speak, mel, f0, teacher)
     pitch_loss = F.l1_loss(predicted, f0)
     spectral = torch.zeros((), device=mel.device)
     for window, hop in RESOLUTIONS:
         ours, theirs = magnitudes(made, window, hop), magnitudes(audio, window, hop)
         spectral = spectral + F.l1_loss(ours.log(), theirs.log()) + (ours - theirs).norm() / theirs.norm()
     spectral = spectral / len(RESOLUTIONS)
-    filters = mel_filters(PROMPT_N_FFT, mel.shape[-1], SAMPLE_RATE).to(mel.device)
+    filters = filters_on(mel.device)
     ours, theirs = (
         (filters @ magnitudes(each, PROMPT_N_FFT, SAMPLES_PER_FRAME)).clamp(min=1e-5).log() for each in (made, audio)
     )
     mel_loss = F.l1_loss(ours, theirs)
     value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
-    return value, {"spectral": spectral.detach(), "mel": mel_loss.detach(), "pitch": pitch_loss.detach()}
+    return {"loss": value, "spectral": spectral, "mel": mel_loss, "pitch": pitch_loss}
 
 
 def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor, teacher: bool) -> tuple[Tensor, Tensor]:
@@ -79,3 +84,9 @@ def magnitudes(audio: Tensor, window: int, hop: int) -> Tensor:
     """Magnitude spectrogram [rows, window / 2 + 1, frames] of audio [rows, samples]."""
     shape = torch.hann_window(window, device=audio.device)
     return torch.stft(audio.float(), window, hop, window=shape, return_complex=True).abs().clamp(min=1e-4)
+
+
+@cache
+def filters_on(device: torch.device) -> Tensor:
+    """The mel filters [80, bins]."""
+    return mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE).to(device)
