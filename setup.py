@@ -18,10 +18,6 @@ setup(
     package_data={"vllm_cosyvoice": ["voices/*", "demo_model/*", "demo_model/*/*"], "server": ["http/pages/*.html"]},
     entry_points={
         "vllm.general_plugins": ["cosyvoice2 = vllm_cosyvoice:register"],
-        # Named in the engine's arguments instead, it would make vLLM wait for the last tokens before every step.
-        "vllm.logits_processors": [
-            "cosyvoice2 = vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling",
-        ],
     },
     install_requires=[
         "aiohttp>=3.9",

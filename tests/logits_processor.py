@@ -29,10 +29,10 @@ def processor() -> RepetitionAwareSampling:
 
 
 def added(
-    row: int, options: SamplingOptions, generated: list[int], earlier: Sequence[int] = ()
+    row: int, options: SamplingOptions, generated: list[int], earlier: Sequence[int] = (), min_tokens: int = 0
 ) -> tuple[int, SamplingParams, list[int] | None, list[int]]:
     """A new request for `BatchUpdate.added`; vLLM appends to `generated` as tokens come."""
-    return row, SamplingParams(extra_args=extra_args(options, list(earlier))), None, generated
+    return row, SamplingParams(extra_args=extra_args(options, earlier, min_tokens)), None, generated
 
 
 def tokens(sampling: RepetitionAwareSampling, logits: torch.Tensor) -> list[int]:

@@ -71,6 +71,21 @@ def test_a_token_that_vllm_has_ruled_out_is_not_drawn() -> None:
     assert counts(logits, everything, [], 500)[END_OF_SPEECH] == 0
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_speech_does_not_end_before_the_minimum(temperature: float) -> None:
+    logits = random_logits(1, 1.0)
+    logits[:, END_OF_SPEECH] = 60.0
+    generated: list[int] = []
+    sampling = processor()
+    request = added(0, SamplingOptions(temperature=temperature, seed=0), generated, min_tokens=3)
+    sampling.update_state(BatchUpdate(batch_size=1, removed=[], added=[request], moved=[]))
+    for _ in range(3):
+        assert tokens(sampling, logits) != [END_OF_SPEECH]
+        generated.append(-1)
+        sampling.update_state(None)
+    assert tokens(sampling, logits) == [END_OF_SPEECH]
+
+
 def test_greedy_takes_the_likeliest_token_that_is_not_among_the_last_ten() -> None:
     logits = random_logits(3, 1.0)
     best = logits[:, :UNUSED].argsort(dim=-1, descending=True).tolist()
@@ -202,7 +217,7 @@ def test_bad_options_are_refused_by_name(field: str, options: SamplingOptions) -
 
 
 @pytest.mark.parametrize("field", ["top_p", "seed"])
-def test_vllm_refuses_bad_options_too(field: str) -> None:
+def test_the_engine_is_never_given_bad_options(field: str) -> None:
     options = SamplingOptions(seed=0, top_p=7.0) if field == "top_p" else SamplingOptions()
     with pytest.raises(ValueError, match=field):
-        processor().validate_params(SamplingParams(extra_args=extra_args(options, [])))
+        extra_args(options, [], min_tokens=0)

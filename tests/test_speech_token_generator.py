@@ -1,7 +1,11 @@
 """Speech tokens out of vLLM's engine: one real engine for all of these tests, with room for few tokens."""
 
 import asyncio
+import json
+import os
 import random
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +17,7 @@ import torch
 from vllm import SamplingParams
 from vllm.inputs import tokens_input
 
+from tests import second_model_runner
 from tests.golden_cases.ras import chi_square_p
 from tests.logits_processor import by_definition
 from vllm_cosyvoice.checkpoint import open_model
@@ -173,6 +178,24 @@ async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenera
     )
     counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
     assert chi_square_p(counts, expected * len(draws)) > 1e-4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the generator has the second model runner itself")
+async def test_the_model_runner_of_a_gpu_draws_the_same_tokens(
+    generator: SpeechTokenGenerator, tiny_model: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.second_model_runner", str(tiny_model)]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
+    printed, log = await running.communicate()
+    assert running.returncode == 0, log.decode()
+    second = json.loads(printed.splitlines()[-1])
+    for number, options in enumerate(second_model_runner.REQUESTS):
+        pieces = generator.generate(f"first {number}", second_model_runner.segment(number), options)
+        assert await collect(pieces) == second["alone"][number] == second["together"][number]
+    options = second_model_runner.REQUESTS[0]
+    stream = generator.generate_from_text_stream("first", [1, 2, 3], [5, 6, 7], second_model_runner.text(), options)
+    assert await collect(stream) == second["streamed"]
 
 
 @pytest.mark.parametrize(

@@ -7,52 +7,69 @@ import sys
 
 import numpy as np
 import torch
+from vllm import SamplingParams
 
 from vllm_cosyvoice import token_draw, token_draw_kernel
-from vllm_cosyvoice.token_draw import RECORD, RING, WORDS
+from vllm_cosyvoice.repetition_aware_sampling import extra_args, record
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE, SPEECH_TOKENS
 
 ROWS = 64
+PROMPT = 20  # tokens of each request's prompt, which are no speech
+LEFT_TO_VLLM = 5  # a row
 
 
 def main() -> int:
     """Compare many kinds of rows in one call."""
     draw, device = np.random.default_rng(0), "cuda" if torch.cuda.is_available() else "cpu"
-    row = np.arange(ROWS)
     logits = torch.from_numpy(draw.standard_normal((ROWS, HEAD_SIZE), np.float32))
     logits *= torch.tensor([0.5, 3.0, 8.0, 20.0]).repeat(ROWS // 4)[:, None]
     logits[::6, 7] = 60.0
     logits[::5, END_OF_SPEECH] = -torch.inf
+    logits[2::5, END_OF_SPEECH] = 60.0
+    logits = logits.bfloat16()
 
-    records = np.zeros(ROWS, RECORD)
-    records["recent"] = logits[:, :SPEECH_TOKENS].topk(RING).indices.numpy()  # so that many draws repeat
-    records["recent"][::4, 3:] = 0
-    records["temperature"] = np.where(row % 5 == 4, 0.0, draw.uniform(0.5, 2.0, ROWS))
-    records["top_p"] = draw.choice([0.3, 0.8, 1.0], ROWS)
-    records["top_k"] = draw.choice([1, 25, SPEECH_TOKENS], ROWS)
-    records["window"] = draw.choice([0, 10], ROWS, p=[0.2, 0.8])
-    records["seed"] = draw.integers(0, 2**63, ROWS)
-    words = torch.from_numpy(records.view(np.int32).reshape(ROWS, WORDS))
-    # One row of vLLM's own; the others, their records and their positions are in no order.
-    places = np.stack([draw.permutation(ROWS), draw.permutation(ROWS), draw.integers(0, 500, ROWS)], 1)[1:]
-    placed = torch.from_numpy(places.astype(np.int32))
+    positions = [row // 4 if row % 2 else int(draw.integers(500)) for row in range(ROWS)]
+    slots = draw.permutation(ROWS)
+    lengths = np.array([PROMPT + position for position in positions])
+    tokens = np.zeros((ROWS, 600), int)
+    before, now = [np.empty((ROWS, token_draw.WORDS), np.int32) for _ in range(2)]
+    for row, position in enumerate(positions):
+        likeliest = logits[row, :SPEECH_TOKENS].topk(WINDOW).indices.numpy()[: 3 if row % 4 else WINDOW]
+        past = draw.permuted(np.resize(likeliest, WINDOW + position)).tolist()  # so that many draws repeat
+        earlier, generated = past[:WINDOW], past[WINDOW:]
+        options = SamplingOptions(
+            seed=int(draw.integers(2**63)),
+            temperature=0.0 if row % 5 == 4 else draw.uniform(0.5, 2.0),
+            top_p=float(draw.choice([0.3, 0.8, 1.0])),
+            top_k=int(draw.choice([1, 25, SPEECH_TOKENS])),
+            repetition_aware=bool(row % 7),
+        )
+        arguments = extra_args(options, earlier, min_tokens=int(draw.choice([0, 8, 600])))
+        params = SamplingParams(extra_args=None if row == LEFT_TO_VLLM else arguments)
+        slot = slots[row]
+        before[slot], now[slot] = record(params), record(params, generated)
+        tokens[slot, : lengths[row]] = [*likeliest[:1]] * PROMPT + generated
 
-    expected, actual = (logits.clone(), words.clone()), (logits.to(device), words.to(device))
-    token_draw.draw(*expected, placed)
-    token_draw_kernel.draw(*actual, placed.to(device))
-    wrong = sum(not torch.equal(a, b.cpu()) for a, b in zip(expected[0], actual[0], strict=True))
-    wrong += sum(not torch.equal(a, b.cpu()) for a, b in zip(expected[1], actual[1], strict=True))
+    expected = logits.float()
+    places = np.delete(np.stack([np.arange(ROWS), slots, positions], 1), LEFT_TO_VLLM, 0)
+    token_draw.draw(expected, torch.from_numpy(now), torch.from_numpy(places).int())
+    prompt_lengths = np.full(ROWS, PROMPT)
+    where = [torch.from_numpy(values).int().to(device) for values in (before, slots, lengths, prompt_lengths, tokens)]
+    actual = logits.to(device)
+    token_draw_kernel.draw(actual, *where)
+    wrong = sum(not torch.equal(a, b.float().cpu()) for a, b in zip(expected, actual, strict=True))
 
-    tied = torch.zeros(1, HEAD_SIZE)
-    tied[0, 100:110] = 1.0
-    record = np.array((np.zeros(RING), 1.0, 1.0, 3, 0, 0), RECORD)
-    tied_words = torch.from_numpy(np.repeat(record, ROWS).view(np.int32).reshape(ROWS, WORDS))
-    tied_places = torch.tensor([[place, place, place] for place in range(ROWS)], dtype=torch.int32)
-    tied = tied.repeat(ROWS, 1).to(device)
-    token_draw_kernel.draw(tied, tied_words.to(device), tied_places.to(device))
+    tied = torch.zeros(ROWS, HEAD_SIZE, device=device)
+    tied[:, 100:110] = 1.0
+    some = SamplingOptions(top_p=1.0, top_k=3, repetition_aware=False)
+    rows = [extra_args(SamplingOptions(**{**vars(some), "seed": seed}), [], min_tokens=0) for seed in range(ROWS)]
+    where[0] = torch.from_numpy(np.stack([record(SamplingParams(extra_args=row)) for row in rows])).to(device)
+    token_draw_kernel.draw(tied, *where)
     lowest = sorted(set(tied.argmax(1).tolist())) == [100, 101, 102]
 
-    print(f"{device}: {wrong} of {2 * ROWS} rows and records differ; ties go to the lowest ids: {lowest}")
+    print(f"{device}: {wrong} of {ROWS} rows differ; ties go to the lowest ids: {lowest}")
     return int(wrong > 0 or not lowest)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 import torch
 from vllm import ModelRegistry
@@ -14,11 +14,7 @@ from vllm_cosyvoice import ARCHITECTURE
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
 
-# vLLM takes a logits processor that is installed (setup.py) unasked. For one that its arguments name it would wait, at
-# every step, until the tokens of the step before are on the host.
-SAMPLING = EntryPoint(
-    "cosyvoice2", "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling", "vllm.logits_processors"
-)
+SAMPLING = "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling"
 ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
 
 
@@ -43,15 +39,16 @@ def engine_arguments(
     others: arguments of vLLM in place of ours, for measuring.
     """
     load_general_plugins()
-    sampled = SAMPLING in entry_points(group=SAMPLING.group)
-    if not sampled or ARCHITECTURE not in ModelRegistry.get_supported_archs():
+    # An earlier version installed its sampling as a plugin of vLLM. There twice, it would draw from its own draws.
+    stale = entry_points(group="vllm.logits_processors", name="cosyvoice2")
+    if stale or ARCHITECTURE not in ModelRegistry.get_supported_archs():
         raise RuntimeError(
-            f"vLLM does not find the plugins of this package, {ARCHITECTURE} and its sampling: install the package "
-            "(pip install -e .), anew after an update, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
+            f"vLLM does not find the plugin of this package, {ARCHITECTURE}, or finds an outdated one: install the "
+            "package (pip install -e .), anew after an update, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
         )
     on_cpu = current_platform.is_cpu()
-    # Our logits processor has the interface of vLLM's first model runner.
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    # vLLM's second model runner does less on the host at each step. It needs a GPU, and samples by our `model_state`.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
     # A fork of a process that runs threads, as every caller of this does, may hang.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if on_cpu:
@@ -87,6 +84,7 @@ def engine_arguments(
         max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
         logprobs_mode="raw_logits",
         disable_log_stats=True,
+        logits_processors=[SAMPLING] if on_cpu else None,
     )
     return replace(arguments, **others)
 

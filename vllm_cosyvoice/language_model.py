@@ -48,6 +48,13 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
         logits: torch.Tensor | None = self.logits_processor(self.lm_head, hidden_states, self.lm_head.bias)
         return logits
 
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """What vLLM's second model runner, which it has on a GPU, keeps for this model and samples with."""
+        from vllm_cosyvoice.model_state import SpeechModelState  # late: it imports Triton
+
+        return SpeechModelState
+
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load llm.pt's tensors; returns the names of the parameters that were set."""
         loaded: set[str] = AutoWeightsLoader(self).load_weights(_engine_weights(weights))

@@ -1,9 +1,10 @@
-"""Repetition-aware sampling as a logits processor of vLLM, which draws the tokens itself (`token_draw`).
+"""Repetition-aware sampling in vLLM: how a request asks for it, and the logits processor that does it on a CPU.
 
-What a request generated lately is kept on the device, and vLLM's sampler gets logits that leave it no choice. So no
-step waits for the tokens of the one before to reach the host.
+Tokens are drawn by `token_draw`, and vLLM's sampler gets logits that leave it no choice. On a GPU, where vLLM has
+another model runner, it is `model_state` that draws them.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,59 +22,53 @@ from vllm_cosyvoice.token_draw import NOTHING, RECORD, RING, WINDOW, WORDS
 KEY = "repetition_aware_sampling"  # in `SamplingParams.extra_args`
 
 
-def extra_args(options: SamplingOptions, earlier: list[int]) -> dict[str, Any]:
+def extra_args(options: SamplingOptions, earlier: Sequence[int], min_tokens: int) -> dict[str, Any]:
     """What `SamplingParams.extra_args` must hold for a request to be sampled here.
+
+    Temperature, seed and minimum of such a request belong here, and `SamplingParams` should have temperature 0, no
+    seed and no minimum: all that vLLM's sampler then does is an argmax.
 
     options: with a seed, because each rank of a tensor-parallel engine draws for itself.
     earlier: the tokens generated before this request.
+
+    Raises ValueError for options that can't be used.
     """
-    return {KEY: {"options": asdict(options), "earlier": earlier}}
+    options.validate()
+    if options.seed is None:
+        raise ValueError("seed must be given: whoever fills in extra_args draws one for requests without")
+    return {KEY: {"options": asdict(options), "earlier": list(earlier), "min_tokens": min_tokens}}
+
+
+def record(params: SamplingParams, generated: Sequence[int] = ()) -> np.ndarray:
+    """A request that has generated these tokens as the device knows it: a `RECORD` as int32, [WORDS].
+
+    All 0, also its top_k, for a request that vLLM samples.
+    """
+    request = np.zeros(1, RECORD)
+    if wanted := (params.extra_args or {}).get(KEY):
+        options, position = SamplingOptions(**wanted["options"]), len(generated)
+        window = [*wanted["earlier"][-WINDOW:], *generated[-WINDOW:]][-WINDOW:]
+        recent = np.full(RING, NOTHING)
+        recent[np.arange(position - len(window), position) % RING] = window
+        reach = WINDOW if options.repetition_aware else 0
+        settings = options.temperature, options.top_p, options.top_k, reach, wanted["min_tokens"], options.seed
+        request[0] = (recent, *settings)
+    return request.view(np.int32)
 
 
 @dataclass(eq=False)
 class _Request:
-    options: SamplingOptions
-    earlier: list[int]
-    generated: list[int]  # vLLM's own list. With asynchronous scheduling only the length of what is added to it is true
-    slot: int | None = None  # of its record on the device
-
-    def record(self) -> np.ndarray:
-        """The request as the device knows it, a `RECORD`."""
-        options, position = self.options, len(self.generated)
-        window = [*self.earlier[-WINDOW:], *self.generated[-WINDOW:]][-WINDOW:]
-        recent = np.full(RING, NOTHING)
-        recent[np.arange(position - len(window), position) % RING] = window
-        reach = WINDOW if options.repetition_aware else 0
-        return np.array((recent, options.temperature, options.top_p, options.top_k, reach, options.seed), RECORD)
+    params: SamplingParams
+    generated: list[int]  # vLLM's own list
+    slot: int | None = None  # of its record
 
 
 class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """Samples the requests that ask for it in `SamplingParams.extra_args` (see `extra_args`); vLLM samples the others.
-
-    Temperature and seed of such a request belong there, and `SamplingParams` should have temperature 0 and no seed:
-    all that vLLM's sampler then does is an argmax.
-
-    vLLM finds this class among the installed plugins, see `engine_arguments.SAMPLING`.
-    """
+    """Samples the requests that ask for it (see `extra_args`); vLLM samples the others."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
-        if device.type == "cpu":
-            self._draw = token_draw.draw
-        else:
-            from vllm_cosyvoice import token_draw_kernel
-
-            self._draw = token_draw_kernel.draw
-        self._pin_memory = is_pin_memory
         self._requests: dict[int, _Request] = {}
-        self._records = torch.zeros(vllm_config.scheduler_config.max_num_seqs, WORDS, dtype=torch.int32, device=device)
-
-    @classmethod
-    def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Raise ValueError for options that can't be used."""
-        if request := _request(sampling_params, None, []):
-            request.options.validate()
-            if request.options.seed is None:
-                raise ValueError("seed must be given: whoever fills in extra_args draws one for requests without")
+        self._records = torch.zeros(vllm_config.scheduler_config.max_num_seqs, WORDS, dtype=torch.int32)
 
     def is_argmax_invariant(self) -> bool:
         """False: the window and the control tokens change the likeliest token."""
@@ -89,12 +84,10 @@ class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy do
             free = (slot for slot in range(len(self._records)) if slot not in taken)
             for request in new:
                 request.slot = next(free)
-            slots = np.array([request.slot for request in new])
-            records = np.stack([request.record() for request in new]).view(np.int32).reshape(-1, WORDS)
-            self._records.index_copy_(0, self._on_device(slots), self._on_device(records))
+            records = np.stack([record(request.params, request.generated) for request in new])
+            self._records[[request.slot for request in new]] = torch.from_numpy(records)
         self._generated = [request.generated for request in requests]
-        places = [(row, request.slot, 0) for row, request in self._requests.items()]
-        self._places = np.array(places, np.int32).reshape(-1, 3)
+        self._places = np.array([(row, request.slot, 0) for row, request in self._requests.items()], np.int32)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Draw the next token of each request, in place: logits, [rows, 6564] float32, become one-hot."""
@@ -102,16 +95,9 @@ class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy do
             # A row whose token vLLM throws away, such as one in the middle of a prompt, keeps its length and so its
             # position: the next draw for it takes this one's place.
             self._places[:, 2] = [len(tokens) for tokens in self._generated]
-            self._draw(logits, self._records, self._on_device(self._places))
+            token_draw.draw(logits, self._records, torch.from_numpy(self._places))
         return logits
-
-    def _on_device(self, values: np.ndarray) -> torch.Tensor:
-        """A copy of `values` on the device, without waiting for it."""
-        tensor = torch.from_numpy(values)
-        return (tensor.pin_memory() if self._pin_memory else tensor).to(self._records.device, non_blocking=True)
 
 
 def _request(params: SamplingParams, prompt: list[int] | None, generated: list[int]) -> _Request | None:
-    if wanted := (params.extra_args or {}).get(KEY):
-        return _Request(SamplingOptions(**wanted["options"]), wanted["earlier"], generated)
-    return None
+    return _Request(params, generated) if KEY in (params.extra_args or {}) else None

@@ -125,12 +125,11 @@ class SpeechTokenGenerator:
         seed = self._seeds.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
         params = SamplingParams(
             temperature=0.0,  # vLLM's sampler has nothing to draw
-            min_tokens=min_tokens,
             max_tokens=min(max_tokens, room),
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args=extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), list(earlier)),
+            extra_args=extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), earlier, min_tokens),
         )
         async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
             async for output in outputs:

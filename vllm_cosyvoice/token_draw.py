@@ -11,7 +11,7 @@ A GPU does all of it in one kernel (`token_draw_kernel`); here it is for a CPU, 
 import numpy as np
 import torch
 
-from vllm_cosyvoice.vocabulary import UNUSED
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, UNUSED
 
 WINDOW = 10  # generated tokens in which a repetition counts
 RING = 16  # more than the window, so that a draw which vLLM throws away overwrites nothing that is still looked at
@@ -19,18 +19,21 @@ RING = 16  # more than the window, so that a draw which vLLM throws away overwri
 # A token that is never generated, so that it may stand in a window for "nothing".
 NOTHING = UNUSED
 
-# What the device holds of a request: 32-bit words, the seed being two.
+# What the device holds of a request: 32-bit words, the seed being two, which a GPU reads as one.
 RECORD = np.dtype(
     [
-        ("recent", np.int32, RING),  # the token at position p of the speech is recent[p % RING]
+        ("recent", np.int32, RING),  # the token at position p of the speech, below 0 before the request, is [p % RING]
         ("temperature", np.float32),  # 0: greedy, which is the highest logit among the tokens not in the window
         ("top_p", np.float32),
         ("top_k", np.int32),
         ("window", np.int32),  # WINDOW, or 0 where a repetition does not count
+        ("min_tokens", np.int32),  # the speech can't end before this position
         ("seed", np.int64),
-    ]
+    ],
+    align=True,
 )
 WORDS = RECORD.itemsize // 4
+SEED = WORDS - 2  # the first word of it
 
 
 def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> None:
@@ -44,13 +47,15 @@ def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> N
     record = records[slot.squeeze(1)]
     temperature, top_p = record[:, RING : RING + 2].view(torch.float32).unsqueeze(-1).unbind(1)
     top_k, reach = record[:, RING + 2 : RING + 4].unsqueeze(-1).unbind(1)
-    seed = record[:, RING + 4 :].contiguous().view(torch.int64)
+    min_tokens = record[:, RING + 4, None]
+    seed = record[:, SEED:].contiguous().view(torch.int64)
     back = torch.arange(WINDOW)
     window = record.gather(1, (position - 1 - back) % RING).where(back < reach, NOTHING).long()
     greedy = temperature == 0
 
     scores = logits[row.squeeze(1)] / temperature.where(~greedy, 1.0)
     scores[:, UNUSED:] = -torch.inf
+    scores[:, END_OF_SPEECH, None].masked_fill_(position < min_tokens, -torch.inf)
     token = _from_nucleus(scores, top_p, top_k, seed, position)
     for place in (token == window).any(1).nonzero():
         token[place] = _from_all_but(token[place], scores[place], seed[place], position[place])

@@ -1,24 +1,48 @@
-"""`token_draw.draw` for a GPU: one Triton program for each place, with its whole row in registers."""
+"""`token_draw.draw` for a GPU: one Triton program for each row, which it holds in registers."""
 
 import torch
 import triton
 import triton.language as tl
 
-from vllm_cosyvoice.token_draw import RING, WORDS
-from vllm_cosyvoice.vocabulary import UNUSED
+from vllm_cosyvoice.token_draw import RING, SEED, WORDS
+from vllm_cosyvoice.vocabulary import END_OF_SPEECH, UNUSED
 
 
-def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> None:
-    """As `token_draw.draw`, on a GPU. Of equal logits at the edge of the nucleus those of the lowest ids are in it."""
-    _draw[(places.shape[0],)](
+def draw(
+    logits: torch.Tensor,
+    records: torch.Tensor,
+    slots: torch.Tensor,
+    lengths: torch.Tensor,
+    prompt_lengths: torch.Tensor,
+    tokens: torch.Tensor,
+) -> None:
+    """Draw one token for each row and leave it one-hot, as `token_draw.draw` does; a row whose top_k is 0 stays as is.
+
+    Of equal logits at the edge of the nucleus those of the lowest ids are in it. All that is read lies on the device
+    already and none of it is written, so a draw that vLLM throws away leaves no trace.
+
+    logits: [rows, 6564], float32 or narrower.
+    records: [slots, WORDS] int32, a `RECORD` in each row, as it was when the request had generated nothing.
+    slots: [rows] int32, the slot of each row; below 0: it is nobody's and stays as it is.
+    lengths: [rows or more] int32, how many tokens each row's request has, prompt and speech.
+    prompt_lengths: [slots] int32.
+    tokens: [slots, longest] int32, prompt and speech.
+    """
+    _draw[(logits.shape[0],)](
         logits,
         logits.stride(0),
         records,
-        places,
+        slots,
+        lengths,
+        prompt_lengths,
+        tokens,
+        tokens.stride(0),
         SIZE=logits.shape[1],
+        END=END_OF_SPEECH,
         ALLOWED=UNUSED,
         BLOCK=triton.next_power_of_2(logits.shape[1]),
         RING=RING,
+        SEED=SEED,
         WORDS=WORDS,
         num_warps=8,
     )
@@ -29,28 +53,45 @@ def _draw(
     logits,
     stride,
     records,
-    places,
+    slots,
+    lengths,
+    prompt_lengths,
+    tokens,
+    tokens_stride,
     SIZE: tl.constexpr,
+    END: tl.constexpr,
     ALLOWED: tl.constexpr,
     BLOCK: tl.constexpr,
     RING: tl.constexpr,
+    SEED: tl.constexpr,
     WORDS: tl.constexpr,
 ):
-    places += 3 * tl.program_id(0)
-    logits += tl.load(places) * stride
-    record = records + tl.load(places + 1) * WORDS
-    position = tl.load(places + 2)
+    row = tl.program_id(0)
+    slot = tl.load(slots + row).to(tl.int64)
+    if slot < 0:
+        return
+    record = records + slot * WORDS
     settings = record + RING
     temperature = tl.load(settings).to(tl.float32, bitcast=True)
     top_p = tl.load(settings + 1).to(tl.float32, bitcast=True)
     top_k = tl.load(settings + 2)
     reach = tl.load(settings + 3)
-    seed = tl.load((settings + 4).to(tl.pointer_type(tl.int64)))
+    min_tokens = tl.load(settings + 4)
+    seed = tl.load((record + SEED).to(tl.pointer_type(tl.int64)))
+    if top_k == 0:
+        return
+    length = tl.load(lengths + row)
+    position = length - tl.load(prompt_lengths + slot)
 
     back = tl.arange(0, RING)
-    window = tl.load(record + ((position - 1 - back) & (RING - 1)), mask=back < reach, other=-1)
+    place = position - 1 - back
+    generated = tl.load(tokens + slot * tokens_stride + length - 1 - back, mask=(back < reach) & (place >= 0), other=-1)
+    earlier = tl.load(record + (place & (RING - 1)), mask=(back < reach) & (place < 0), other=-1)
+    window = tl.maximum(generated, earlier)
     ids = tl.arange(0, BLOCK)
-    scores = tl.load(logits + ids, mask=ids < ALLOWED, other=-float("inf"))
+    allowed = (ids < ALLOWED) & ((ids != END) | (position >= min_tokens))
+    logits += row.to(tl.int64) * stride
+    scores = tl.load(logits + ids, mask=allowed, other=-float("inf")).to(tl.float32)
 
     if temperature == 0:
         token = tl.argmax(scores, 0)
@@ -65,7 +106,6 @@ def _draw(
         if _contains(window, token):
             token = tl.argmax(tl.where(ids == token, -float("inf"), scores + _gumbel(second)), 0)
 
-    tl.store(record + (position & (RING - 1)), token)
     tl.store(logits + ids, tl.where(ids == token, 0.0, -float("inf")), mask=ids < SIZE)
 
 

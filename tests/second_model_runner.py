@@ -1,0 +1,77 @@
+"""Speech tokens by vLLM's second model runner on a CPU: `TRITON_INTERPRET=1 python -m tests.second_model_runner MODEL`.
+
+A GPU is what this runner is for. Where there is none, Triton's interpreter runs its kernels and ours, which vLLM must
+be told: it looks for a Triton that compiles for CPUs. Prints, as JSON, the tokens of REQUESTS alone, then all at once,
+and those of a text stream.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from triton.backends import backends
+
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+
+FAKE_CPU_BACKEND = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: False), compiler=None)
+if __name__ != "tests.second_model_runner":  # here, and in the process that vLLM starts, but not where it is imported
+    backends["cpu"] = FAKE_CPU_BACKEND  # before vLLM is imported
+
+CAPACITY = 160  # tokens: too few for all requests, so one waits or is set aside
+REQUESTS = [
+    SamplingOptions(seed=1, min_tokens=20, max_tokens=20),
+    SamplingOptions(temperature=0.0, min_tokens=20, max_tokens=20),
+    SamplingOptions(seed=2, temperature=0.5, top_p=0.95, top_k=200, max_tokens=20),
+    SamplingOptions(seed=3, top_k=1, repetition_aware=False, min_tokens=20, max_tokens=20),
+]
+
+
+def segment(number: int) -> Segment:
+    """Another prompt for each number."""
+    return Segment(np.random.default_rng(number).integers(0, 6561, 20).tolist(), 1, 2, 20)
+
+
+async def text() -> AsyncIterator[list[int]]:
+    """The text of a stream of two turns and an end."""
+    for token in range(12):
+        yield [token]
+
+
+async def main(model: Path) -> None:
+    """Generate with an engine of that runner."""
+    from vllm_cosyvoice import speech_token_generator
+    from vllm_cosyvoice.checkpoint import open_model
+    from vllm_cosyvoice.engine_arguments import EngineOptions, engine_arguments
+
+    def second_runner(*arguments: Any, **others: Any) -> object:
+        made = engine_arguments(*arguments, **others)
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+        return made
+
+    speech_token_generator.engine_arguments = second_runner  # type: ignore[attr-defined]
+    options = EngineOptions(max_total_token_num=CAPACITY, max_num_seqs=4)
+    generator = speech_token_generator.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
+
+    async def speak(number: int, name: str) -> list[int]:
+        pieces = generator.generate(f"{name} {number}", segment(number), REQUESTS[number])
+        return [token async for piece in pieces for token in piece]
+
+    try:
+        alone = [await speak(number, "alone") for number in range(len(REQUESTS))]
+        together = await asyncio.gather(*(speak(number, "together") for number in range(len(REQUESTS))))
+        pieces = generator.generate_from_text_stream("stream", [1, 2, 3], [5, 6, 7], text(), REQUESTS[0])
+        streamed = [token async for piece in pieces for token in piece]
+    finally:
+        generator.shutdown()
+    print(json.dumps({"alone": alone, "together": together, "streamed": streamed}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,76 @@
+"""Repetition-aware sampling on a GPU: our model's own part of vLLM's second model runner.
+
+Its requests have fixed slots, and what they generated lately is on the device. So the host tells the device about a
+request once, when it comes, and does nothing for it at a step; nor does a step wait for the tokens of the one before.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.core.sched.output import NewRequestData
+from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.mm.encoder_cache import EncoderCache
+from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
+from vllm.v1.worker.gpu.sample.sampler import Sampler
+
+from vllm_cosyvoice import token_draw_kernel
+from vllm_cosyvoice.repetition_aware_sampling import record
+from vllm_cosyvoice.token_draw import WORDS
+
+
+class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
+    """What vLLM's model runner keeps for our model: the `RECORD` of the request in each slot."""
+
+    def __init__(
+        self, vllm_config: VllmConfig, model: nn.Module, encoder_cache: EncoderCache | None, device: torch.device
+    ) -> None:
+        super().__init__(vllm_config, model, encoder_cache, device)
+        self._records = torch.zeros(self.max_num_reqs, WORDS, dtype=torch.int32, device=device)
+        self._new: dict[int, np.ndarray] = {}  # by slot, not yet on the device
+
+    def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
+        """Note a request that begins, or goes on after it was set aside, in the slot `req_index`."""
+        super().add_request(req_index, new_req_data)
+        self._new[req_index] = record(new_req_data.sampling_params)
+
+    def apply_staged_writes(self) -> None:
+        """Tell the device about new requests, without waiting for it."""
+        super().apply_staged_writes()
+        if self._new:
+            slots = async_tensor_h2d(np.array(list(self._new)), self.device)
+            records = async_tensor_h2d(np.stack(list(self._new.values())), self.device)
+            self._records.index_copy_(0, slots, records)
+            self._new.clear()
+
+    def custom_sampler(self, sampler: Sampler) -> "tuple[RepetitionAwareSampler, None]":
+        """Our sampler around vLLM's, and none for speculative decoding."""
+        return RepetitionAwareSampler(sampler, self._records), None
+
+
+class RepetitionAwareSampler:
+    """vLLM's sampler, except that the requests which ask for it (see `extra_args`) leave it no choice."""
+
+    def __init__(self, sampler: Sampler, records: torch.Tensor) -> None:
+        self._sampler = sampler
+        self._records = records
+
+    def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
+        """The next token of each request; logits, [rows, 6564], become one-hot where it is ours."""
+        requests = self._sampler.req_states
+        token_draw_kernel.draw(
+            logits,
+            self._records,
+            input_batch.expanded_idx_mapping,
+            input_batch.seq_lens,
+            requests.prompt_len.gpu,
+            requests.all_token_ids.gpu,
+        )
+        return self._sampler(logits, input_batch)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the model runner wants of a sampler
+        return getattr(self._sampler, name)
