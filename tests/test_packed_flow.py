@@ -1,5 +1,6 @@
 """The GPU's flow against the padded one."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -90,6 +91,18 @@ def test_half_precision_is_within_two_percent(padded: Flow) -> None:
     one = row(padded, 5, 20)
     mel = packed_flow(padded, (64,), data_type)([one])[0]
     assert 1e-4 < relative_error(mel, padded([one])[0]) < 2e-2
+
+
+@runs_here
+def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
+    estimator = packed._estimator
+    stages = [estimator.down, *estimator.mid, estimator.up]
+    attending = [transformer for _, transformers in stages for transformer in transformers]
+    for transformer, following in pairwise(attending):
+        own = [layer.weight.flatten() for layer in (transformer.out, transformer.feed_in, transformer.feed_out)]
+        ahead = transformer.ahead.split([*map(len, own), len(transformer.ahead) - sum(map(len, own))])
+        assert all(torch.equal(*pair) for pair in zip(ahead, own, strict=False))
+        assert torch.equal(ahead[-1][-following.qkv.weight.numel() :], following.qkv.weight.flatten())
 
 
 @runs_here

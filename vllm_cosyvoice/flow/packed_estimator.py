@@ -3,6 +3,7 @@
 Frames come twice: first all of them with their condition, then all without, see `Estimator`.
 """
 
+from itertools import chain, pairwise
 from typing import NamedTuple, cast
 
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor
 from vllm_cosyvoice.flow.estimator import Condition, Estimator, Resnet, Stage, Transformer
 from vllm_cosyvoice.flow.kernels import Layer, attention, euler_step, first_block, linear, norm_mish
 from vllm_cosyvoice.flow.launch_shapes import LaunchShapes
-from vllm_cosyvoice.flow.packed_weights import conv_and_shortcut, folded, layer, norm, padded_inputs, padded_outputs
+from vllm_cosyvoice.flow.packed_weights import (
+    conv_and_shortcut,
+    folded,
+    layer,
+    norm,
+    padded_inputs,
+    padded_outputs,
+    put_in_order,
+)
 
 
 class Call(NamedTuple):
@@ -38,12 +47,18 @@ class PackedTransformer:
         self.out = layer(module.out, data_type)
         self.feed_in = folded(module.norm2, module.feed_in, data_type)
         self.feed_out = layer(module.feed_out, data_type)
+        self.ahead: Tensor | None = None  # what attention fetches into the cache for the kernels behind it
+
+    @property
+    def layers(self) -> list[Layer]:
+        """As they are used."""
+        return [self.qkv, self.out, self.feed_in, self.feed_out]
 
     def __call__(self, frames: Frames, call: Call) -> Frames:
         """The frames behind the block."""
         at, shapes = call.positions, call.shapes
         qkv, _ = linear(frames.x, at, self.qkv, shapes.wide, sums=frames.sums)
-        attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2)
+        attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
         x, sums = linear(attended, at, self.out, shapes.narrow, residual=frames.x)
         hidden, _ = linear(x, at, self.feed_in, shapes.wide, sums=sums, activation="gelu")
         return Frames(*linear(hidden, at, self.feed_out, shapes.narrow, residual=x))
@@ -55,6 +70,11 @@ class PackedResnet:
     def __init__(self, module: Resnet, data_type: torch.dtype) -> None:
         self.conv1, self.conv2 = conv_and_shortcut(module, data_type), layer(module.conv2, data_type)
         self.norm1, self.norm2 = norm(module.norm1), norm(module.norm2)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """As they are used."""
+        return [self.conv1, self.conv2]
 
     def __call__(self, x: Tensor, time: Tensor, call: Call) -> Frames:
         """[2 · frames, inputs] to frames; `time` [channels]."""
@@ -105,6 +125,23 @@ class PackedEstimator:
         self.up_conv = layer(module.up_conv, data_type)
         self.final_conv, self.final_norm = layer(module.final_conv, data_type), norm(module.final_norm)
         self.final_proj = padded_outputs(layer(module.final_proj, data_type))
+        self._fetch_ahead()
+
+    def _fetch_ahead(self) -> None:
+        """Let attention, which has time for it, fetch the weights of the kernels up to the next attention.
+
+        All weights together are larger than the L2 cache, so none would be there when it is wanted.
+        """
+        first, transformers = self.down
+        stages = [([first.conv2], transformers), *((part.layers, rest) for part, rest in (*self.mid, self.up))]
+        stages[1][0].insert(0, self.down_conv)
+        stages.append(([self.up_conv, self.final_conv, self.final_proj], []))
+        attending = [part for _, rest in stages for part in rest]
+        used = [layer for layers, rest in stages for layer in chain(layers, *(part.layers for part in rest))]
+        weights = put_in_order([layer.weight for layer in used])
+        starts = [part.out.weight.storage_offset() for part in attending]
+        for part, (start, end) in zip(attending, pairwise([*starts, len(weights)]), strict=True):
+            part.ahead = weights[start:end]
 
     def step(self, x: Tensor, condition: Condition, time: Tensor, size: float, call: Call) -> None:
         """Move x [frames, 80] float32 by `size` along the guided velocity; `time` [stages, channels]."""

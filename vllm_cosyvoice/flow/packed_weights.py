@@ -1,5 +1,7 @@
 """The flow's weights as the fused kernels take them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +49,16 @@ def padded_outputs(linear: Layer) -> Layer:
     """A layer whose outputs are padded with zeros to a power of two."""
     padding = _padding(len(linear.bias))
     return Layer(F.pad(linear.weight, (0, 0, 0, padding)), F.pad(linear.bias, (0, padding)))
+
+
+def put_in_order(weights: Sequence[Tensor]) -> Tensor:
+    """Move `weights` into one buffer, which is returned, one behind the other."""
+    buffer = torch.cat([weight.flatten() for weight in weights])
+    start = 0
+    for weight in weights:
+        weight.set_(buffer[start : start + weight.numel()].view(weight.shape))  # type: ignore[call-overload]
+        start += weight.numel()
+    return buffer
 
 
 def plain(linear: nn.Linear, data_type: torch.dtype) -> tuple[Tensor, Tensor]:

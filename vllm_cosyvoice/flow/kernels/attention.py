@@ -1,5 +1,6 @@
 """Attention within rows of different lengths, by chunks, without a matrix of all pairs (Dao 2023, FlashAttention-2)."""
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from vllm_cosyvoice.flow.kernels.launch import Shape
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
 UNSEEN = tl.constexpr(-1e30)
+LINE = tl.constexpr(128)  # bytes, of the L2 cache
 
 
 class Distances(NamedTuple):
@@ -61,10 +63,14 @@ def _meet(
 
 @triton.jit
 def _attention(
-    qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach,
-    HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr,
+    qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach, ahead, lines,
+    HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr, LINES: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
+    if LINES > 0:
+        program = (tl.program_id(2) * HEADS + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
+        line = ahead + tl.minimum(program * LINES + tl.arange(0, LINES), lines - 1) * LINE
+        tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [line], tl.int32, False, 1)
     tile = tiles + tl.program_id(0) * FIELDS
     head = tl.program_id(1)
     shift = tl.program_id(2) * half
@@ -115,7 +121,14 @@ def _attention(
 
 
 def attention(
-    qkv: Tensor, tiles: Tensor, heads: int, shape: Shape, halves: int = 1, distances: Distances | None = None
+    qkv: Tensor,
+    tiles: Tensor,
+    heads: int,
+    shape: Shape,
+    *,
+    halves: int = 1,
+    distances: Distances | None = None,
+    ahead: Tensor | None = None,
 ) -> Tensor:
     """Self-attention of each row of frames, by chunks: [frames, 3 · heads · head_dim] to [frames, heads · head_dim].
 
@@ -123,14 +136,19 @@ def attention(
         qkv: queries, keys and values, `halves` times the same rows one behind the other.
         tiles: int32 [n, 5] of `shape.rows` queries each, see `packing.Table`.
         distances: for scores that also depend on the distance.
+        ahead: what the kernels behind this one will read, to be brought into the L2 cache meanwhile.
     """
     frames, triple = qkv.shape
     width = triple // 3
     dim = width // heads
     out = torch.empty(frames, width, dtype=qkv.dtype, device=qkv.device)
     content, position, keys = distances or (qkv, qkv, qkv)
-    _attention[len(tiles), heads, halves](
+    grid = len(tiles), heads, halves
+    fetched = (qkv[:0] if ahead is None or not ahead.is_cuda else ahead).view(torch.uint8)
+    lines = triton.cdiv(len(fetched), LINE.value)
+    _attention[grid](
         qkv, tiles, out, frames // halves, LOG2_E * dim**-0.5, content, position, keys, (len(keys) + 1) // 2,
-        heads, dim, tiles.shape[1], distances is not None, shape.rows, shape.columns, **shape.options,
+        fetched, lines, heads, dim, tiles.shape[1], distances is not None,
+        triton.next_power_of_2(triton.cdiv(lines, prod(grid))), shape.rows, shape.columns, **shape.options,
     )  # fmt: skip
     return out
