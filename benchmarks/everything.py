@@ -1,6 +1,6 @@
-"""Measures every stage alone, then the server as it is, then the server under NVIDIA's Multi-Process Service.
+"""Measures every stage alone, then the server as it is, then the server without NVIDIA's Multi-Process Service.
 
-    python -m benchmarks.everything --out DIR [--model_dir DIR | --size full] [--plan gpu] [--parts stages serve mps]
+    python -m benchmarks.everything --out DIR [--model_dir DIR | --size full] [--plan gpu] [--parts stages serve turns]
 
 It ends within `--seconds`: each part gets its share of what is left, the server tries no more settings when its share
 is used up, and a stage that takes longer is broken off. Figures go to DIR as JSON, text and pictures.
@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import measurement, model, parts
 from benchmarks.serve_report import Report
 
-PARTS = {"stages": 0.35, "serve": 0.37, "mps": 0.28}  # with their shares of the time
+PARTS = {"stages": 0.35, "serve": 0.37, "turns": 0.28}  # with their shares of the time
 SECONDS_TO_STOP = 15.0  # a server, and this program
 
 
@@ -53,10 +53,8 @@ def run(part: str, plan: Plan, directory: Path, out: Path, seconds: float) -> bo
         return parts.run("stages", *flags, seconds=seconds + parts.SECONDS_TO_END, log=out / "everything.txt")
     if find_spec("matplotlib"):
         files += ["--plot", out / f"{part}.png"]
-    server = f"--model_dir {directory} {plan.server}"
+    server = f"--model_dir {directory} --mps {part == 'serve'} {plan.server}"
     flags = ["--serve", server, *plan.load.split(), "--stop_after", f"{seconds - SECONDS_TO_STOP:.0f}", *files]
-    if part == "mps":
-        flags.append("--mps")
     return parts.run("serve", *flags, seconds=seconds, log=out / "everything.txt")
 
 

@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 from benchmarks.cpu_watch import CpuWatch
 from benchmarks.gpu_watch import GpuWatch, gpus
 from benchmarks.load import Kind, Server, Setting, call
-from benchmarks.mps import NoDaemon, Service, multi_process_service
 from benchmarks.serve_report import Figures, Report, brief, figures, plot
 from server.demo import free_port, wait_until_healthy
 from vllm_cosyvoice.config import TOKEN_RATE
@@ -49,14 +48,7 @@ def main() -> int:
     arguments = _arguments()
     end = time.monotonic() + arguments.stop_after
     settings = list(_settings(arguments))
-    with (
-        _multi_process_service(arguments) as service,
-        _server(arguments, service.variables if service else {}) as running,
-        GpuWatch() as gpu,
-        _callers(arguments.clients) as pool,
-    ):
-        if service and not service.in_use():
-            sys.exit("The server does not use the Multi-Process Service, so there is nothing to measure under it.")
+    with _server(arguments) as running, GpuWatch() as gpu, _callers(arguments.clients) as pool:
         report = Report(_conditions(arguments, running.ready), [[] for _ in range(arguments.runs)])
         print("\n".join(report.conditions), flush=True)
         watches = gpu, CpuWatch(running.process_id)
@@ -96,14 +88,11 @@ def _arguments() -> argparse.Namespace:
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
     add("--runs", type=int, default=1, help="times that all settings are measured, for the spread")
     add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are begun")
-    add("--mps", action="store_true", help="start the server under NVIDIA's Multi-Process Service; needs --serve")
     add("--json", type=Path, help="file for all figures")
     add("--plot", type=Path, help="picture of them; needs matplotlib")
     arguments = parser.parse_args()
     if not (arguments.concurrency or arguments.rates or arguments.listeners):
         parser.error("there is no load; give --concurrency, --rates or --listeners")
-    if arguments.mps and arguments.serve is None:
-        parser.error("--mps starts the service for a server that is started here: give --serve")
     if arguments.plot:
         try:
             version("matplotlib")
@@ -167,21 +156,8 @@ def _callers(clients: int) -> ProcessPoolExecutor:
 
 
 @contextlib.contextmanager
-def _multi_process_service(arguments: argparse.Namespace) -> Iterator[Service | None]:
-    """The service, if it is asked for."""
-    if not arguments.mps:
-        yield None
-        return
-    try:
-        with multi_process_service() as service:
-            yield service
-    except NoDaemon as error:
-        sys.exit(str(error))
-
-
-@contextlib.contextmanager
-def _server(arguments: argparse.Namespace, variables: dict[str, str]) -> Iterator[Running]:
-    """The server to ask, started here with `variables` if that is wanted."""
+def _server(arguments: argparse.Namespace) -> Iterator[Running]:
+    """The server to ask, started here if that is wanted."""
     if arguments.serve is None:
         address = urlsplit(arguments.base_url)
         if address.scheme != "http" or not address.hostname:
@@ -190,7 +166,7 @@ def _server(arguments: argparse.Namespace, variables: dict[str, str]) -> Iterato
         return
     port, begun = free_port(), time.monotonic()
     command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, *shlex.split(arguments.serve)], env=os.environ | variables) as process:
+    with subprocess.Popen([*command, *shlex.split(arguments.serve)]) as process:
         try:
             wait_until_healthy(process, f"http://127.0.0.1:{port}")
             yield Running(Server("127.0.0.1", port, arguments.voice), time.monotonic() - begun, process.pid)
@@ -211,8 +187,7 @@ def _conditions(arguments: argparse.Namespace, ready: float | None) -> list[str]
         f"{' + '.join(gpus('name', 'driver_version')) or 'no GPU'}; {_versions()}; {os.cpu_count()} cores",
     ]
     if arguments.serve is not None:
-        under = ", under the Multi-Process Service" if arguments.mps else ""
-        lines.append(f"python -m server {arguments.serve}: ready after {ready:.0f} s{under}")
+        lines.append(f"python -m server {arguments.serve}: ready after {ready:.0f} s")
     return lines
 
 

@@ -45,6 +45,7 @@ class Arguments:
     cors_origins: tuple[str, ...]
     zmq_mode: str
     load_trt: bool
+    mps: bool
     data_type: str
     max_total_token_num: int
     max_req_total_len: int
@@ -191,6 +192,7 @@ def _parser() -> _Parser:
     )
     add("--zmq_mode", type=_zmq_mode, default="ipc:///tmp/", help="how processes talk: ipc://DIRECTORY/ or tcp://")
     add("--load_trt", type=_truth, default=False, help="use TensorRT for the flow if it is installed")
+    add("--mps", type=_truth, default=True, help="share the GPU by NVIDIA's Multi-Process Service, where there is one")
     add(
         "--data_type", choices=["auto", "float16", "bfloat16", "float32"], default="auto", help="precision of the model"
     )

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from server.addresses import Addresses, RunDirectory
 from server.arguments import Arguments
 from server.channel import Channel
 from server.messages import Address, Kind, Message, Ready, StageDown, StageUp
+from server.multi_process_service import Service, service_if_possible
 from server.process import Settings
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class _Child:
     address: Address = ""
     process: asyncio.subprocess.Process | None = None
     ready: bool = False
+    taken_along: bool = False  # it was ended because of another's death
     deaths: deque[float] = field(default_factory=deque)
 
     @property
@@ -46,13 +49,21 @@ class Supervisor:
     """Owns the listening socket, the run directory and the child processes."""
 
     def __init__(
-        self, arguments: Arguments, model: Path, model_id: str, listener: socket.socket, run_directory: RunDirectory
+        self,
+        arguments: Arguments,
+        model: Path,
+        model_id: str,
+        listener: socket.socket,
+        run_directory: RunDirectory,
+        service: Service | None,
     ) -> None:
+        """`service`: for the processes that share the first GPU."""
         self._arguments = arguments
         self._model = model
         self._model_id = model_id
         self._listener = listener
         self._run_directory = run_directory.path
+        self._service = service
         self._addresses = Addresses(arguments.zmq_mode, run_directory.path)
         self._secret = secrets.token_bytes(32)
         self._channel = Channel(self._addresses.new("supervisor"), self._secret)
@@ -63,6 +74,8 @@ class Supervisor:
             "http": arguments.httpserver_workers,
         }
         self._children = [_Child(kind, index) for kind, count in counts.items() for index in range(count)]
+        first_gpu = {"generate-0"} | ({"decode-0"} if arguments.decode_gpu == 0 else set())
+        self._sharing = [child for child in self._children if service and child.name in first_gpu]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -131,6 +144,9 @@ class Supervisor:
             self._channel.bury(child.address)
             if self._stopping:
                 return
+            if child.taken_along:
+                log.info("%s is started again, too.", child.name)
+                continue
             how = f"signal {-status}" if status < 0 else f"status {status}"
             if not child.ready:
                 log.error("%s could not start (%s, see above), so the server ends.", child.name, how)
@@ -145,10 +161,21 @@ class Supervisor:
                 self._end(1)
                 return
             log.error("%s died (%s) and is started again.", child.name, how)
+            await self._take_along(child)
+
+    async def _take_along(self, dead: _Child) -> None:
+        """End who shared the GPU with it: a fault of one is a fault of all, and none may begin until all have ended."""
+        if dead not in self._sharing:
+            return
+        for child in self._sharing:
+            assert child.process is not None
+            if child is not dead and child.process.returncode is None:
+                child.taken_along = True
+                await asyncio.to_thread(process_group.kill, child.process.pid)
 
     async def _start(self, child: _Child) -> None:
         child.address = self._addresses.new(child.name)
-        child.ready = False
+        child.ready = child.taken_along = False
         listener = self._listener.fileno() if child.kind == "http" else None
         settings = Settings(
             kind=child.kind,
@@ -175,18 +202,21 @@ class Supervisor:
 
     def _gpu(self, child: _Child) -> dict[str, str]:
         """A decode process sees its own GPU only, so that nothing in it can land on another by default."""
-        if child.kind != "decode":
-            return {}
-        gpu = nth_gpu(self._arguments.decode_gpu + child.index, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        return {"CUDA_VISIBLE_DEVICES": gpu}
+        variables: dict[str, str] = {}
+        if self._service and child in self._sharing:
+            variables |= self._service.variables
+        if child.kind == "decode":
+            gpu = nth_gpu(self._arguments.decode_gpu + child.index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            variables["CUDA_VISIBLE_DEVICES"] = gpu
+        return variables
 
     async def _listen(self) -> None:
         while True:
             message = await self._channel.receive()
             if isinstance(message, Ready):
-                self._on_ready(message.address)
+                await self._on_ready(message.address)
 
-    def _on_ready(self, address: Address) -> None:
+    async def _on_ready(self, address: Address) -> None:
         child = next((child for child in self._children if child.address == address), None)
         if child is None:
             return  # it has died since
@@ -200,6 +230,9 @@ class Supervisor:
             self._announced = True
             host, port = self._arguments.host, self._arguments.port
             log.info("Ready: %s answers at http://%s:%d/v1/audio/speech", self._model_id, host, port)
+            if self._service:
+                used = await asyncio.to_thread(self._service.in_use)
+                log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if used else "not used")
 
     def _tell(self, whom: str, message: Message) -> None:
         for child in self._children:
@@ -219,8 +252,11 @@ def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket
     """Run the whole server; returns the exit status."""
     parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
 
-    async def run(run_directory: RunDirectory) -> int:
-        return await Supervisor(arguments, model, model_id, listener, run_directory).run()
+    async def run(run_directory: RunDirectory, service: Service | None) -> int:
+        return await Supervisor(arguments, model, model_id, listener, run_directory, service).run()
 
-    with RunDirectory(parent, arguments.port) as run_directory:
-        return asyncio.run(run(run_directory))
+    with ExitStack() as stack:
+        run_directory = stack.enter_context(RunDirectory(parent, arguments.port))
+        sharing = arguments.mps and arguments.decode_gpu == 0
+        service = stack.enter_context(service_if_possible(run_directory.path)) if sharing else None
+        return asyncio.run(run(run_directory, service))

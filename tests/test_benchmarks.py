@@ -1,8 +1,5 @@
 """The benchmarks: that they run on any machine, and that what they say of attainable speed is arithmetic."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import torch
 from benchmarks import cold_voice, decode, flow_solve, measurement, parts, vocoder
 from benchmarks.cpu_watch import CpuWatch
 from benchmarks.measurement import Measurement
-from benchmarks.mps import DAEMON, NoDaemon, multi_process_service
 from benchmarks.roofline import CHIPS, Roofline
 from benchmarks.serve_report import Report
 from benchmarks.table import spread
@@ -110,56 +106,6 @@ def test_cores_are_told_by_kind_of_process(server: ServerProcess) -> None:
     busy = CpuWatch(server.process.pid).take()
     assert busy.keys() == {"http", "encode", "generate", "decode"}
     assert CpuWatch(None).take() == {}
-
-
-@pytest.fixture
-def stand_in_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Not NVIDIA's daemon, which needs a GPU: it notes how it was called. Returns where."""
-    notes, command = tmp_path / "notes", tmp_path / "bin" / DAEMON
-    command.parent.mkdir()
-    says = f'echo "$@ $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_LOG_DIRECTORY" >>{notes}'
-    answers = f"if [ $# = 0 ] && tee -a {notes} | grep -q get_server_list; then cat {notes}.users; fi"
-    command.write_text(f"#!/bin/sh\n{says}\n{answers}\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
-    return notes
-
-
-def test_the_multi_process_service_has_directories_of_its_own(stand_in_daemon: Path) -> None:
-    with multi_process_service() as service:
-        pipes, logs = service.variables["CUDA_MPS_PIPE_DIRECTORY"], service.variables["CUDA_MPS_LOG_DIRECTORY"]
-        assert Path(pipes).is_dir()
-        assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n"
-    assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n {pipes} {logs}\nquit\n"
-    assert not Path(pipes).exists()
-
-
-def test_the_multi_process_service_tells_whether_it_is_used(stand_in_daemon: Path) -> None:
-    users = stand_in_daemon.with_name("notes.users")
-    with multi_process_service() as service:
-        users.write_text("")
-        assert not service.in_use()
-        users.write_text("1234\n")
-        assert service.in_use()
-
-
-def test_the_multi_process_service_ends_when_what_it_is_for_fails(stand_in_daemon: Path) -> None:
-    with pytest.raises(ZeroDivisionError), multi_process_service():
-        raise ZeroDivisionError
-    assert stand_in_daemon.read_text().endswith("quit\n")
-
-
-def test_where_there_is_no_multi_process_service_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NoDaemon, match=f"{DAEMON} is neither on PATH nor in"), multi_process_service():
-        pass
-
-
-def test_the_multi_process_service_is_for_a_server_of_our_own() -> None:
-    command = [sys.executable, "-m", "benchmarks.serve", "--mps", "--concurrency", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "give --serve" in done.stderr
 
 
 def test_timing_counts_what_the_host_waits_for() -> None:

@@ -1,0 +1,103 @@
+"""NVIDIA's Multi-Process Service, by a stand-in for its daemon, which needs a GPU."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.multi_process_service import DAEMON, PIPES, NoDaemon, multi_process_service, service_if_possible
+from tests.server_process import eventually, ready_server, wait_until
+
+
+@pytest.fixture
+def stand_in_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Not NVIDIA's daemon: it notes how it was called. Returns where."""
+    notes, command = tmp_path / "notes", tmp_path / "bin" / DAEMON
+    command.parent.mkdir()
+    says = f'echo "$@ $CUDA_MPS_PIPE_DIRECTORY $CUDA_MPS_LOG_DIRECTORY" >>{notes}'
+    answers = f"if [ $# = 0 ] && tee -a {notes} | grep -q get_server_list; then cat {notes}.users; fi"
+    command.write_text(f"#!/bin/sh\n{says}\n{answers}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv(PIPES, raising=False)
+    return notes
+
+
+def called(notes: Path) -> str:
+    return notes.read_text()
+
+
+def test_it_has_directories_of_its_own(stand_in_daemon: Path, tmp_path: Path) -> None:
+    with multi_process_service(tmp_path) as service:
+        pipes, logs = service.variables[PIPES], service.variables["CUDA_MPS_LOG_DIRECTORY"]
+        assert Path(pipes).is_dir()
+        assert Path(pipes).is_relative_to(tmp_path)
+        assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n"
+    assert stand_in_daemon.read_text() == f"-d {pipes} {logs}\n {pipes} {logs}\nquit\n"
+
+
+def test_it_tells_whether_it_is_used(stand_in_daemon: Path, tmp_path: Path) -> None:
+    users = stand_in_daemon.with_name("notes.users")
+    with multi_process_service(tmp_path) as service:
+        users.write_text("")
+        assert not service.in_use()
+        users.write_text("1234\n")
+        assert service.in_use()
+
+
+def test_it_ends_when_what_it_is_for_fails(stand_in_daemon: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), multi_process_service(tmp_path):
+        raise ZeroDivisionError
+    assert stand_in_daemon.read_text().endswith("quit\n")
+
+
+def test_it_ends_when_who_started_it_is_killed(stand_in_daemon: Path, tmp_path: Path) -> None:
+    starts = "from pathlib import Path; from server.multi_process_service import multi_process_service as service\n"
+    waits = f"with service(Path({str(tmp_path)!r})): print('on', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", starts + waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == b"on\n"
+        user.send_signal(signal.SIGKILL)
+    wait_until(lambda: stand_in_daemon.read_text().endswith("quit\n"), "the daemon is told to end")
+
+
+def test_where_there_is_none_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoDaemon, match=f"{DAEMON} is neither on PATH nor in"), multi_process_service(tmp_path):
+        pass
+
+
+async def test_who_shares_the_gpu_is_served_and_starts_again_together(
+    stand_in_daemon: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    stand_in_daemon.with_name("notes.users").write_text("1234\n")
+    with ready_server(tiny_model, tmp_path / "log", "--voices_dir", str(tmp_path)) as server:
+        await eventually(
+            lambda: "Multi-Process Service runs and is in use" in server.log.read_text(), "the log says so"
+        )
+        pipes = called(stand_in_daemon).split()[1]
+        sharing, other = [server.named(name) for name in ("generate-0", "decode-0")], server.named("encode-0")
+        assert [process.environ().get(PIPES) for process in (*sharing, other)] == [pipes, pipes, None]
+        sharing[1].kill()
+        await eventually(lambda: not sharing[0].is_running(), "who shared the GPU with it has ended, too")
+        await eventually(server.healthy, "both are there again")
+        async with server.speaking(30):
+            assert other.is_running()
+        assert "generate-0 is started again, too." in server.log.read_text()
+        server.process.terminate()
+        await eventually(lambda: server.process.poll() is not None, "the server has ended")
+    assert called(stand_in_daemon).endswith("quit\n")
+
+
+def test_a_daemon_that_the_user_has_started_is_left_alone(
+    stand_in_daemon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PIPES, str(tmp_path))
+    with service_if_possible(tmp_path) as service:
+        assert service is None
+    assert not stand_in_daemon.exists()
