@@ -150,6 +150,8 @@ class Supervisor:
             how = f"signal {-status}" if status < 0 else f"status {status}"
             if not child.ready:
                 log.error("%s could not start (%s, see above), so the server ends.", child.name, how)
+                if child in self._sharing:
+                    log.error("If it was for the Multi-Process Service, --mps False does without.")
                 self._end(1)
                 return
             now = time.monotonic()
