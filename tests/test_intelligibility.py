@@ -1,9 +1,8 @@
 """Does the demo model say the words, and in the voice that was asked for, through the server that a user starts?
 
-Twenty sentences that training never saw, heard by pocketsphinx. The bounds are for the weights that are committed, and
-can be drawn tighter when there are better ones: all are here at the top. The seed is fixed, and on one machine the
-same audio comes each time, however many requests are spoken at once; another processor rounds differently, may draw
-other tokens, and needs some room.
+Twenty sentences that training never saw, heard by pocketsphinx. What is asked of the model is at the top. The seed is
+fixed, and on one machine the same audio comes each time, however many requests are spoken at once; another processor
+rounds differently and may draw other tokens, which is as if the seed were another: for that there is some room.
 """
 
 import asyncio
@@ -28,19 +27,22 @@ from vllm_cosyvoice.voice import load_audio
 WHOLE, STREAMED, WORD_BY_WORD = "whole", "streamed", "word by word"
 # The most wrong words of 100. All ways are tried with the voice that is understood best, the others with the quickest.
 MOST_WRONG = {
-    ("rms", WHOLE): 25,  # 15 were measured
-    ("rms", STREAMED): 25,  # 18
-    ("rms", WORD_BY_WORD): 30,  # 19
-    ("awb", WHOLE): 35,  # 23
-    ("slt", WHOLE): 50,  # 39: so far the vocoder, which has had little training, makes her hoarse
+    ("rms", WHOLE): 25,  # 14 were measured, over three seeds 10 to 15
+    ("rms", STREAMED): 25,  # 10; 10 to 19
+    ("rms", WORD_BY_WORD): 25,  # 13; 11 to 20
+    ("awb", WHOLE): 35,  # 26; 20 to 26
+    ("slt", WHOLE): 35,  # 29; 29 to 34
 }
-# Three points are asked for. Drawing the sentences anew moves the difference by two (bootstrap), so twice that is left.
-MOST_WORSE_STREAMED = 3 + 2 * 2
+OTHER_SEED = 3  # points that a voice may be worse with other tokens
+# How much worse than whole. Over three seeds and all voices it is 0.3 and -0.1, but with twenty sentences of one voice
+# the difference moves by three points from seed to seed.
+MOST_WORSE = {STREAMED: 3, WORD_BY_WORD: 5}
+OTHER_DIFFERENCE = 2 * 3
+MOST_ODD = 1  # sentences of twenty in a hurry, or in a pitch nearer to another voice's: of 540 there were two, and one
 SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
-HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out
 # Of each sentence, by `training.evaluate.syllables`, which needs flite.
 SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
-SEED = {"seed": 0}
+SEED = {"seed": 2}
 
 Spoken = dict[tuple[str, str], list[np.ndarray]]  # voice and way → float32 at 24 kHz, one for each sentence
 
@@ -137,11 +139,12 @@ def test_the_log_says_who_speaks_and_how_to_get_the_released_model(demo: ServerP
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
 def test_the_words_are_understood(wrong: Callable[[str, str], float], voice: str, way: str) -> None:
-    assert wrong(voice, way) <= MOST_WRONG[voice, way]
+    assert wrong(voice, way) <= MOST_WRONG[voice, way] + OTHER_SEED
 
 
-def test_a_stream_is_understood_as_well_as_the_whole(wrong: Callable[[str, str], float]) -> None:
-    assert wrong("rms", STREAMED) - wrong("rms", WHOLE) <= MOST_WORSE_STREAMED
+@pytest.mark.parametrize("way", MOST_WORSE)
+def test_pieces_are_understood_as_well_as_the_whole(wrong: Callable[[str, str], float], way: str) -> None:
+    assert wrong("rms", way) - wrong("rms", WHOLE) <= MOST_WORSE[way] + OTHER_DIFFERENCE
 
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
@@ -149,14 +152,14 @@ def test_no_sentence_stops_early_or_runs_away(spoken: Spoken, voice: str, way: s
     seconds = [len(samples) / SAMPLE_RATE for samples in spoken[voice, way]]
     rates = [syllables / lasts for syllables, lasts in zip(SYLLABLES, seconds, strict=True)]
     assert min(rates) >= SLOWEST
-    assert sum(rate > FASTEST for rate in rates) <= HURRIED.get((voice, way), 0), rates
+    assert sum(rate > FASTEST for rate in rates) <= MOST_ODD
 
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
 def test_the_voice_that_was_asked_for_is_heard_in_every_sentence(
     spoken: Spoken, voice_judge: VoiceJudge, voice: str, way: str
 ) -> None:
-    assert [voice_judge.by_pitch(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
+    assert sum(voice_judge.by_pitch(samples) != voice for samples in spoken[voice, way]) <= MOST_ODD
     assert [voice_judge.by_embedding(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
 
 

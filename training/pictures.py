@@ -6,6 +6,7 @@ python -m training.pictures --out DIR [--generated WAV --teacher WAV]
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +14,12 @@ from vllm_cosyvoice.config import FRAME_RATE, SAMPLE_RATE
 from vllm_cosyvoice.voice.audio import load_audio, resample
 from vllm_cosyvoice.voice.features import prompt_mel
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HIDDEN = {"step", "seconds", "norm"}  # what a curve is not drawn of
+COLUMNS = 4
+COLUMNS = 4
 
 
 def curves(out: Path) -> None:
@@ -21,16 +27,17 @@ def curves(out: Path) -> None:
     from matplotlib import pyplot
 
     files = sorted(out.glob("*.jsonl"))
-    figure, axes = pyplot.subplots(1, len(files), figsize=(4 * len(files), 3), squeeze=False)
-    for axis, file in zip(axes[0], files, strict=True):
+    figure = pyplot.figure(figsize=(4 * COLUMNS, 3 * -(-len(files) // COLUMNS)))
+    for place, file in enumerate(files, start=1):
+        axis = figure.add_subplot(-(-len(files) // COLUMNS), COLUMNS, place)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for name in lines[-1].keys() - HIDDEN:
+        for name in sorted(lines[-1].keys() - HIDDEN):
             drawn = [(line["seconds"] / 60, line[name]) for line in lines if name in line]
             axis.plot(*zip(*drawn, strict=True), label=name)
         axis.set(title=file.stem, xlabel="minutes", yscale="log")
         axis.legend(fontsize="x-small")
     figure.tight_layout()
-    figure.savefig(out / "curves.png", dpi=100)
+    _save(figure, out / "curves.png")
 
 
 def mels(generated: Path, teacher: Path, out: Path) -> None:
@@ -45,7 +52,15 @@ def mels(generated: Path, teacher: Path, out: Path) -> None:
         axis.set(title=title, ylabel="mel band")
     axes[-1].set_xlabel("seconds")
     figure.tight_layout()
-    figure.savefig(out / "mels.png", dpi=100)
+    _save(figure, out / "mels.png")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """In few colours, since it is committed."""
+    from PIL import Image
+
+    figure.savefig(path, dpi=80)
+    Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)
 
 
 def main() -> None:
