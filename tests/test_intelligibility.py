@@ -27,18 +27,18 @@ from vllm_cosyvoice.voice import load_audio
 WHOLE, STREAMED, WORD_BY_WORD = "whole", "streamed", "word by word"
 # The most wrong words of 100. All ways are tried with the voice that is understood best, the others with the quickest.
 MOST_WRONG = {
-    ("rms", WHOLE): 25,  # 14 were measured, over three seeds 10 to 15
+    ("rms", WHOLE): 25,  # 14 were measured, over five seeds 10 to 17
     ("rms", STREAMED): 25,  # 10; 10 to 19
     ("rms", WORD_BY_WORD): 25,  # 13; 11 to 20
     ("awb", WHOLE): 35,  # 26; 20 to 26
-    ("slt", WHOLE): 35,  # 29; 29 to 34
+    ("slt", WHOLE): 35,  # 29; 29 to 35
 }
 OTHER_SEED = 3  # points that a voice may be worse with other tokens
-# How much worse than whole. Over three seeds and all voices it is 0.3 and -0.1, but with twenty sentences of one voice
-# the difference moves by three points from seed to seed.
+# How much worse than whole. Over four seeds and all voices there is no difference, but with twenty sentences of one voice
+# it moves by four points from seed to seed, once to eleven. This seed is one where it is small.
 MOST_WORSE = {STREAMED: 3, WORD_BY_WORD: 5}
-OTHER_DIFFERENCE = 2 * 3
-MOST_ODD = 1  # sentences of twenty in a hurry, or in a pitch nearer to another voice's: of 540 there were two, and one
+OTHER_DIFFERENCE = 2 * 4
+MOST_ODD = 1  # sentences of twenty in a hurry, or in a pitch nearer to another voice's: of 720 there were four, and one
 SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
 # Of each sentence, by `training.evaluate.syllables`, which needs flite.
 SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
@@ -171,16 +171,20 @@ async def test_openais_names_speak_in_their_voices(
     assert (voice_judge.by_pitch(samples), voice_judge.by_embedding(samples)) == (voice, voice)
 
 
-# Tape speeds that training knew. Not all can be asked for yet: rms slowed down, for one, is spoken as high as rms.
-@pytest.mark.parametrize(("voice", "speed"), [("awb", 0.85), ("awb", 1.2), ("rms", 1.2), ("slt", 1.2)])
-async def test_a_recording_of_somebody_else_gives_its_pitch_to_the_speech(
-    demo: ServerProcess, voice: str, speed: float
+# Tape speeds that training knew, and that are far enough from 1 to be another person.
+@pytest.mark.parametrize(
+    ("voice", "speed"), [(voice, speed) for voice in ("slt", "rms", "awb") for speed in (0.85, 1.2)]
+)
+async def test_a_recording_of_somebody_else_is_spoken_like_him(
+    demo: ServerProcess, voice_judge: VoiceJudge, voice: str, speed: float
 ) -> None:
     """Somebody else: a built-in voice as a tape at another speed plays it."""
-    recording = prompt_recording(voice, speed)
+    recording, original = prompt_recording(voice, speed), prompt_recording(voice)
     data = base64.b64encode(audio_file(pcm(recording), "wav")).decode()
     samples = await whole(
         demo, HELD_OUT[5], voice, ref_audio=f"data:audio/wav;base64,{data}", ref_text=VOICE_TRANSCRIPT
     )
-    spoken, asked, original = map(median_pitch, (samples, recording, prompt_recording(voice)))
-    assert abs(np.log(spoken / asked)) < abs(np.log(spoken / original))
+    assert voice_judge.likeness(samples, recording) > voice_judge.likeness(samples, original)
+    if (voice, speed) != ("rms", 0.85):  # low voices are spoken at rms's pitch: see the model card
+        spoken, asked, own = map(median_pitch, (samples, recording, original))
+        assert abs(np.log(spoken / asked)) < abs(np.log(spoken / own))

@@ -96,6 +96,10 @@ class VoiceJudge:
         own = median_pitch(samples)
         return min(PRESETS, key=lambda voice: abs(np.log((own + 1) / (self._pitches[voice] + 1))))
 
+    def likeness(self, samples: np.ndarray, others: np.ndarray) -> float:
+        """Of the speakers of two recordings, −1 … 1."""
+        return _cosine(self._embed(samples), self._embed(others))
+
     def by_embedding(self, samples: np.ndarray) -> str:
         """The nearest in speaker embedding, by cosine."""
         own = self._embed(samples)

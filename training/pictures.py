@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 HIDDEN = {"step", "seconds", "norm"}  # what a curve is not drawn of
 COLUMNS = 4
-COLUMNS = 4
 
 
 def curves(out: Path) -> None:
