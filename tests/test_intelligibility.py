@@ -34,8 +34,8 @@ MOST_WRONG = {
     ("slt", WHOLE): 35,  # 29; 29 to 35
 }
 OTHER_SEED = 3  # points that a voice may be worse with other tokens
-# How much worse than whole. Over four seeds and all voices there is no difference, but with twenty sentences of one voice
-# it moves by four points from seed to seed, once to eleven. This seed is one where it is small.
+# How much worse than whole. Over four seeds and all voices there is no difference, but with twenty sentences of one
+# voice it moves by four points from seed to seed, once to eleven. This seed is one where it is small.
 MOST_WORSE = {STREAMED: 3, WORD_BY_WORD: 5}
 OTHER_DIFFERENCE = 2 * 4
 MOST_ODD = 1  # sentences of twenty in a hurry, or in a pitch nearer to another voice's: of 720 there were four, and one
