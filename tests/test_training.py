@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training import flow, vocoder
+from training import flow, tape, vocoder
 from training.__main__ import Run, new_flow, new_vocoder, resume
 from training.evaluate import word_errors
 from training.export import export
@@ -27,7 +27,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL
+from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL, MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.segment import Segment
@@ -36,6 +36,7 @@ from vllm_cosyvoice.text_stream import TextStream
 from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
+from vllm_cosyvoice.voice.features import prompt_mel
 
 TEXT, PROMPT_TEXT = list(range(100, 112)), list(range(40, 47))
 SPEECH, PROMPT_SPEECH = list(range(1000, 1070)), list(range(3000, 3037))
@@ -173,6 +174,23 @@ def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     parameters, served = new_vocoder(TOY, "cpu")
     mel, audio, f0 = torch.randn(2, 20, 80), 0.1 * torch.randn(2, 9600), torch.full((2, 20), 150.0)
     return parameters, lambda: vocoder.loss(served, mel, audio, f0, teacher=True)["loss"]
+
+
+@pytest.mark.parametrize("speed", tape.SPEEDS)
+def test_a_tape_moves_pitch_and_mel_together(speed: float) -> None:
+    frames = 20
+    needed = tape.frames_for(frames, speed)
+    seconds = torch.arange(SAMPLES_PER_FRAME * needed) / SAMPLE_RATE
+    hertz = 200.0
+    mel, audio, f0 = tape.play(
+        0.3 * torch.sin(2 * torch.pi * hertz * seconds)[None], torch.full((1, needed), hertz), speed, frames
+    )
+    assert (mel.shape, audio.shape, f0.shape) == ((1, frames, MEL_BINS), (1, SAMPLES_PER_FRAME * frames), (1, frames))
+    assert torch.allclose(f0, torch.tensor(hertz * speed))
+    crossings = (audio[0].sign().diff() != 0).sum()
+    assert crossings == pytest.approx(2 * hertz * speed * len(audio[0]) / SAMPLE_RATE, abs=1)
+    inside = slice(2, -2)  # where the crop's ends, which `prompt_mel` mirrors, are out of sight
+    torch.testing.assert_close(mel[0, inside], prompt_mel(audio[0])[inside], atol=1e-3, rtol=0)
 
 
 def _tokenizer_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:

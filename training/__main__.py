@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from training import flow, vocoder
+from training import flow, tape, vocoder
 from training.captured import Losses, captured
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
@@ -28,7 +28,7 @@ from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import DEMO_MODEL, LOOKAHEAD_TOKENS, ModelConfig
+from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, ModelConfig
 from vllm_cosyvoice.flow.loading import flow_weights
 from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
@@ -40,6 +40,7 @@ TOKENIZER_TOKENS, SPEAKER_TOKENS = (100, 64), (75, 128)  # tokens a crop, crops 
 LANGUAGE_MODEL_TOKENS = 12_000  # a batch
 FLOW_TOKENS = 12_000  # tokens a batch
 VOCODER_ROWS = 32
+TAPED = 0.5  # of the vocoder's batches: at another speed
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,14 @@ def train_vocoder(run: Run) -> None:
     torch.backends.cudnn.benchmark = True  # batches are all of one shape
 
     def crops() -> tuple[torch.Tensor, ...]:
-        _, starts = speech.draw(run.rows(VOCODER_ROWS), vocoder.CROP_TOKENS)
-        mel, audio, f0 = (speech.crops(what, starts, vocoder.CROP_TOKENS) for what in ("mel", "audio", "f0"))
-        return mel.float(), audio.float() / 32768, f0
+        frames = FRAMES_PER_TOKEN * vocoder.CROP_TOKENS
+        speed = random.choice(tape.SPEEDS) if random.random() < TAPED else 1.0
+        tokens = vocoder.CROP_TOKENS if speed == 1.0 else -(-tape.frames_for(frames, speed) // FRAMES_PER_TOKEN)
+        _, starts = speech.draw(run.rows(VOCODER_ROWS), tokens)
+        audio, f0 = speech.crops("audio", starts, tokens).float() / 32768, speech.crops("f0", starts, tokens)
+        if speed == 1.0:
+            return speech.crops("mel", starts, tokens).float(), audio, f0
+        return tape.play(audio, f0, speed, frames)
 
     @cache
     def compute(teacher: bool) -> Callable[..., Losses]:
