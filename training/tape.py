@@ -1,7 +1,6 @@
 """Speech as a tape at another speed plays it, so that pitch, formants and tempo all move.
 
-A synthetic voice's pitch hardly moves by itself. Trained on few of them, the vocoder learns by heart which pitch goes
-with which mel, and no longer heeds its source.
+A synthetic voice's pitch hardly moves by itself, and few voices have few pitches.
 """
 
 from functools import cache
