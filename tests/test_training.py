@@ -122,7 +122,8 @@ def test_the_vocoder_is_trained_as_it_serves() -> None:
     serving.source.noise.zero_()
     served.module.source.noise.zero_()  # type: ignore[operator, union-attr]
     with torch.no_grad():
-        audio, _ = served(vocoder.speak, mel, torch.zeros(1, 20), False)
+        _, pitch = served(vocoder.speak, mel, torch.zeros(1, 20))
+        audio, _ = served(vocoder.speak, mel, pitch)
     row = VocoderRow(mel[0], torch.zeros(serving.source.harmonics, dtype=torch.float64), 0, 20, 0)
     torch.testing.assert_close(audio[0], serving([row])[0][0], rtol=1e-3, atol=1e-4)
 
@@ -173,7 +174,7 @@ def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
 def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     parameters, served = new_vocoder(TOY, "cpu")
     mel, audio, f0 = torch.randn(2, 20, 80), 0.1 * torch.randn(2, 9600), torch.full((2, 20), 150.0)
-    return parameters, lambda: vocoder.loss(served, mel, audio, f0, teacher=True)["loss"]
+    return parameters, lambda: vocoder.loss(served, mel, audio, f0)["loss"]
 
 
 @pytest.mark.parametrize("speed", tape.SPEEDS)

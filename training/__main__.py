@@ -8,14 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from training import flow, tape, vocoder
-from training.captured import Losses, captured
+from training.captured import captured
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
 from training.export import export
 from training.factors import COUNT, factor, fill, merged
@@ -207,12 +207,10 @@ def train_vocoder(run: Run) -> None:
             return speech.crops("mel", starts, tokens).float(), audio, f0
         return tape.play(audio, f0, speed, frames)
 
-    @cache
-    def compute(teacher: bool) -> Callable[..., Losses]:
-        return captured(parameters, partial(vocoder.loss, served, teacher=teacher), crops())
+    compute = captured(parameters, partial(vocoder.loss, served), crops())
 
-    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        losses = compute(progress < vocoder.TEACHER_PITCH_UNTIL)(*crops())
+    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        losses = compute(*crops())
         return losses.pop("loss"), {name: value.detach() for name, value in losses.items()}
 
     fit("vocoder", run.out, parameters, loss, minutes=run.minutes, rate=5e-4)

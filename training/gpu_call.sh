@@ -22,7 +22,7 @@ run() { python3 -m training --out .training --hours "${HOURS:-8}" --stage "$@"; 
 stage() { left python3 -m training --out .training --stage "$1" --minutes "$2"; }
 passed() { echo "--- $1 after $((SECONDS - began)) s"; }
 
-[ -z "${RESUME:-}" ] || [ -f .training/vocoder.pt ] || run resume --minutes "$RESUME" || exit 1
+[ -z "${RESUME:-}" ] || [ -f .training/speech_tokenizer.pt ] || run resume --minutes "$RESUME" || exit 1
 run corpus || exit 1
 passed corpus
 stage vocoder "$VOCODER" & vocoder=$!

@@ -17,7 +17,6 @@ from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
 CROP_TOKENS = 20
 RESOLUTIONS = ((2048, 480), (1024, 240), (512, 120), (256, 60))  # window and hop, samples
 MEL_WEIGHT, F0_WEIGHT = 5.0, 0.005
-TEACHER_PITCH_UNTIL = 0.15  # of the time; then the predictor's own
 FIRST_PITCH = 130.0  # Hz
 FIRST_LOUDNESS = -3.0  # log-magnitude
 
@@ -45,12 +44,12 @@ def served(config: VocoderConfig, parameters: Parameters) -> Served:
     return Served(vocoder, parameters, vocoder_weights)
 
 
-def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor, teacher: bool) -> dict[str, Tensor]:
+def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor) -> dict[str, Tensor]:
     """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames].
 
-    `teacher`: the source takes that pitch, not the predicted one. Never waits for the device, so it can be captured.
+    Never waits for the device, so it can be captured.
     """
-    made, predicted = served(speak, mel, f0, teacher)
+    made, predicted = served(speak, mel, f0)
     pitch_loss = F.l1_loss(predicted, f0)
     spectral = torch.zeros((), device=mel.device)
     for window, hop in RESOLUTIONS:
@@ -66,16 +65,19 @@ def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor, teacher: bool) 
     return {"loss": value, "spectral": spectral, "mel": mel_loss, "pitch": pitch_loss}
 
 
-def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor, teacher: bool) -> tuple[Tensor, Tensor]:
-    """Audio [rows, 480 · frames], and the predicted pitch; the source takes the teacher's `f0` or the predicted."""
+def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor) -> tuple[Tensor, Tensor]:
+    """Audio [rows, 480 · frames], and the predicted pitch.
+
+    The source takes the teacher's `f0`: what is predicted at first is wrong, and a vocoder that can't rely on its
+    source may learn to do without.
+    """
     rows, frames, _ = mel.shape
     predicted = vocoder.f0(mel, torch.ones_like(f0))
-    heard = f0 if teacher else predicted.detach()
     at = torch.zeros(rows, dtype=torch.long, device=mel.device)
-    advances, phases = vocoder.source.phases(heard, heard.new_zeros(rows, vocoder.source.harmonics).double(), at)
+    advances, phases = vocoder.source.phases(f0, f0.new_zeros(rows, vocoder.source.harmonics).double(), at)
     starts = torch.randint(1 << 20, (rows,), device=mel.device)
     noise = vocoder.source.noise_at(starts, frames * SAMPLES_PER_FRAME)
-    source = vocoder.source(heard, advances, phases, noise)
+    source = vocoder.source(f0, advances, phases, noise)
     lengths = torch.full((rows,), frames, device=mel.device)
     return vocoder.generator(mel, source, lengths, ragged=False), predicted
 
