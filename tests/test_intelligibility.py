@@ -2,7 +2,7 @@
 
 Twenty sentences that training never saw, heard by pocketsphinx. What is asked of the model is at the top. The seed is
 fixed, and on one machine the same audio comes each time, however many requests are spoken at once; another processor
-rounds differently and may draw other tokens, which is as if the seed were another: for that there is some room.
+rounds differently and may draw other tokens, which is as if the seed were another.
 """
 
 import asyncio
@@ -33,13 +33,11 @@ MOST_WRONG = {
     ("awb", WHOLE): 35,  # 26; 20 to 26
     ("slt", WHOLE): 35,  # 29; 29 to 35
 }
-OTHER_SEED = 3  # points that a voice may be worse with other tokens
-# How much worse than whole. Over four seeds and all voices there is no difference, but with twenty sentences of one
-# voice it moves by four points from seed to seed, once to eleven. This seed is one where it is small.
-MOST_WORSE = {STREAMED: 3, WORD_BY_WORD: 5}
-OTHER_DIFFERENCE = 2 * 4
-MOST_ODD = 1  # sentences of twenty in a hurry, or in a pitch nearer to another voice's: of 720 there were four, and one
+# How much worse than whole: three and five points are asked for. Over four seeds and all voices there is no difference,
+# but drawing twenty sentences of one voice anew moves it by two (bootstrap), so twice that is left.
+MOST_WORSE = {STREAMED: 3 + 2 * 2, WORD_BY_WORD: 5 + 2 * 2}
 SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
+HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out, not with this seed
 # Of each sentence, by `training.evaluate.syllables`, which needs flite.
 SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
 SEED = {"seed": 2}
@@ -139,12 +137,12 @@ def test_the_log_says_who_speaks_and_how_to_get_the_released_model(demo: ServerP
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
 def test_the_words_are_understood(wrong: Callable[[str, str], float], voice: str, way: str) -> None:
-    assert wrong(voice, way) <= MOST_WRONG[voice, way] + OTHER_SEED
+    assert wrong(voice, way) <= MOST_WRONG[voice, way]
 
 
 @pytest.mark.parametrize("way", MOST_WORSE)
 def test_pieces_are_understood_as_well_as_the_whole(wrong: Callable[[str, str], float], way: str) -> None:
-    assert wrong("rms", way) - wrong("rms", WHOLE) <= MOST_WORSE[way] + OTHER_DIFFERENCE
+    assert wrong("rms", way) - wrong("rms", WHOLE) <= MOST_WORSE[way]
 
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
@@ -152,14 +150,14 @@ def test_no_sentence_stops_early_or_runs_away(spoken: Spoken, voice: str, way: s
     seconds = [len(samples) / SAMPLE_RATE for samples in spoken[voice, way]]
     rates = [syllables / lasts for syllables, lasts in zip(SYLLABLES, seconds, strict=True)]
     assert min(rates) >= SLOWEST
-    assert sum(rate > FASTEST for rate in rates) <= MOST_ODD
+    assert sum(rate > FASTEST for rate in rates) <= HURRIED.get((voice, way), 0), rates
 
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)
 def test_the_voice_that_was_asked_for_is_heard_in_every_sentence(
     spoken: Spoken, voice_judge: VoiceJudge, voice: str, way: str
 ) -> None:
-    assert sum(voice_judge.by_pitch(samples) != voice for samples in spoken[voice, way]) <= MOST_ODD
+    assert [voice_judge.by_pitch(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
     assert [voice_judge.by_embedding(samples) for samples in spoken[voice, way]] == [voice] * len(HELD_OUT)
 
 
