@@ -57,7 +57,7 @@ class Supervisor:
         run_directory: RunDirectory,
         service: Service | None,
     ) -> None:
-        """`service`: for the processes that share the first GPU."""
+        """`service`: for the language model and the first decode process, which share a GPU then."""
         self._arguments = arguments
         self._model = model
         self._model_id = model_id
@@ -74,8 +74,7 @@ class Supervisor:
             "http": arguments.httpserver_workers,
         }
         self._children = [_Child(kind, index) for kind, count in counts.items() for index in range(count)]
-        first_gpu = {"generate-0"} | ({"decode-0"} if arguments.decode_gpu == 0 else set())
-        self._sharing = [child for child in self._children if service and child.name in first_gpu]
+        self._sharing = [child for child in self._children if service and child.name in ("generate-0", "decode-0")]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -203,7 +202,10 @@ class Supervisor:
         child.process.stdin.write(settings.line())
 
     def _gpu(self, child: _Child) -> dict[str, str]:
-        """A decode process sees its own GPU only, so that nothing in it can land on another by default."""
+        """Which one a process uses, and how it shares it.
+
+        A decode process sees its own only, so that nothing in it can land on another by default.
+        """
         variables: dict[str, str] = {}
         if self._service and child in self._sharing:
             variables |= self._service.variables

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from training.vocoder import filters_on
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from vllm_cosyvoice.voice.features import PROMPT_N_FFT
+from vllm_cosyvoice.voice.features import PROMPT_MARGIN, mel_within
 
 SPEEDS = (0.8, 0.85, 0.9, 0.95, 1.05, 1.1, 1.15, 1.2, 1.25)
 LED_IN = 2  # frames played before those that are kept
-CONTEXT = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2  # samples on either side that a mel frame sees
 
 
 def frames_for(frames: int, speed: float) -> int:
@@ -36,11 +34,7 @@ def play(audio: Tensor, f0: Tensor, speed: float, frames: int) -> tuple[Tensor, 
     """
     played = _resampler(speed, audio.device)(audio)
     start, end = SAMPLES_PER_FRAME * LED_IN, SAMPLES_PER_FRAME * (LED_IN + frames)
-    window = torch.hann_window(PROMPT_N_FFT, device=audio.device)
-    heard = played[:, start - CONTEXT : end + CONTEXT]
-    spectrum = torch.stft(heard, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
-    magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    mel = (filters_on(audio.device) @ magnitude).clamp(min=1e-5).log().transpose(1, 2)
+    mel = mel_within(played[:, start - PROMPT_MARGIN : end + PROMPT_MARGIN])
     middles = ((LED_IN + torch.arange(frames, device=audio.device) + 0.5) * speed).long()
     return mel, played[:, start:end], f0[:, middles] * speed
 

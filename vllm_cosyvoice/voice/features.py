@@ -15,6 +15,7 @@ WHISPER_HOP = 160
 WHISPER_BINS = 128
 SPEAKER_BINS = 80
 PROMPT_N_FFT = 1920
+PROMPT_MARGIN = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2  # samples on either side of its own that a frame sees
 
 
 def whisper_log_mel(samples: torch.Tensor) -> torch.Tensor:
@@ -39,12 +40,16 @@ def speaker_fbank(samples: torch.Tensor) -> torch.Tensor:
 
 def prompt_mel(samples: torch.Tensor) -> torch.Tensor:
     """Natural-log mel of 24 kHz `samples` [n], as [n // 480, 80]: the mel the flow continues."""
-    margin = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2
-    padded = pad(samples[None], (margin, margin), mode="reflect")[0]
-    window = torch.hann_window(PROMPT_N_FFT)
-    spectrum = torch.stft(padded, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
+    return mel_within(pad(samples[None], (PROMPT_MARGIN, PROMPT_MARGIN), mode="reflect"))[0]
+
+
+def mel_within(samples: torch.Tensor) -> torch.Tensor:
+    """`prompt_mel` of samples [rows, n] but for the first and last `PROMPT_MARGIN`, as [rows, frames, 80]."""
+    window = torch.hann_window(PROMPT_N_FFT, device=samples.device)
+    spectrum = torch.stft(samples, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
-    return (mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE) @ magnitude).clamp(min=1e-5).log().T
+    filters = mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE).to(samples.device)
+    return (filters @ magnitude).clamp(min=1e-5).log().transpose(1, 2)
 
 
 @cache
