@@ -288,7 +288,7 @@ def test_a_few_steps_make_each_loss_smaller(
     make: Callable[[], tuple[dict[str, nn.Parameter], Callable[[], Tensor]]],
 ) -> None:
     parameters, loss = make()
-    optimizer = torch.optim.Adam(parameters.values(), lr=3e-3)
+    optimizer = torch.optim.Adam(parameters.values(), lr=1e-3)
     values = []
     for _ in range(12):
         value = loss()

@@ -15,8 +15,10 @@ from vllm_cosyvoice.vocoder.vocoder import Vocoder
 from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
 
 CROP_TOKENS = 20
-RESOLUTIONS = ((2048, 480), (1024, 240), (512, 120), (256, 60))  # window and hop, samples
-MEL_WEIGHT, F0_WEIGHT = 5.0, 0.005
+# Window and hop, samples: the longest tells overtones of neighbouring pitches apart.
+RESOLUTIONS = ((4096, 960), (2048, 480), (1024, 240), (512, 120))
+MEL_WEIGHT, F0_WEIGHT = 1.0, 0.005
+LOUDEST_SINE = 0.3  # in the source's mix; the overtone n has this by the root of n
 FIRST_PITCH = 130.0  # Hz
 FIRST_LOUDNESS = -3.0  # log-magnitude
 
@@ -31,6 +33,10 @@ def start(parameters: Parameters, config: VocoderConfig) -> None:
     parameters["conv_post.bias"].data[: config.n_fft // 2 + 1] = FIRST_LOUDNESS
     parameters["f0_predictor.classifier.bias"].data.fill_(FIRST_PITCH)
     parameters["f0_predictor.classifier.weight"].data.mul_(FIRST_PITCH / 2)
+    # Not trained: left to itself, training turns the source down, and then pulses at the frame rate take its place.
+    mix = parameters["m_source.l_linear.weight"].requires_grad_(False)
+    mix.data.copy_(LOUDEST_SINE / torch.arange(1, mix.shape[1] + 1).sqrt())
+    parameters["m_source.l_linear.bias"].requires_grad_(False)
 
 
 def served(config: VocoderConfig, parameters: Parameters) -> Served:

@@ -4,6 +4,8 @@ Tensors are [rows, channels, time]. Convolutions look both ways, so in rows shor
 the end is set to zero before each of them: a row comes out as it would alone.
 """
 
+from math import log
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ from vllm_cosyvoice.vocoder.spectrum import Spectrum
 OUTER_KERNEL = 7
 OUTER_SLOPE = 0.01  # of the leaky ReLU before the last convolution
 MAX_MAGNITUDE = 100.0
+LOG_MAX_MAGNITUDE = log(MAX_MAGNITUDE)
 
 
 class Snake(nn.Module):
@@ -108,7 +111,7 @@ class Generator(nn.Module):
             x = torch.stack([block(x, valid) for block in blocks]).mean(0)
 
         magnitude, phase = self.conv_post(F.leaky_relu(x, OUTER_SLOPE)).chunk(2, dim=1)
-        magnitude, phase = magnitude.exp().clamp(max=MAX_MAGNITUDE), phase.sin()
+        magnitude, phase = magnitude.clamp(max=LOG_MAX_MAGNITUDE).exp(), phase.sin()
         spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
         return self.spectrum.synthesise(spectrum, valid_spectrum[:, 0]).clamp(-self.limit, self.limit)
 
