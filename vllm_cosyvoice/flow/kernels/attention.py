@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vllm_cosyvoice.flow.kernels.launch import Shape
+from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
 UNSEEN = tl.constexpr(-1e30)
@@ -65,7 +65,7 @@ def _meet(
 def _attention(
     qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach, ahead, lines,
     HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr, LINES: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     if LINES > 0:
         program = (tl.program_id(2) * HEADS + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
@@ -74,6 +74,7 @@ def _attention(
     tile = tiles + tl.program_id(0) * FIELDS
     head = tl.program_id(1)
     shift = tl.program_id(2) * half
+    wait_for_inputs(EARLY)
     keys = tl.load(tile + 3)
     if keys == 0:
         return
@@ -116,6 +117,7 @@ def _attention(
             attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
             reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, True,
         )  # fmt: skip
+    let_next_in(EARLY)
     attended = attended / total[:, None]
     tl.store(out + query_row * width + head * DIM + dim[None, :], attended.to(out.dtype.element_ty), inside)
 

@@ -1,6 +1,17 @@
-"""How kernels are launched."""
+"""How kernels are launched: laid out how, and one before the other is over.
 
+A kernel may be launched while the one before it still runs (programmatic dependent launch, of compute capability 9.0
+on). It then takes its place on the chip and prepares, and waits until all that came before it is written. So each
+program of a kernel waits before it reads or writes what is not a constant.
+"""
+
+from functools import cache
 from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 class Shape(NamedTuple):
@@ -14,5 +25,26 @@ class Shape(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        """What Triton is told at a launch."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        """What Triton, and the kernel's `EARLY`, are told at a launch."""
+        options = {"num_warps": self.warps, "num_stages": self.stages, "EARLY": launched_early()}
+        return options | {"launch_pdl": True} if launched_early() else options
+
+
+@cache
+def launched_early() -> bool:
+    """Whether kernels are launched before the one in front is over."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+
+
+@triton.jit
+def wait_for_inputs(EARLY: tl.constexpr):
+    """Until the kernels in front are over and what they wrote can be read."""
+    if EARLY:
+        gdc_wait()
+
+
+@triton.jit
+def let_next_in(EARLY: tl.constexpr):
+    """The next kernel may be launched once all programs have come here: when there is room on the chip for it."""
+    if EARLY:
+        gdc_launch_dependents()

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv
 
-from vllm_cosyvoice.flow.kernels.launch import Shape
+from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
 
 SQRT_HALF = tl.constexpr(0.7071067811865476)
 GELU_SLOPE = tl.constexpr(-1.5957691216057308)  # -2·√(2/π)
@@ -40,7 +40,7 @@ def _linear(
     x, positions, weight, bias, column_sums, sums, residual, out, out_sums, rows, half, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, TAPS: tl.constexpr, NEWEST_FROM: tl.constexpr, PARTS: tl.constexpr,
     ACTIVATION: tl.constexpr, RESIDUAL: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -52,9 +52,11 @@ def _linear(
     start = 0
     if NEWEST_FROM < OUTPUTS:
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
+    wait_for_inputs(EARLY)
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(start, TAPS * INPUTS, DEPTH):
         y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
+    let_next_in(EARLY)
 
     if PARTS > 0:
         # norm(x) @ weight, from the product with x as it is: the mean's part is taken off behind it.

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv
 
-from vllm_cosyvoice.flow.kernels.launch import Shape
+from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
 
 LARGEST_EXPONENT = tl.constexpr(20.0)  # beyond which mish(x) is x
 
@@ -33,13 +33,15 @@ def normed_mish(x, weight, bias, eps):
 @triton.jit
 def _norm_mish(
     x, x_stride, positions, weight, bias, added, added_stride, out, out_sums, rows, half, eps,
-    CHANNELS: tl.constexpr, ADDED: tl.constexpr, ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr, ADDED: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
+    wait_for_inputs(EARLY)
     there = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
     y = tl.load(x + row[:, None] * x_stride + channel[None, :], there, 0.0).to(tl.float32)
     y = normed_mish(y, tl.load(weight + channel)[None, :], tl.load(bias + channel)[None, :], eps)
+    let_next_in(EARLY)
     if ADDED:
         y += tl.load(added + row[:, None] * added_stride + channel[None, :], there, 0.0).to(tl.float32)
     y = tl.where(there, y, 0.0)

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv
 
-from vllm_cosyvoice.flow.kernels.launch import Shape
+from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.kernels.linear import Layer
 from vllm_cosyvoice.flow.kernels.norm_mish import Norm, normed_mish
 
@@ -15,13 +15,14 @@ from vllm_cosyvoice.flow.kernels.norm_mish import Norm, normed_mish
 def _first_block(
     x, positions, weight, bias, norm_weight, norm_bias, time, shortcut_weight, shortcut_bias,
     condition, condition_shortcut, out, shortcut, half, eps,
-    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     mel = tl.arange(0, PADDED)
     inside = row[:, None] < half
     place = row[:, None] * CHANNELS + channel[None, :]
+    wait_for_inputs(EARLY)
     position = tl.load(positions + row, row < half, -1)
     there = (position >= 0)[:, None]
     data_type = weight.dtype.element_ty
@@ -35,6 +36,7 @@ def _first_block(
     tile = tl.load(x + row[:, None] * MELS + mel[None, :], inside & (mel < MELS)[None, :], 0.0)
     w = tl.load(shortcut_weight + channel[None, :] * PADDED + mel[:, None])
     z = tl.dot(tile.to(data_type), w, input_precision="ieee") + tl.load(shortcut_bias + channel)[None, :]
+    let_next_in(EARLY)
     for guided in tl.static_range(2):
         hidden, short = y, z
         if guided:
@@ -85,17 +87,19 @@ def first_block(
 @triton.jit
 def _euler_step(
     hidden, weight, bias, x, half, size, guidance,
-    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     mel = tl.arange(0, PADDED)
     inside = row[:, None] < half
     w = tl.load(weight + mel[None, :] * CHANNELS + channel[:, None])
+    wait_for_inputs(EARLY)
     guided = tl.load(hidden + row[:, None] * CHANNELS + channel[None, :], inside, 0.0)
     free = tl.load(hidden + (row + half)[:, None] * CHANNELS + channel[None, :], inside, 0.0)
     guided = tl.dot(guided, w, input_precision="ieee")
     free = tl.dot(free, w, input_precision="ieee")
+    let_next_in(EARLY)
     velocity = guided + guidance * (guided - free) + tl.load(bias + mel)[None, :]
     place = x + row[:, None] * MELS + mel[None, :]
     inside = inside & (mel < MELS)[None, :]
