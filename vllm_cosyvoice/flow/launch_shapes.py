@@ -23,7 +23,7 @@ SMALL = LaunchShapes(
     conv=Shape(64, 64, 64, 4, 4),
     attention=Shape(64, 128, 0, 4, 3),
     relative_attention=Shape(64, 64, 0, 4, 2),
-    norm_mish=Shape(8, 0, 0, 2, 1),
+    norm_mish=Shape(4, 0, 0, 4, 1),
     step=Shape(16, 0, 0, 4, 1),
 )
 LARGE = LaunchShapes(

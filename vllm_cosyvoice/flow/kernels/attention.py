@@ -117,7 +117,7 @@ def _attention(
             attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
             reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, True,
         )  # fmt: skip
-    let_next_in(EARLY)
+    let_next_in(EARLY)  # not before: its programs fill the chip, and who waits takes room from them
     attended = attended / total[:, None]
     tl.store(out + query_row * width + head * DIM + dim[None, :], attended.to(out.dtype.element_ty), inside)
 

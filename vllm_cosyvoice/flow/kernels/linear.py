@@ -53,10 +53,10 @@ def _linear(
     if NEWEST_FROM < OUTPUTS:
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
     wait_for_inputs(EARLY)
+    let_next_in(EARLY)
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(start, TAPS * INPUTS, DEPTH):
         y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
-    let_next_in(EARLY)
 
     if PARTS > 0:
         # norm(x) @ weight, from the product with x as it is: the mean's part is taken off behind it.
