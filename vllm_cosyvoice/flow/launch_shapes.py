@@ -35,9 +35,9 @@ LARGE = LaunchShapes(
     norm_mish=Shape(8, 0, 0, 4, 1),
     step=Shape(32, 0, 0, 4, 1),
 )
-SHAPES = ((512, SMALL._replace(narrow=Shape(64, 32, 64, 4, 4), attention=Shape(64, 64, 0, 4, 3))), (2048, SMALL))
+LARGE_FROM = 2049  # frames
 
 
 def launch_shapes(frames: int) -> LaunchShapes:
     """The shapes for a call of `frames`."""
-    return next((shapes for most, shapes in SHAPES if frames <= most), LARGE)
+    return SMALL if frames < LARGE_FROM else LARGE
