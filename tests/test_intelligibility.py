@@ -37,7 +37,7 @@ MOST_WRONG = {
 # but drawing twenty sentences of one voice anew moves it by two (bootstrap), so twice that is left.
 MOST_WORSE = {STREAMED: 3 + 2 * 2, WORD_BY_WORD: 5 + 2 * 2}
 SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
-HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out, with this seed too
+HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out
 # Of each sentence, by `training.evaluate.syllables`, which needs flite.
 SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
 SEED = {"seed": 0}

@@ -35,9 +35,9 @@ LARGE = LaunchShapes(
     norm_mish=Shape(8, 0, 0, 4, 1),
     step=Shape(32, 0, 0, 4, 1),
 )
-LARGE_FROM = 2049  # frames
+SMALL_UP_TO = 2048  # frames
 
 
 def launch_shapes(frames: int) -> LaunchShapes:
     """The shapes for a call of `frames`."""
-    return SMALL if frames < LARGE_FROM else LARGE
+    return SMALL if frames <= SMALL_UP_TO else LARGE

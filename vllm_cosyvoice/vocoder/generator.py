@@ -15,8 +15,7 @@ from vllm_cosyvoice.vocoder.spectrum import Spectrum
 
 OUTER_KERNEL = 7
 OUTER_SLOPE = 0.01  # of the leaky ReLU before the last convolution
-MAX_MAGNITUDE = 100.0
-LOG_MAX_MAGNITUDE = log(MAX_MAGNITUDE)
+MAX_LOG_MAGNITUDE = log(100.0)  # taken before the exponential, whose gradient is not a number once it overflows
 
 
 class Snake(nn.Module):
@@ -111,7 +110,7 @@ class Generator(nn.Module):
             x = torch.stack([block(x, valid) for block in blocks]).mean(0)
 
         magnitude, phase = self.conv_post(F.leaky_relu(x, OUTER_SLOPE)).chunk(2, dim=1)
-        magnitude, phase = magnitude.clamp(max=LOG_MAX_MAGNITUDE).exp(), phase.sin()
+        magnitude, phase = magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase.sin()
         spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
         return self.spectrum.synthesise(spectrum, valid_spectrum[:, 0]).clamp(-self.limit, self.limit)
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.cuda_graphs import CudaGraphs
 from vllm_cosyvoice.vocoder.convolution import CHANNEL_MULTIPLE, Windows
-from vllm_cosyvoice.vocoder.generator import MAX_MAGNITUDE
+from vllm_cosyvoice.vocoder.generator import MAX_LOG_MAGNITUDE
 from vllm_cosyvoice.vocoder.packed_generator import PackedGenerator
 from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES
 from vllm_cosyvoice.vocoder.vocoder import Vocoder, VocoderRow
@@ -148,7 +148,7 @@ class PackedVocoder:
     def _synthesised(self, spectrum: Tensor, end: Tensor) -> Tensor:
         """Audio of log-magnitudes and phases [frames · spectrum rate, bins, padded], without the last few samples."""
         bins = self._spectrum.n_fft // 2 + 1
-        magnitude, phase = spectrum[:, :bins].exp().clamp(max=MAX_MAGNITUDE), spectrum[:, bins : 2 * bins].sin()
+        magnitude, phase = spectrum[:, :bins].clamp(max=MAX_LOG_MAGNITUDE).exp(), spectrum[:, bins : 2 * bins].sin()
         spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
         rate = len(spectrum) // len(end)
         position = torch.arange(len(spectrum), device=end.device).view(-1, rate)

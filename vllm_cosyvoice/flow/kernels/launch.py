@@ -1,4 +1,4 @@
-"""How kernels are launched: laid out how, and one before the other is over.
+"""How kernels are laid out and launched.
 
 A kernel may be launched while the one before it still runs (programmatic dependent launch, of compute capability 9.0
 on). It then takes its place on the chip and prepares, and waits until all that came before it is written. So each
@@ -26,8 +26,8 @@ class Shape(NamedTuple):
     @property
     def options(self) -> dict[str, int]:
         """What Triton, and the kernel's `EARLY`, are told at a launch."""
-        options = {"num_warps": self.warps, "num_stages": self.stages, "EARLY": launched_early()}
-        return options | {"launch_pdl": True} if launched_early() else options
+        early = launched_early()
+        return {"num_warps": self.warps, "num_stages": self.stages, "launch_pdl": early, "EARLY": early}
 
 
 @cache
