@@ -8,8 +8,10 @@ from vllm_cosyvoice.flow.kernels import Shape
 class LaunchShapes(NamedTuple):
     """A `Shape` for each kernel. Chosen on an H200, see `benchmarks/RESULTS.md`."""
 
-    wide: Shape  # linear layers with more outputs than inputs
-    narrow: Shape  # and the others
+    qkv: Shape
+    out: Shape  # the linear layer behind attention
+    feed_in: Shape
+    feed_out: Shape
     conv: Shape
     attention: Shape
     relative_attention: Shape  # of as many rows as `attention`
@@ -18,17 +20,21 @@ class LaunchShapes(NamedTuple):
 
 
 SMALL = LaunchShapes(
-    wide=Shape(64, 128, 64, 4, 3),
-    narrow=Shape(64, 64, 64, 4, 4),
-    conv=Shape(64, 64, 64, 4, 4),
+    qkv=Shape(64, 128, 64, 4, 3),
+    out=Shape(64, 64, 64, 4, 5),
+    feed_in=Shape(64, 64, 64, 4, 3),
+    feed_out=Shape(64, 64, 64, 4, 4),
+    conv=Shape(64, 64, 64, 4, 5),
     attention=Shape(64, 128, 0, 4, 3),
     relative_attention=Shape(64, 64, 0, 4, 2),
     norm_mish=Shape(4, 0, 0, 4, 1),
     step=Shape(16, 0, 0, 4, 1),
 )
 LARGE = LaunchShapes(
-    wide=Shape(128, 128, 64, 8, 3),
-    narrow=Shape(64, 128, 64, 4, 3),
+    qkv=Shape(128, 128, 64, 8, 3),
+    out=Shape(64, 128, 64, 4, 3),
+    feed_in=Shape(128, 128, 64, 8, 3),
+    feed_out=Shape(64, 128, 64, 4, 3),
     conv=Shape(64, 128, 64, 4, 3),
     attention=Shape(64, 64, 0, 4, 3),
     relative_attention=Shape(64, 64, 0, 4, 2),

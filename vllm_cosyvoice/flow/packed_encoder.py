@@ -32,11 +32,11 @@ class PackedBlock:
         self, x: Tensor, sums: Tensor, positions: Tensor, tiles: Tensor, shapes: LaunchShapes
     ) -> tuple[Tensor, Tensor]:
         """x [positions, width] and its sums, the same out."""
-        qkv, _ = linear(x, positions, self.qkv, shapes.wide, sums=sums, eps=self.eps)
+        qkv, _ = linear(x, positions, self.qkv, shapes.qkv, sums=sums, eps=self.eps)
         attended = attention(qkv, tiles, self.heads, shapes.relative_attention, distances=self.distances)
-        x, sums = linear(attended, positions, self.out, shapes.narrow, residual=x)
-        hidden, _ = linear(x, positions, self.feed_in, shapes.wide, sums=sums, activation="silu", eps=self.eps)
-        return linear(hidden, positions, self.feed_out, shapes.narrow, residual=x)
+        x, sums = linear(attended, positions, self.out, shapes.out, residual=x)
+        hidden, _ = linear(x, positions, self.feed_in, shapes.feed_in, sums=sums, activation="silu", eps=self.eps)
+        return linear(hidden, positions, self.feed_out, shapes.feed_out, residual=x)
 
 
 class PackedEncoder:

@@ -57,11 +57,11 @@ class PackedTransformer:
     def __call__(self, frames: Frames, call: Call) -> Frames:
         """The frames behind the block."""
         at, shapes = call.positions, call.shapes
-        qkv, _ = linear(frames.x, at, self.qkv, shapes.wide, sums=frames.sums)
+        qkv, _ = linear(frames.x, at, self.qkv, shapes.qkv, sums=frames.sums)
         attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
-        x, sums = linear(attended, at, self.out, shapes.narrow, residual=frames.x)
-        hidden, _ = linear(x, at, self.feed_in, shapes.wide, sums=sums, activation="gelu")
-        return Frames(*linear(hidden, at, self.feed_out, shapes.narrow, residual=x))
+        x, sums = linear(attended, at, self.out, shapes.out, residual=frames.x)
+        hidden, _ = linear(x, at, self.feed_in, shapes.feed_in, sums=sums, activation="gelu")
+        return Frames(*linear(hidden, at, self.feed_out, shapes.feed_out, residual=x))
 
 
 class PackedResnet:

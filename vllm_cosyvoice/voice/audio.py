@@ -29,6 +29,8 @@ CLIPPED_SHARE = 1e-3
 FORMATS = (
     "wav,w64,aiff,caf,au,flac,mp3,ogg,mov,mp4,m4a,matroska,webm,aac,ac3,eac3,amr,asf,avi,ape,flv,mpeg,mpegts,tta,wv,voc"
 )
+# Titles that are no UTF-8 are no reason to refuse a recording. PyAV 19 never does, and has no such setting.
+ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 class AudioError(ValueError):
@@ -92,7 +94,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
     count = rate = 0
     options = {"format_whitelist": FORMATS}
     try:
-        with av.open(BytesIO(data), metadata_errors="replace", options=options) as container:
+        with av.open(BytesIO(data), options=options, **ANY_METADATA) as container:
             if not container.streams.audio:
                 raise AudioError("The file holds no audio: send a recording, such as WAV, FLAC, MP3, OGG or M4A.")
             converter = None

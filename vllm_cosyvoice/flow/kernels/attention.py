@@ -74,14 +74,14 @@ def _attention(
     tile = tiles + tl.program_id(0) * FIELDS
     head = tl.program_id(1)
     shift = tl.program_id(2) * half
-    wait_for_inputs(EARLY)
-    keys = tl.load(tile + 3)
-    if keys == 0:
-        return
     first_query = tl.load(tile)
     position = tl.load(tile + 1)
     first_key = tl.load(tile + 2)
+    keys = tl.load(tile + 3)
     chunk = tl.load(tile + 4)
+    if keys == 0:
+        return  # without waiting, so that its place on the chip is free
+    wait_for_inputs(EARLY)
 
     width: tl.constexpr = HEADS * DIM
     dim = tl.arange(0, DIM)

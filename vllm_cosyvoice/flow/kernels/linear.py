@@ -52,36 +52,47 @@ def _linear(
     start = 0
     if NEWEST_FROM < OUTPUTS:
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
+    inside = row[:, None] < rows
+    place = row[:, None] * OUTPUTS + column[None, :]
+    # All that the end needs is loaded now: what is constant while the kernels in front still run, the rest meanwhile.
+    bias_there = tl.load(bias + column)[None, :]
+    if PARTS > 0:
+        column_sums_there = tl.load(column_sums + column)[None, :]
+    if RESIDUAL or TAPS > 1:
+        in_row = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
+    if PARTS > 0:
+        part = tl.arange(0, PARTS)
+        sums_place = sums + tl.minimum(row, rows - 1)[:, None] * (2 * PARTS) + 2 * part[None, :]
+        parts_of_sum = tl.load(sums_place)
+        parts_of_squares = tl.load(sums_place + 1)
+    if RESIDUAL:
+        residual_there = tl.load(residual + place, inside, 0.0)
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(start, TAPS * INPUTS, DEPTH):
         y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
 
     if PARTS > 0:
         # norm(x) @ weight, from the product with x as it is: the mean's part is taken off behind it.
-        part = tl.arange(0, PARTS)
-        place = sums + tl.minimum(row, rows - 1)[:, None] * (2 * PARTS) + 2 * part[None, :]
-        mean = tl.sum(tl.load(place), 1)[:, None] / INPUTS
-        variance = tl.maximum(tl.sum(tl.load(place + 1), 1)[:, None] / INPUTS - mean * mean, 0.0)
-        y = (y - mean * tl.load(column_sums + column)[None, :]) * tl.rsqrt(variance + eps)
-    y += tl.load(bias + column)[None, :]
+        mean = tl.sum(parts_of_sum, 1)[:, None] / INPUTS
+        variance = tl.maximum(tl.sum(parts_of_squares, 1)[:, None] / INPUTS - mean * mean, 0.0)
+        y = (y - mean * column_sums_there) * tl.rsqrt(variance + eps)
+    y += bias_there
     if ACTIVATION == "gelu":
         y = _gelu(y, out.dtype.element_ty == tl.float32)
     if ACTIVATION == "silu":
         y = y / (1 + tl.exp(-y))
-    inside = row[:, None] < rows
-    place = row[:, None] * OUTPUTS + column[None, :]
     if RESIDUAL:
-        y += tl.load(residual + place, inside, 0.0).to(tl.float32)
+        y += residual_there.to(tl.float32)
     if RESIDUAL or TAPS > 1:  # only what a convolution may read next must be zero between rows
-        y = tl.where((tl.load(positions + row % half, row < rows, -1) >= 0)[:, None], y, 0.0)
+        y = tl.where(in_row, y, 0.0)
     tl.store(out + place, y.to(out.dtype.element_ty), inside)
     if RESIDUAL:
         parts: tl.constexpr = OUTPUTS // COLUMNS
-        place = out_sums + (row * parts + tl.program_id(1)) * 2
-        tl.store(place, tl.sum(y, 1), row < rows)
-        tl.store(place + 1, tl.sum(y * y, 1), row < rows)
+        own_sums = out_sums + (row * parts + tl.program_id(1)) * 2
+        tl.store(own_sums, tl.sum(y, 1), row < rows)
+        tl.store(own_sums + 1, tl.sum(y * y, 1), row < rows)
 
 
 def linear(

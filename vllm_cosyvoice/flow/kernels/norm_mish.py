@@ -37,11 +37,13 @@ def _norm_mish(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
+    there = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
+    norm_weight = tl.load(weight + channel)[None, :]
+    norm_bias = tl.load(bias + channel)[None, :]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
-    there = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
     y = tl.load(x + row[:, None] * x_stride + channel[None, :], there, 0.0).to(tl.float32)
-    y = normed_mish(y, tl.load(weight + channel)[None, :], tl.load(bias + channel)[None, :], eps)
+    y = normed_mish(y, norm_weight, norm_bias, eps)
     if ADDED:
         y += tl.load(added + row[:, None] * added_stride + channel[None, :], there, 0.0).to(tl.float32)
     y = tl.where(there, y, 0.0)

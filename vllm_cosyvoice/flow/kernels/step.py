@@ -22,8 +22,8 @@ def _first_block(
     mel = tl.arange(0, PADDED)
     inside = row[:, None] < half
     place = row[:, None] * CHANNELS + channel[None, :]
-    wait_for_inputs(EARLY)
     position = tl.load(positions + row, row < half, -1)
+    wait_for_inputs(EARLY)
     there = (position >= 0)[:, None]
     data_type = weight.dtype.element_ty
     y = tl.zeros((ROWS, CHANNELS), tl.float32)
