@@ -20,7 +20,7 @@ class LaunchShapes(NamedTuple):
 
 
 SMALL = LaunchShapes(
-    qkv=Shape(64, 128, 64, 4, 3),
+    qkv=Shape(128, 64, 64, 4, 3),
     out=Shape(64, 64, 64, 4, 5),
     feed_in=Shape(64, 64, 64, 4, 3),
     feed_out=Shape(64, 64, 64, 4, 4),
