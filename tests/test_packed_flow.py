@@ -36,7 +36,7 @@ def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = tor
 
     if INTERPRETED:
         large, attention = Shape(512, 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
-        shapes = LaunchShapes(*[large] * 5, attention, attention, large, large)
+        shapes = LaunchShapes(large, large, large, large, large, attention, attention, large, large)
         packed.launch_shapes = lambda frames: shapes  # type: ignore[attr-defined]
     return packed.PackedFlow(flow, data_type, sizes)
 
