@@ -54,7 +54,7 @@ def _linear(
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
     inside = row[:, None] < rows
     place = row[:, None] * OUTPUTS + column[None, :]
-    # What the end needs is on its way early: constants while the kernels in front still run, the rest during the product.
+    # What the end needs is on its way early: constants while those in front still run, the rest during the product.
     bias_there = tl.load(bias + column)[None, :]
     if PARTS > 0:
         column_sums_there = tl.load(column_sums + column)[None, :]
