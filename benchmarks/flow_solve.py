@@ -7,6 +7,7 @@ Rows have a 5 s prompt; each case is solved with full attention ("whole") and wi
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -41,7 +42,7 @@ def solves(
         for speech in tokens:
             for streaming in (False, True):
                 rows = rows_of(exact, count, speech, streaming=streaming)
-                ms, host = milliseconds(lambda rows=rows: flow(rows))  # type: ignore[misc]
+                ms, host = milliseconds(partial(flow, rows))
                 notes = "" if flow is exact else f"host {host:.2f} ms"
                 if flow is not exact and count <= MOST_COMPARED:
                     pairs = zip(flow(rows), exact(rows), strict=True)

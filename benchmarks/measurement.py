@@ -98,7 +98,7 @@ def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
         spent = host_milliseconds(call)
         return spent, spent
     calls = _calls(call)
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]  # type: ignore[no-untyped-call]
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]  # type: ignore[no-untyped-call]  # torch's own
     begun = time.perf_counter()
     marks[0].record()
     for mark in marks[1:]:

@@ -8,6 +8,7 @@ python -m benchmarks.vocoder --profile  instead, which kernels take the time
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,7 +60,7 @@ def calls(
     for count in batch:
         for frames in (FRAMES_PER_TOKEN * length for length in tokens):
             rows = rows_of(exact, count, frames)
-            ms, host = milliseconds(lambda rows=rows: vocoder(rows))  # type: ignore[misc]
+            ms, host = milliseconds(partial(vocoder, rows))
             notes = ""
             if vocoder is not exact:
                 notes = f"host {host:.2f} ms, {signal_to_noise(exact(rows)[0], vocoder(rows)[0]):.1f} dB over the noise"
@@ -85,10 +86,7 @@ def tune(packed: "PackedVocoder") -> None:
             raw = torch.empty_like(x)
             for tile in TILES[conv.outputs]:
                 conv.tile = Tile(*tile)
-
-                def call(x: Tensor = x, raw: Tensor = raw, windows: Windows = windows) -> None:
-                    conv(x, windows, residual=x, raw=raw, activation=activation)  # noqa: B023
-
+                call = partial(conv, x, windows, residual=x, raw=raw, activation=activation)
                 spent = do_bench_cudagraph(call, rep=20)
                 speed = conv.flops * frames / spent / 1e9
                 print(f"{conv.outputs:8} | {frames:6} | {tile!s:22} | {spent:.4f} | {speed:.0f}", flush=True)

@@ -52,6 +52,14 @@ def test_wav_of_any_rate_keeps_its_samples(rate: int) -> None:
     assert np.abs(samples - expected).max() < 1e-4
 
 
+def test_a_title_that_is_no_utf_8_is_no_reason_to_refuse() -> None:
+    expected = tone(1.5)
+    title = b"LIST\x10\0\0\0INFOINAM\x04\0\0\0Caf\xe9"
+    data = wav(expected) + title
+    data = data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+    assert len(load_audio(data)[0]) == len(expected)
+
+
 def test_channels_are_averaged() -> None:
     left, right = tone(1), tone(1, frequency=1000.0)
     samples, _ = load_audio(wav(np.stack([left, right, left * 0, left * 0], axis=1)))

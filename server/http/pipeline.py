@@ -231,7 +231,7 @@ class Pipeline:
             if address in (speaking.source, speaking.decoder):
                 self._fail(segment_id, failure)
 
-    def numbers(self) -> Numbers:  # noqa: D102
+    def numbers(self) -> Numbers:  # noqa: D102 - see Stage
         return {
             **self.speeches.numbers(),
             **self.answers.numbers(),

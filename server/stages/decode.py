@@ -95,7 +95,7 @@ class DecodeStage:
             elif address == segment.open.encoder and segment.stream is None:
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see Stage
         return {
             **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),

@@ -59,11 +59,11 @@ class EncodeStage:
             case VoiceWanted() if voice := self._voices.get(message.request_id):
                 self._channel.send(message.reply_to, _voice_data(message.request_id, voice))
 
-    def drop(self, address: Address) -> None:  # noqa: D102
+    def drop(self, address: Address) -> None:  # noqa: D102 - see Stage
         for request_id in [request for request, owner in self._owners.items() if owner == address]:
             self._release(request_id)
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see Stage
         return {
             "requests_preparing": len(self._preparing),
             "voices_held": len(self._voices),

@@ -65,7 +65,7 @@ class GenerateStage:
             if live.work.open.reply_to == address:
                 self._abort(Abort(segment_id, live.work.decoder))
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see Stage
         return {
             "segments": len(self._live),
             "segments_running": self._generator.running,
