@@ -27,17 +27,16 @@ from vllm_cosyvoice.voice import load_audio
 WHOLE, STREAMED, WORD_BY_WORD = "whole", "streamed", "word by word"
 # The most wrong words of 100. All ways are tried with the voice that is understood best, the others with the quickest.
 MOST_WRONG = {
-    ("rms", WHOLE): 25,  # 11 were measured, over four seeds 11 to 17
-    ("rms", STREAMED): 25,  # 9; 9 to 15
-    ("rms", WORD_BY_WORD): 25,  # 13; 12 to 16
-    ("awb", WHOLE): 35,  # 25; 21 to 25
-    ("slt", WHOLE): 35,  # 29; 24 to 32
+    ("rms", WHOLE): 25,  # 13 were measured, over four seeds 12 to 15
+    ("rms", STREAMED): 25,  # 13; 12 to 15
+    ("rms", WORD_BY_WORD): 25,  # 11; 11 to 16
+    ("awb", WHOLE): 35,  # 21; 17 to 21
+    ("slt", WHOLE): 35,  # 23; 21 to 28
 }
-# How much worse than whole: three and five points are asked for. Over four seeds and all voices it is none,
+# How much worse than whole: three and five points are asked for. Over four seeds and all voices it is one and two,
 # but drawing twenty sentences of one voice anew moves it by two (bootstrap), so twice that is left.
 MOST_WORSE = {STREAMED: 3 + 2 * 2, WORD_BY_WORD: 5 + 2 * 2}
 SLOWEST, FASTEST = 2.0, 6.0  # syllables a second
-HURRIED = {("awb", WHOLE): 1}  # sentences that are faster: of one he leaves words out
 # Of each sentence, by `training.evaluate.syllables`, which needs flite.
 SYLLABLES = (15, 12, 15, 13, 14, 12, 14, 15, 14, 14, 12, 15, 12, 11, 15, 14, 10, 12, 11, 11)
 SEED = {"seed": 0}
@@ -149,8 +148,7 @@ def test_pieces_are_understood_as_well_as_the_whole(wrong: Callable[[str, str], 
 def test_no_sentence_stops_early_or_runs_away(spoken: Spoken, voice: str, way: str) -> None:
     seconds = [len(samples) / SAMPLE_RATE for samples in spoken[voice, way]]
     rates = [syllables / lasts for syllables, lasts in zip(SYLLABLES, seconds, strict=True)]
-    assert min(rates) >= SLOWEST
-    assert sum(rate > FASTEST for rate in rates) <= HURRIED.get((voice, way), 0), rates
+    assert SLOWEST <= min(rates) <= max(rates) <= FASTEST, rates
 
 
 @pytest.mark.parametrize(("voice", "way"), MOST_WRONG)

@@ -21,6 +21,7 @@ BY_GRAMMAR = 0.35  # share of sentences that are
 JOINED = 0.2  # share of texts of two sentences
 WORDS_ALONE, PHRASES = 0.65, 0.25  # so many for each sentence
 LONGEST_PHRASE = 4  # words
+ALIKE = 0.5  # share of sentences by grammar whose words begin alike: one's place in those is easily mistaken
 
 TEMPLATES = (
     "The {} and the {} are {}.",
@@ -35,6 +36,10 @@ TEMPLATES = (
     "She thinks about {} {} and {}.",
     "{}.",
     "Nothing is as {} as a {} {}.",
+    "From the {} of the {} to the {} of the {}.",
+    "The {} by the {} is in the {} of the {}.",
+    "It is not a {} but a {}, and not a {} but a {}.",
+    "The more {}, the more {}.",
 )
 
 
@@ -48,14 +53,15 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
         if not needed.exists():
             raise FileNotFoundError(f"{needed} is missing: apt-get install {package}")
     draw = random.Random(seed)
-    running = fortunes()
-    draw.shuffle(running)
+    found = fortunes()
+    running: list[str] = []
     words = [word for word in WORDS.read_text(encoding="utf-8").split() if word.isascii() and word.isalpha()]
     forbidden = {plain(text) for text in (*HELD_OUT, VOICE_TRANSCRIPT)}
     texts: dict[str, None] = {}
     while len(texts) < count:
+        running = running or draw.sample(found, len(found))  # all of them again: new are those of two sentences
         parts = [
-            by_grammar(draw, words) if not running or draw.random() < BY_GRAMMAR else running.pop()
+            by_grammar(draw, words) if draw.random() < BY_GRAMMAR or not running else running.pop()
             for _ in range(2 if draw.random() < JOINED else 1)
         ]
         if not forbidden & {plain(part) for part in parts}:
@@ -81,9 +87,14 @@ def fortunes() -> list[str]:
 
 
 def by_grammar(draw: random.Random, words: list[str]) -> str:
-    """One sentence of chance words."""
+    """One sentence of chance words, or of such as begin with the same two letters."""
     template = draw.choice(TEMPLATES)
-    sentence = template.format(*draw.sample(words, template.count("{}")))
+    count = template.count("{}")
+    if draw.random() < ALIKE:
+        start = draw.choice(words)[:2]
+        alike = [word for word in words if word.startswith(start)]
+        words = alike if len(alike) >= count else words
+    sentence = template.format(*draw.sample(words, count))
     return sentence[0].upper() + sentence[1:]
 
 
