@@ -2,8 +2,7 @@
 # One of the calls on the GPU machine: `bash training/gpu_call.sh SECONDS`, again until it says that all stages are over.
 # Every stage goes on from its file in .training/, and so does a call that was cut short. What a stage is given is its
 # minutes in all calls together. The networks are small, so several train on the one GPU at a time.
-# With RESUME=MINUTES, at least 2, in every call, training goes on from the demo model, as if it had had so many; without
-# the speech that is for the language model alone, since that teaches to align.
+# With RESUME=MINUTES, at least 2, in every call, training goes on from the demo model, as if it had had so many.
 set -uo pipefail
 export OMP_NUM_THREADS=1 # or the stages' threads take the cores from one another
 began=$SECONDS until=$((SECONDS + ${1:-570} - 50)) # the rest is for the export
@@ -27,7 +26,7 @@ run corpus || exit 1
 passed corpus
 stage vocoder "$VOCODER" & vocoder=$!
 if [ ! -f .training/contents.pt ]; then
-    if [ -z "${RESUME:-}" ]; then run reading & reading=$!; fi
+    run reading & reading=$!
     stage speaker_encoder 1 & speaker=$!
     stage speech_tokenizer 2 || exit 1
     wait $speaker || exit 1
@@ -35,7 +34,7 @@ if [ ! -f .training/contents.pt ]; then
     passed "the corpus' contents"
 fi
 stage flow "$FLOW" & flow=$!
-if [ -z "${RESUME:-}" ] && [ ! -f .training/reading_contents.pt ]; then
+if [ ! -f .training/reading_contents.pt ]; then
     wait "${reading:-}" || run reading || exit 1
     run contents || exit 1
     passed "the reading's contents"
