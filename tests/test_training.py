@@ -23,7 +23,7 @@ from training.sequences import IGNORED, streamed, whole
 from training.sizes import DEMO, TOY
 from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_tokens
-from training.texts import TEMPLATES, by_grammar
+from training.texts import TEMPLATES, by_beginning, by_grammar
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
@@ -277,7 +277,7 @@ def test_training_begins_with_words_and_prompts_are_sentences(tmp_path: Path) ->
 def test_many_sentences_by_grammar_have_words_that_begin_alike() -> None:
     words = [start + letter for start in ("bx", "qx") for letter in "abcdefgh"]
     draw = random.Random(0)
-    sentences = [by_grammar(draw, words).lower() for _ in range(400)]
+    sentences = [by_grammar(draw, words, by_beginning(words)).lower() for _ in range(400)]
     told = [[word for word in words if word in sentence] for sentence in sentences]
     assert max(map(len, told)) == max(template.count("{}") for template in TEMPLATES)
     mixed = sum(len({word[:2] for word in each}) == 2 for each in told)

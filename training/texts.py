@@ -56,12 +56,13 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
     found = fortunes()
     running: list[str] = []
     words = [word for word in WORDS.read_text(encoding="utf-8").split() if word.isascii() and word.isalpha()]
+    alike = by_beginning(words)
     forbidden = {plain(text) for text in (*HELD_OUT, VOICE_TRANSCRIPT)}
     texts: dict[str, None] = {}
     while len(texts) < count:
         running = running or draw.sample(found, len(found))  # all of them again: new are those of two sentences
         parts = [
-            by_grammar(draw, words) if draw.random() < BY_GRAMMAR or not running else running.pop()
+            by_grammar(draw, words, alike) if draw.random() < BY_GRAMMAR or not running else running.pop()
             for _ in range(2 if draw.random() < JOINED else 1)
         ]
         if not forbidden & {plain(part) for part in parts}:
@@ -86,14 +87,22 @@ def fortunes() -> list[str]:
     return sorted(found)
 
 
-def by_grammar(draw: random.Random, words: list[str]) -> str:
-    """One sentence of chance words, or of such as begin with the same two letters."""
+def by_beginning(words: list[str]) -> dict[str, list[str]]:
+    """The words by their first letter and by their first two."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        for start in {word[:1], word[:2]}:
+            found.setdefault(start, []).append(word)
+    return found
+
+
+def by_grammar(draw: random.Random, words: list[str], alike: dict[str, list[str]]) -> str:
+    """One sentence of chance words, or of such as begin alike, if there are enough."""
     template = draw.choice(TEMPLATES)
     count = template.count("{}")
     if draw.random() < ALIKE:
-        start = draw.choice(words)[:2]
-        alike = [word for word in words if word.startswith(start)]
-        words = alike if len(alike) >= count else words
+        near = alike[draw.choice(words)[:2]]
+        words = near if len(near) >= count else words
     sentence = template.format(*draw.sample(words, count))
     return sentence[0].upper() + sentence[1:]
 
