@@ -55,7 +55,7 @@ async def main(model: Path) -> None:
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
         return made
 
-    speech_token_generator.engine_arguments = second_runner  # type: ignore[attr-defined]
+    speech_token_generator.engine_arguments = second_runner  # type: ignore[attr-defined]  # the name it imported
     options = EngineOptions(max_total_token_num=CAPACITY, max_num_seqs=4)
     generator = speech_token_generator.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
 
