@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training import flow, tape, vocoder
+from training import flow, tape, texts, vocoder
 from training.__main__ import Run, new_flow, new_vocoder, resume
 from training.evaluate import word_errors
 from training.export import export
@@ -282,6 +282,16 @@ def test_many_sentences_by_grammar_have_words_that_begin_alike() -> None:
     assert max(map(len, told)) == max(template.count("{}") for template in TEMPLATES)
     mixed = sum(len({word[:2] for word in each}) == 2 for each in told)
     assert 0.3 < mixed / len(told) < 0.5  # of the others some have a single word, or such by chance
+
+
+def test_wordnets_examples_become_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data.noun").write_text(
+        '  1 This is the licence, which "nobody speaks".\n'
+        '00001740 03 n 01 valley 0 000 | low land; "the river ran through the valley"; "May I see it?"\n'
+        '00001741 03 n 01 price 0 000 | what is paid; "it was $5 in all"; "short"\n'
+    )
+    monkeypatch.setattr(texts, "WORDNET", tmp_path)
+    assert texts.examples() == {"The river ran through the valley.", "May I see it?"}
 
 
 def test_phone_errors_generates_as_the_engine_draws() -> None:

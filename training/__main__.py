@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where stages leave their files and find the others'")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training in all, earlier calls' included")
     parser.add_argument("--hours", type=float, default=12.0, help="of speech for all networks")
-    parser.add_argument("--texts", type=int, default=45_000, help="sentences to collect, words and phrases beside")
+    parser.add_argument("--texts", type=int, default=100_000, help="sentences to collect, words and phrases beside")
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--scale", type=float, default=1.0, help="of the batches")
     arguments = parser.parse_args()

@@ -1,16 +1,17 @@
-"""Does the model say the words, and in whose voice? Twenty sentences that training never saw, heard by pocketsphinx.
+"""Does the model say the words, and in whose voice? Sentences that training never saw, heard by pocketsphinx.
 
-    python -m training.evaluate [--model_dir DIR] [--out DIR]
+    python -m training.evaluate [--model_dir DIR] [--out DIR] [--development] [--seeds 0 1 2 3]
 
 Speaks each with each preset voice, whole, in chunks and word by word, and prints the share of wrong words, syllables a
 second, and whether speaker embedding and pitch are nearest to the voice asked for. `--teacher` judges flite instead.
-The same through a server, and quicker, is tests/test_intelligibility.py.
+Two trainings are compared by the `--development` sentences, so that the twenty held out remain what is judged by.
+The latter through a server, and quicker, is tests/test_intelligibility.py.
 """
 
 import argparse
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from training.corpus import PRESETS, pitch
 from training.flite import VOWELS, speak
 from training.phone_errors import edits
-from training.sentences import HELD_OUT
+from training.sentences import DEVELOPMENT, HELD_OUT
 from training.texts import plain
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.audio_file import audio_file
@@ -109,27 +110,30 @@ class VoiceJudge:
         return self._encoder.encode(samples, SAMPLE_RATE, "").embedding
 
 
-def judge(speaker: Speaker, voice_judge: VoiceJudge, out: Path | None, mode: str) -> list[dict[str, object]]:
+def judge(
+    speaker: Speaker, sentences: Sequence[str], voice_judge: VoiceJudge, out: Path | None, mode: str, seed: int = 0
+) -> list[dict[str, object]]:
     """One line a voice."""
     listener = Listener()
     lines: list[dict[str, object]] = []
     for voice in PRESETS:
         errors = words = by_pitch = by_embedding = 0
         rates = []
-        for index, text in enumerate(HELD_OUT):
+        for index, text in enumerate(sentences):
             samples = speaker(text, voice)
             heard = listener.transcribe(samples)
             wrong = word_errors(text, heard)
-            print(f"{mode} {voice} {index:2d} {wrong} wrong: {heard}", flush=True)
+            print(f"{mode} {seed} {voice} {index:2d} {wrong} wrong: {heard}", flush=True)
             errors, words = errors + wrong, words + len(plain(text).split())
             rates.append(syllables(text) / (len(samples) / SAMPLE_RATE))
             by_pitch += voice_judge.by_pitch(samples) == voice
             by_embedding += voice_judge.by_embedding(samples) == voice
             if out:
-                (out / f"{mode}-{voice}-{index:02d}.wav").write_bytes(audio_file(pcm(samples), "wav"))
+                (out / f"{mode}-{seed}-{voice}-{index:02d}.wav").write_bytes(audio_file(pcm(samples), "wav"))
         lines.append(
             {
                 "mode": mode,
+                "seed": seed,
                 "voice": voice,
                 "word_error_rate": round(errors / words, 4),
                 "syllables_per_second": [round(min(rates), 2), round(float(np.median(rates)), 2), round(max(rates), 2)],
@@ -146,22 +150,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description="Judge the demo model.")
     parser.add_argument("--model_dir", type=Path, default=DEMO_MODEL)
     parser.add_argument("--teacher", action="store_true", help="judge flite itself: what the best model would get")
+    parser.add_argument("--development", action="store_true", help="the forty sentences to choose by, not the twenty")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, help="keep the audio and the figures here")
     arguments = parser.parse_args()
     out: Path | None = arguments.out
     if out:
         out.mkdir(parents=True, exist_ok=True)
     voice_judge = VoiceJudge(open_model(arguments.model_dir))
+    sentences = DEVELOPMENT if arguments.development else HELD_OUT
     if arguments.teacher:
-        lines = judge(_teacher, voice_judge, out, "teacher")
+        lines = judge(_teacher, sentences, voice_judge, out, "teacher")
     else:
-        lines = _judge_model(arguments.model_dir, voice_judge, out)
+        lines = _judge_model(arguments.model_dir, sentences, arguments.seeds, voice_judge, out)
     if out:
         (out / "figures.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
 
 
-def _judge_model(model: Path, voice_judge: VoiceJudge, out: Path | None) -> list[dict[str, object]]:
-    options = SamplingOptions(seed=0)
+def _judge_model(
+    model: Path, sentences: Sequence[str], seeds: Sequence[int], voice_judge: VoiceJudge, out: Path | None
+) -> list[dict[str, object]]:
+    options = SamplingOptions()
     with Synthesizer(model) as synthesizer:
 
         def whole(text: str, voice: str) -> np.ndarray:
@@ -173,8 +182,12 @@ def _judge_model(model: Path, voice_judge: VoiceJudge, out: Path | None) -> list
         def words(text: str, voice: str) -> np.ndarray:
             return _float(np.concatenate(list(synthesizer.stream_text(_words(text), voice, sampling=options))))
 
-        modes = {"whole": whole, "chunks": chunks, "words": words}
-        return [line for mode, speaker in modes.items() for line in judge(speaker, voice_judge, out, mode)]
+        lines: list[dict[str, object]] = []
+        for seed in seeds:
+            options = SamplingOptions(seed=seed)
+            for mode, speaker in {"whole": whole, "chunks": chunks, "words": words}.items():
+                lines += judge(speaker, sentences, voice_judge, out, mode, seed)
+        return lines
 
 
 def _words(text: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 # What the GPU machine lacks, which has no network, into .training-in/: the texts, the text tokenizer, flite, PyAV.
 # Run in the repository's root, on a Debian with the package lists up to date and this project's environment on PATH.
 set -euo pipefail
-apt-get install -y -q fortunes wamerican-small flite
+apt-get install -y -q fortunes wordnet-base wamerican-small flite
 rm -rf .training-in && mkdir -p .training-in/partial
 python -m training --stage texts --out .training-in
 (cd .training-in && apt-get -o APT::Sandbox::User=root download flite libflite1 libasound2)

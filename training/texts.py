@@ -1,5 +1,6 @@
-"""What is spoken in training: Debian's `fortunes` (BSD) for running text, sentences by grammar over the word list of
-`wamerican-small` (SCOWL, free) for rare words, each normalised by our own front end; also words and phrases alone.
+"""What is spoken in training: Debian's `fortunes` (BSD) for running text, the examples of `wordnet-base` (WordNet's
+licence, free) for plain sentences, sentences by grammar over the word list of `wamerican-small` (SCOWL, free) for rare
+words, each normalised by our own front end; also words and phrases alone.
 
 Needs the packages and the front end, so it runs where those are; the others read the file that it writes.
 """
@@ -9,12 +10,14 @@ import random
 import re
 from pathlib import Path
 
-from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
+from training.sentences import DEVELOPMENT, HELD_OUT, VOICE_TRANSCRIPT
 from vllm_cosyvoice.text.normalise import normalise
 
 FORTUNES = Path("/usr/share/games/fortunes")
+WORDNET = Path("/usr/share/wordnet")
 WORDS = Path("/usr/share/dict/american-english-small")
 PICTURES = {"art", "ascii-art"}  # files of drawings
+EXAMPLE = re.compile(r'"([^"]+)"')  # in the explanation of a meaning
 SENTENCE = re.compile(r"[A-Z][A-Za-z0-9 ,;:'-]+[.!?]")
 FEWEST_WORDS, MOST_WORDS = 2, 26
 BY_GRAMMAR = 0.35  # share of sentences that are
@@ -49,15 +52,15 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
     Raises:
         FileNotFoundError: a package is missing.
     """
-    for needed, package in ((FORTUNES, "fortunes"), (WORDS, "wamerican-small")):
+    for needed, package in ((FORTUNES, "fortunes"), (WORDNET, "wordnet-base"), (WORDS, "wamerican-small")):
         if not needed.exists():
             raise FileNotFoundError(f"{needed} is missing: apt-get install {package}")
     draw = random.Random(seed)
-    found = fortunes()
+    found = sorted(fortunes() | examples())
     running: list[str] = []
     words = [word for word in WORDS.read_text(encoding="utf-8").split() if word.isascii() and word.isalpha()]
     alike = by_beginning(words)
-    forbidden = {plain(text) for text in (*HELD_OUT, VOICE_TRANSCRIPT)}
+    forbidden = {plain(text) for text in (*HELD_OUT, *DEVELOPMENT, VOICE_TRANSCRIPT)}
     texts: dict[str, None] = {}
     while len(texts) < count:
         running = running or draw.sample(found, len(found))  # all of them again: new are those of two sentences
@@ -74,17 +77,32 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
     path.write_text(json.dumps(list(texts), indent=0, ensure_ascii=False), encoding="utf-8")
 
 
-def fortunes() -> list[str]:
+def fortunes() -> set[str]:
     """The plain English sentences of the fortune files."""
-    found = set()
+    found: set[str] = set()
     for file in sorted(FORTUNES.iterdir()):
         if file.suffix or file.name in PICTURES:
             continue
         for fortune in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
-            for sentence in SENTENCE.findall(" ".join(fortune.split())):
-                if FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS:
-                    found.add(sentence)
-    return sorted(found)
+            found.update(filter(usual, SENTENCE.findall(" ".join(fortune.split()))))
+    return found
+
+
+def examples() -> set[str]:
+    """What WordNet gives to show how words are used, as sentences."""
+    found: set[str] = set()
+    for file in WORDNET.glob("data.*"):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            for example in EXAMPLE.findall(line.partition(" | ")[2]):  # the licence, at the top, has no such bar
+                sentence = example.strip()
+                sentence = sentence[0].upper() + sentence[1:]
+                found.add(sentence if sentence[-1] in ".!?" else f"{sentence}.")
+    return set(filter(usual, filter(SENTENCE.fullmatch, found)))
+
+
+def usual(sentence: str) -> bool:
+    """Whether it is as long as what is asked for."""
+    return FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS
 
 
 def by_beginning(words: list[str]) -> dict[str, list[str]]:
