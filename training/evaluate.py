@@ -5,7 +5,7 @@
 Speaks each with each preset voice, whole, in chunks and word by word, and prints the share of wrong words, syllables a
 second, and whether speaker embedding and pitch are nearest to the voice asked for. `--teacher` judges flite instead.
 Two trainings are compared by the `--development` sentences, so that the twenty held out remain what is judged by.
-The latter through a server, and quicker, is tests/test_intelligibility.py.
+tests/test_intelligibility.py judges by the twenty through a server, which is quicker.
 """
 
 import argparse
@@ -170,24 +170,26 @@ def main() -> None:
 def _judge_model(
     model: Path, sentences: Sequence[str], seeds: Sequence[int], voice_judge: VoiceJudge, out: Path | None
 ) -> list[dict[str, object]]:
-    options = SamplingOptions()
     with Synthesizer(model) as synthesizer:
+        return [
+            line
+            for seed in seeds
+            for mode, speaker in _modes(synthesizer, SamplingOptions(seed=seed)).items()
+            for line in judge(speaker, sentences, voice_judge, out, mode, seed)
+        ]
 
-        def whole(text: str, voice: str) -> np.ndarray:
-            return _float(synthesizer.speak(text, voice, sampling=options))
 
-        def chunks(text: str, voice: str) -> np.ndarray:
-            return _float(np.concatenate(list(synthesizer.stream(text, voice, sampling=options))))
+def _modes(synthesizer: Synthesizer, options: SamplingOptions) -> dict[str, Speaker]:
+    def whole(text: str, voice: str) -> np.ndarray:
+        return _float(synthesizer.speak(text, voice, sampling=options))
 
-        def words(text: str, voice: str) -> np.ndarray:
-            return _float(np.concatenate(list(synthesizer.stream_text(_words(text), voice, sampling=options))))
+    def chunks(text: str, voice: str) -> np.ndarray:
+        return _float(np.concatenate(list(synthesizer.stream(text, voice, sampling=options))))
 
-        lines: list[dict[str, object]] = []
-        for seed in seeds:
-            options = SamplingOptions(seed=seed)
-            for mode, speaker in {"whole": whole, "chunks": chunks, "words": words}.items():
-                lines += judge(speaker, sentences, voice_judge, out, mode, seed)
-        return lines
+    def words(text: str, voice: str) -> np.ndarray:
+        return _float(np.concatenate(list(synthesizer.stream_text(_words(text), voice, sampling=options))))
+
+    return {"whole": whole, "chunks": chunks, "words": words}
 
 
 def _words(text: str) -> Iterator[str]:

@@ -80,7 +80,7 @@ def write_texts(path: Path, count: int, seed: int = 0) -> None:
 def fortunes() -> set[str]:
     """The plain English sentences of the fortune files."""
     found: set[str] = set()
-    for file in sorted(FORTUNES.iterdir()):
+    for file in FORTUNES.iterdir():
         if file.suffix or file.name in PICTURES:
             continue
         for fortune in file.read_text(encoding="utf-8", errors="replace").split("\n%\n"):
