@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=["vllm_cosyvoice*", "server*"]),
     package_data={"vllm_cosyvoice": ["voices/*", "demo_model/*", "demo_model/*/*"], "server": ["http/pages/*.html"]},
     entry_points={
-        "vllm.general_plugins": ["cosyvoice2 = vllm_cosyvoice:register"],
+        "vllm.general_plugins": ["cosyvoice2 = vllm_cosyvoice.llm.registration:register"],
     },
     install_requires=[
         "aiohttp>=3.9",

@@ -32,9 +32,9 @@ from benchmarks.step_profile import StepProfile
 from benchmarks.table import spread, table
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
+from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
-from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 HOPS = (13, 28)  # tokens that a first hop may wait for

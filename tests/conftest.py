@@ -10,8 +10,8 @@ from openai import AsyncOpenAI
 
 from tests.server_process import ServerProcess, ready_server
 from vllm_cosyvoice import Synthesizer
+from vllm_cosyvoice.llm.generator import EngineOptions
 from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
-from vllm_cosyvoice.speech_token_generator import EngineOptions
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate
 
-from vllm_cosyvoice.repetition_aware_sampling import RepetitionAwareSampling, extra_args
+from vllm_cosyvoice.llm.repetition_aware_sampling import RepetitionAwareSampling, extra_args
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.vocabulary import FILL, HEAD_SIZE, UNUSED
 

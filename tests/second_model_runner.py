@@ -46,18 +46,18 @@ async def text() -> AsyncIterator[list[int]]:
 
 async def main(model: Path) -> None:
     """Generate with an engine of that runner."""
-    from vllm_cosyvoice import speech_token_generator
     from vllm_cosyvoice.checkpoint import open_model
-    from vllm_cosyvoice.engine_arguments import EngineOptions, engine_arguments
+    from vllm_cosyvoice.llm import generator as module
+    from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
 
     def second_runner(*arguments: Any, **others: Any) -> object:
         made = engine_arguments(*arguments, **others)
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
         return made
 
-    speech_token_generator.engine_arguments = second_runner  # type: ignore[attr-defined]  # the name it imported
+    module.engine_arguments = second_runner  # type: ignore[attr-defined]  # the name it imported
     options = EngineOptions(max_total_token_num=CAPACITY, max_num_seqs=4)
-    generator = speech_token_generator.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
+    generator = module.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
 
     async def speak(number: int, name: str) -> list[int]:
         pieces = generator.generate(f"{name} {number}", segment(number), REQUESTS[number])

@@ -2,7 +2,7 @@
 
 import torch
 
-from vllm_cosyvoice.language_model import _engine_weights
+from vllm_cosyvoice.llm.model import _engine_weights
 
 
 def test_the_three_tables_become_one_and_what_training_left_is_dropped() -> None:

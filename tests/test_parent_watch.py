@@ -9,7 +9,7 @@ from pathlib import Path
 
 PARENT = """
 import multiprocessing, time
-from vllm_cosyvoice.parent_watch import end_with_parent
+from vllm_cosyvoice.llm.parent_watch import end_with_parent
 
 def child(ready):
     end_with_parent()

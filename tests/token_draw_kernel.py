@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from vllm import SamplingParams
 
-from vllm_cosyvoice import token_draw, token_draw_kernel
-from vllm_cosyvoice.repetition_aware_sampling import extra_args, record
+from vllm_cosyvoice.llm import token_draw, token_draw_kernel
+from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args, record
+from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE, SPEECH_TOKENS
 
 ROWS = 64

@@ -26,10 +26,10 @@ from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
 from training.sizes import SIZES, TOKENIZER_CHANNELS
 from training.speech_tokenizer import CONTENTS, SpeechTokenizer, speech_tokens
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
+from vllm_cosyvoice.llm.token_draw import NOTHING, RECORD, WINDOW, WORDS, draw
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
-from vllm_cosyvoice.token_draw import NOTHING, RECORD, WINDOW, WORDS, draw
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 from vllm_cosyvoice.voice.features import whisper_log_mel
 

@@ -112,9 +112,8 @@ def main() -> int:
     else:
         command, arguments = speak, parse_speak(sys.argv[1:])
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
-    from vllm.v1.engine.exceptions import EngineDeadError
-
     from vllm_cosyvoice.checkpoint import CheckpointError
+    from vllm_cosyvoice.llm.generator import EngineDeadError
     from vllm_cosyvoice.preparation import InputError
     from vllm_cosyvoice.voice import AudioError
 

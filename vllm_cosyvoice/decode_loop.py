@@ -44,9 +44,15 @@ class DecodeLoop:
         self._cost = CostEstimate()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._begun: float | None = None  # when the decode call that is under way has
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def seconds_in_call(self) -> float:
+        """How long the decode call that is under way takes already; 0 if none is."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @property
     def first_hop(self) -> int:
@@ -122,7 +128,7 @@ class DecodeLoop:
 
     async def _decode(self, batch: list[tuple[Hashable, _Entry]], frames: int) -> None:
         streams = [entry.stream for _, entry in batch]
-        begun = time.monotonic()
+        begun = self._begun = time.monotonic()
         try:
             pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, streams)
         except Exception as error:
@@ -130,6 +136,8 @@ class DecodeLoop:
         else:
             self._cost.learn(frames, time.monotonic() - begun)
             self._deliver(batch, pieces)
+        finally:
+            self._begun = None
 
     def _deliver(self, batch: list[tuple[Hashable, _Entry]], pieces: list[np.ndarray]) -> None:
         now = time.monotonic()

@@ -21,11 +21,11 @@ from vllm_cosyvoice.checkpoint import find, open_model
 from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.in_order import in_order
+from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_decoder import SpeechDecoder
-from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.voice import Voice
 

@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vllm_cosyvoice import ARCHITECTURE
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.config import LanguageModelConfig
+from vllm_cosyvoice.llm.registration import ARCHITECTURE
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE, TEXT_OFFSET
 
 

@@ -15,9 +15,9 @@ from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from vllm_cosyvoice import token_draw
+from vllm_cosyvoice.llm import token_draw
+from vllm_cosyvoice.llm.token_draw import NOTHING, RECORD, RING, WINDOW, WORDS
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.token_draw import NOTHING, RECORD, RING, WINDOW, WORDS
 
 KEY = "repetition_aware_sampling"  # in `SamplingParams.extra_args`
 

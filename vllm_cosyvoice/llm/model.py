@@ -51,7 +51,7 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
     @staticmethod
     def get_model_state_cls() -> type:
         """What vLLM's second model runner, which it has on a GPU, keeps for this model and samples with."""
-        from vllm_cosyvoice.model_state import SpeechModelState  # late: it imports Triton
+        from vllm_cosyvoice.llm.model_state import SpeechModelState  # late: it imports Triton
 
         return SpeechModelState
 

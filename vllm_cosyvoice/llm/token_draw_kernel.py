@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vllm_cosyvoice.token_draw import RING, SEED, WORDS
+from vllm_cosyvoice.llm.token_draw import RING, SEED, WORDS
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, UNUSED
 
 

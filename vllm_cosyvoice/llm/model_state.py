@@ -18,9 +18,9 @@ from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 
-from vllm_cosyvoice import token_draw_kernel
-from vllm_cosyvoice.repetition_aware_sampling import record
-from vllm_cosyvoice.token_draw import WORDS
+from vllm_cosyvoice.llm import token_draw_kernel
+from vllm_cosyvoice.llm.repetition_aware_sampling import record
+from vllm_cosyvoice.llm.token_draw import WORDS
 
 
 class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)

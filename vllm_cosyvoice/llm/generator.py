@@ -1,5 +1,6 @@
 """Text in, speech tokens out: the language model in vLLM's engine, shared by all requests of the process."""
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -12,15 +13,17 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.engine_arguments import EngineOptions, engine_arguments
-from vllm_cosyvoice.repetition_aware_sampling import extra_args
+from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
+from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
+from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
 from vllm_cosyvoice.segment import MAX_SPEECH_PER_TEXT, MIN_SPEECH_PER_TEXT, Segment
 from vllm_cosyvoice.text_stream import TextStream
-from vllm_cosyvoice.token_draw import WINDOW
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
 
-__all__ = ["EngineOptions", "SpeechTokenGenerator"]
+LONGEST_SILENCE = 300.0  # seconds; on a CPU a step that reads a long prompt takes minutes
+
+__all__ = ["EngineDeadError", "EngineOptions", "SpeechTokenGenerator"]
 
 
 class SpeechTokenGenerator:
@@ -38,6 +41,8 @@ class SpeechTokenGenerator:
         self._ids = TEXT_OFFSET + self._config.text_vocab_size
         self._seeds = Random(options.seed)
         self.running = 0  # requests that are being generated
+        self._in_engine = 0  # those of them that do not wait for more text
+        self._progress = 0.0  # when the engine gave something, or was first asked
         self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length, **others))
 
     async def generate(
@@ -96,8 +101,10 @@ class SpeechTokenGenerator:
                         return
 
     async def check_health(self) -> None:
-        """Raise vLLM's EngineDeadError if the engine can't generate any more."""
+        """Raise vLLM's EngineDeadError if the engine can't generate any more, also if it hangs."""
         await self.engine.check_health()
+        if self._in_engine and time.monotonic() - self._progress > LONGEST_SILENCE:
+            raise EngineDeadError(f"The engine has requests, but gave nothing for {LONGEST_SILENCE:.0f} s.")
 
     def shutdown(self) -> None:
         """End the engine's processes; requests in flight fail."""
@@ -131,12 +138,19 @@ class SpeechTokenGenerator:
             output_kind=RequestOutputKind.DELTA,
             extra_args=extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), earlier, min_tokens),
         )
-        async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
-            async for output in outputs:
-                if output.outputs[0].finish_reason == "abort":  # by a signal to the engine: the speech is not complete
-                    raise EngineDeadError
-                if tokens := [token for token in output.outputs[0].token_ids if token < SPEECH_TOKENS]:
-                    yield tokens
+        if not self._in_engine:
+            self._progress = time.monotonic()
+        self._in_engine += 1
+        try:
+            async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
+                async for output in outputs:
+                    self._progress = time.monotonic()
+                    if output.outputs[0].finish_reason == "abort":  # by a signal to the engine: it is not complete
+                        raise EngineDeadError
+                    if tokens := [token for token in output.outputs[0].token_ids if token < SPEECH_TOKENS]:
+                        yield tokens
+        finally:
+            self._in_engine -= 1
 
     def _turn_limits(self, stream: TextStream, until_fill: int | None, sampling: SamplingOptions) -> tuple[int, int]:
         """Minimum and maximum of a text stream's next turn. Speech can't end before the text has."""

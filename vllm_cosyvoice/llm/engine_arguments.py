@@ -6,15 +6,16 @@ from importlib.metadata import entry_points
 
 import torch
 from vllm import ModelRegistry
+from vllm.config import CompilationMode
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.plugins import load_general_plugins
 
-from vllm_cosyvoice import ARCHITECTURE
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
+from vllm_cosyvoice.llm.registration import ARCHITECTURE, RENDERER
 
-SAMPLING = "vllm_cosyvoice.repetition_aware_sampling:RepetitionAwareSampling"
+SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
 ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
 
 
@@ -68,6 +69,7 @@ def engine_arguments(
     arguments = AsyncEngineArgs(
         model=str(model.engine_directory()),
         skip_tokenizer_init=True,
+        tokenizer_mode=RENDERER,
         generation_config="vllm",
         dtype=data_type,
         seed=options.seed,
@@ -81,6 +83,8 @@ def engine_arguments(
         gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
         enable_prefix_caching=True,
         enforce_eager=on_cpu,
+        # CUDA graphs of whole steps are as fast without torch.compile, which takes 17 s of a cold start.
+        compilation_config={} if on_cpu else {"mode": CompilationMode.NONE, "cudagraph_mode": "FULL"},
         max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
         logprobs_mode="raw_logits",
         disable_log_stats=True,
