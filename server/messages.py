@@ -14,7 +14,8 @@ process can't reach its successor.
     decode   ── VoiceWanted ──────────────▶ encode      ── VoiceData ─────────────────────────▶ decode
     decode   ── Audio… | Failed ──────────▶ http
     http     ── Ping ─────────────────────▶ everyone    ── Pong ──────────────────────────────▶ http
-    everyone ── Ready ────────────────────▶ supervisor  ── StageUp, StageDown ────────────────▶ everyone
+    everyone ── Starting…, Ready ─────────▶ supervisor  ── StageUp, StageDown ────────────────▶ everyone
+    supervisor ── Ping ───────────────────▶ everyone    ── Pong ──────────────────────────────▶ supervisor
 """
 
 from typing import Literal
@@ -233,6 +234,13 @@ class Pong(Message, frozen=True):
     numbers: dict[str, int | float]
 
 
+class Starting(Message, frozen=True):
+    """What the sender does at the moment, before it takes work."""
+
+    address: Address
+    step: str
+
+
 class Ready(Message, frozen=True):
     """The sender has started and takes work."""
 
@@ -278,6 +286,7 @@ AnyMessage = (
     | Failed
     | Ping
     | Pong
+    | Starting
     | Ready
     | StageUp
     | StageDown

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class Service:
             timeout=SECONDS_TO_ANSWER,
         )
         return any(line.strip().isdigit() for line in asked.stdout.splitlines())
+
+    def takes_clients(self) -> bool:
+        """Whether a process could begin to use the GPU by it now. After one has died it needs a moment."""
+        command = [sys.executable, "-m", "server.gpu_probe"]
+        try:
+            tried = subprocess.run(
+                command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_ANSWER
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return tried.returncode == 0
 
 
 @contextmanager

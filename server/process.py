@@ -20,7 +20,7 @@ import msgspec
 from server import process_group
 from server.arguments import Arguments
 from server.channel import Channel
-from server.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown
+from server.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown, Starting
 from server.metrics import Numbers
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,14 @@ def timed(work: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     log.info("%s took %.1f s.", work, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def step(settings: Settings, channel: Channel, work: str) -> Iterator[None]:
+    """`timed`, and told to the supervisor, who reports what is still starting."""
+    channel.send(settings.supervisor, Starting(channel.address, work))
+    with timed(work):
+        yield
 
 
 def configure_logging(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Starts the processes of the server, restarts what dies, and ends them all."""
+"""Starts the processes of the server, restarts what dies or hangs, and ends them all."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,21 @@ from server import process_group
 from server.addresses import Addresses, RunDirectory
 from server.arguments import Arguments
 from server.channel import Channel
-from server.messages import Address, Kind, Message, Ready, StageDown, StageUp
+from server.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
 from server.multi_process_service import Service, service_if_possible
 from server.process import Settings
 
 log = logging.getLogger(__name__)
 
-MOST_DEATHS = 5  # of one process within SECONDS_REMEMBERED: more end the server
-SECONDS_REMEMBERED = 300.0
+MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
+SECONDS_REMEMBERED = 600.0
+LONGEST_PAUSE = 30.0  # seconds before a process is started again; the first time there is none
+SECONDS_TO_START = 900.0
+SECONDS_BETWEEN_PINGS = 2.5
+MOST_UNANSWERED = 3  # pings: a process that leaves so many unanswered hangs
+SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
+SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
+MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
 THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
 SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
 
@@ -36,13 +43,24 @@ class _Child:
     index: int
     address: Address = ""
     process: asyncio.subprocess.Process | None = None
+    begun: float = 0.0  # its start; 0: it waits for one
+    step: str = ""  # of its start
     ready: bool = False
-    taken_along: bool = False  # it was ended because of another's death
-    deaths: deque[float] = field(default_factory=deque)
+    unanswered: int = 0  # pings since its last answer
+    failed_starts: int = 0  # since it was ready last
+    failures: deque[float] = field(default_factory=deque)
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.index}"
+
+    def fail(self, now: float) -> int:
+        """Note a failure; returns how many are remembered."""
+        self.failed_starts += not self.ready
+        self.failures.append(now)
+        while self.failures[0] < now - SECONDS_REMEMBERED:
+            self.failures.popleft()
+        return len(self.failures)
 
 
 class Supervisor:
@@ -74,7 +92,7 @@ class Supervisor:
             "http": arguments.httpserver_workers,
         }
         self._children = [_Child(kind, index) for kind, count in counts.items() for index in range(count)]
-        self._sharing = [child for child in self._children if service and child.name in ("generate-0", "decode-0")]
+        self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -84,7 +102,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGINT, self._end, 128 + signal.SIGINT)
-        tasks = [loop.create_task(work) for work in (self._listen(), *map(self._keep, self._children))]
+        tasks = [loop.create_task(work) for work in (self._listen(), self._report(), *map(self._keep, self._children))]
         for task in tasks:
             task.add_done_callback(self._end_on_error)
         try:
@@ -96,7 +114,7 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             for child in self._children:
                 if child.process is not None:
-                    await asyncio.to_thread(process_group.kill, child.process.pid)
+                    await self._kill(child)
             self._channel.close()
 
     def _on_sigterm(self) -> None:
@@ -133,50 +151,73 @@ class Supervisor:
         await asyncio.gather(*(process.wait() for process in processes))
 
     async def _keep(self, child: _Child) -> None:
-        """Start a process, and again whenever it dies."""
+        """Start a process, and again whenever it has ended."""
         while True:
             await self._start(child)
-            assert child.process is not None
-            status = await child.process.wait()
-            await asyncio.to_thread(process_group.kill, child.process.pid)
+            how = await self._end_of(child)
+            # Whoever waits for it is told first: to end what it has started can take seconds.
             self._tell("everyone", StageDown(child.name, child.address))
             self._channel.bury(child.address)
+            await self._kill(child)
             if self._stopping:
                 return
-            if child.taken_along:
-                log.info("%s is started again, too.", child.name)
-                continue
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            if not child.ready:
-                log.error("%s could not start (%s, see above), so the server ends.", child.name, how)
-                if child in self._sharing:
+            if not child.ready and not self._announced:
+                log.error("%s %s before it was ready, see above, so the server ends.", child.name, how)
+                if self._service and child in self._sharing:
                     log.error("If it was for the Multi-Process Service, --mps False does without.")
                 self._end(1)
                 return
-            now = time.monotonic()
-            child.deaths.append(now)
-            while child.deaths[0] < now - SECONDS_REMEMBERED:
-                child.deaths.popleft()
-            if len(child.deaths) > MOST_DEATHS:
-                log.error("%s keeps dying (%s), so the server ends.", child.name, how)
+            failures = child.fail(time.monotonic())
+            child.ready, child.begun = False, 0.0
+            if failures > MOST_FAILURES:
+                minutes = SECONDS_REMEMBERED / 60
+                log.error("%s has failed %d times in %d minutes, so the server ends.", child.name, failures, minutes)
                 self._end(1)
                 return
-            log.error("%s died (%s) and is started again.", child.name, how)
-            await self._take_along(child)
+            pause = pause_after(failures)
+            log.error("%s %s and is started again%s.", child.name, how, f" in {pause:.0f} s" if pause else "")
+            await asyncio.sleep(pause)
+            if self._service and child in self._sharing:
+                await self._check_service(child)
 
-    async def _take_along(self, dead: _Child) -> None:
-        """End who shared the GPU with it: a fault of one is a fault of all, and none may begin until all have ended."""
-        if dead not in self._sharing:
-            return
-        for child in self._sharing:
-            assert child.process is not None
-            if child is not dead and child.process.returncode is None:
-                child.taken_along = True
-                await asyncio.to_thread(process_group.kill, child.process.pid)
+    async def _end_of(self, child: _Child) -> str:
+        """Wait until the process has ended, or should be ended because it hangs; returns what happened."""
+        assert child.process is not None
+        ended = asyncio.ensure_future(child.process.wait())
+        while not (await asyncio.wait([ended], timeout=SECONDS_BETWEEN_PINGS))[0]:
+            if self._stopping:
+                continue
+            if not child.ready:
+                if time.monotonic() - child.begun > SECONDS_TO_START:
+                    return f"was not ready after {SECONDS_TO_START:.0f} s"
+            elif child.unanswered >= MOST_UNANSWERED:
+                return f"hangs, with {child.unanswered} pings in a row unanswered,"
+            else:
+                child.unanswered += 1
+                self._channel.send(child.address, Ping(0, self._channel.address))
+        status = ended.result()
+        return f"died (signal {-status})" if status < 0 else f"ended (status {status})"
+
+    async def _kill(self, child: _Child) -> None:
+        """End what is left of the process and of all that it started."""
+        assert child.process is not None
+        await asyncio.to_thread(process_group.kill, child.process.pid)
+        await child.process.wait()
+
+    async def _check_service(self, child: _Child) -> None:
+        """Wait until the Multi-Process Service takes a new client; do without it from now on if it does not."""
+        assert self._service is not None
+        deadline = time.monotonic() + SECONDS_FOR_SERVICE
+        while child.failed_starts <= MOST_FAILED_STARTS and time.monotonic() < deadline:
+            if await asyncio.to_thread(self._service.takes_clients):
+                return
+            await asyncio.sleep(1.0)
+        self._service = None
+        log.warning("NVIDIA's Multi-Process Service takes no clients any more: processes share the GPU by turns.")
 
     async def _start(self, child: _Child) -> None:
         child.address = self._addresses.new(child.name)
-        child.ready = child.taken_along = False
+        child.begun, child.step, child.ready, child.unanswered = time.monotonic(), "", False, 0
         listener = self._listener.fileno() if child.kind == "http" else None
         settings = Settings(
             kind=child.kind,
@@ -217,14 +258,32 @@ class Supervisor:
     async def _listen(self) -> None:
         while True:
             message = await self._channel.receive()
-            if isinstance(message, Ready):
-                await self._on_ready(message.address)
+            match message:
+                case Ready() if child := self._at(message.address):
+                    await self._on_ready(child)
+                case Starting() if child := self._at(message.address):
+                    child.step = message.step
+                case Pong() if child := self._at(message.sender):
+                    child.unanswered = 0
 
-    async def _on_ready(self, address: Address) -> None:
-        child = next((child for child in self._children if child.address == address), None)
-        if child is None:
-            return  # it has died since
-        child.ready = True
+    def _at(self, address: Address) -> _Child | None:
+        """The process at `address`; None if it has died since."""
+        return next((child for child in self._children if child.address == address), None)
+
+    async def _report(self) -> None:
+        """Say what is still starting, so that nobody takes a long start for a hanging one."""
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
+            now = time.monotonic()
+            starting = [child for child in self._children if child.begun and not child.ready]
+            if starting and not self._stopping:
+                log.info(
+                    "Starting: %s.",
+                    ", ".join(f"{c.name} ({c.step or 'imports'}, {now - c.begun:.0f} s)" for c in starting),
+                )
+
+    async def _on_ready(self, child: _Child) -> None:
+        address, child.ready, child.failed_starts = child.address, True, 0
         self._tell("http", StageUp(child.kind, child.name, address))
         if child.kind == "http":
             for other in self._children:
@@ -242,6 +301,11 @@ class Supervisor:
         for child in self._children:
             if child.ready and whom in ("everyone", child.kind):
                 self._channel.send(child.address, message)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before a process is started again that has failed so often lately: 0, 1, 2, 4, …"""
+    return min(2.0 ** (failures - 2), LONGEST_PAUSE) if failures > 1 else 0.0
 
 
 def nth_gpu(index: int, visible: str | None) -> str:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from server.messages import (
     VoiceData,
     VoiceWanted,
 )
-from server.process import Settings, serve, timed
+from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM
 from vllm_cosyvoice.decode_loop import DecodeLoop
@@ -34,6 +35,7 @@ from vllm_cosyvoice.voice import Voice
 log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 60  # several hops
+LONGEST_CALL = 60.0  # seconds of a decode call on a GPU, where the longest takes one: the device hangs then
 
 
 @dataclass(eq=False)
@@ -216,9 +218,9 @@ def _gpu_memory(device: torch.device) -> dict[str, int]:
 async def run(settings: Settings, channel: Channel) -> None:
     """Load, warm up, serve."""
     arguments = settings.arguments
-    with timed("Loading the flow and the vocoder"):
+    with step(settings, channel, "Loading the flow and the vocoder"):
         decoder = SpeechDecoder(open_model(settings.model), "auto", arguments.data_type, load_trt=arguments.load_trt)
-    with timed("Decoding first audio"):
+    with step(settings, channel, "Decoding first audio"):
         _warm_up(decoder)
     loop = DecodeLoop(decoder, arguments.decode_paral_num)
     # On a CPU calls are so long that it would always be a chunk, and equal seeds give equal audio if it is one anyway.
@@ -228,6 +230,15 @@ async def run(settings: Settings, channel: Channel) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(loop.run())
         tasks.create_task(serve(stage, channel))
+        if decoder.device.type == "cuda":
+            tasks.create_task(_watch(loop))
+
+
+async def _watch(loop: DecodeLoop) -> NoReturn:
+    """Raise when the device hangs: the event loop would go on answering for it."""
+    while loop.seconds_in_call < LONGEST_CALL:
+        await asyncio.sleep(1.0)
+    raise RuntimeError(f"A decode call has taken {LONGEST_CALL:.0f} s.")
 
 
 def _warm_up(decoder: SpeechDecoder) -> None:

@@ -26,7 +26,7 @@ from server.messages import (
     Voices,
     VoiceWanted,
 )
-from server.process import Settings, serve, timed
+from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.preparation import InputError, Preparation
@@ -157,10 +157,10 @@ def _voice_data(request_id: str, voice: Voice) -> VoiceData:
 async def run(settings: Settings, channel: Channel) -> None:
     """Load, warm up, serve."""
     arguments = settings.arguments
-    with timed("Loading the text front end and the voice encoder"):
+    with step(settings, channel, "Loading the text front end and the voice encoder"):
         model = open_model(settings.model)
         preparation = Preparation(model, arguments.voices_dir, arguments.cache_capacity, arguments.voice_aliases)
-    with timed("Preparing a first sentence"):
+    with step(settings, channel, "Preparing a first sentence"):
         preparation.prepare("Hello.", DEFAULT_VOICE)
     channel.send(settings.supervisor, Ready(channel.address))
     await serve(EncodeStage(channel, preparation, arguments.encode_paral_num), channel)

@@ -7,15 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from vllm.v1.engine.exceptions import EngineDeadError
-
 from server.channel import Channel
 from server.messages import Abort, Address, AnyMessage, Failed, Generate, GenerateFromText, Ready, Text, Tokens
-from server.process import Settings, serve, timed
+from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.llm.generator import EngineDeadError, EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
-from vllm_cosyvoice.speech_token_generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.text import ArrivingText
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text_stream import small_pieces
@@ -165,10 +163,10 @@ async def run(settings: Settings, channel: Channel) -> None:
     )
     model = open_model(settings.model)
     arriving = ArrivingText(load_tokenizer(model.tokenizer))
-    with timed("Starting vLLM"):
+    with step(settings, channel, "Starting vLLM"):
         generator = SpeechTokenGenerator(model, options)
     try:
-        with timed("Generating first tokens"):
+        with step(settings, channel, "Generating first tokens"):
             await _warm_up(generator)
         stage = GenerateStage(channel, generator, arriving, arguments.gpt_paral_num * (1 + WAITING_PER_SLOT))
         channel.send(settings.supervisor, Ready(channel.address))
