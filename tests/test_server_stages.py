@@ -25,6 +25,8 @@ from server.messages import (
     Kind,
     Message,
     Open,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     PrepareStream,
@@ -76,6 +78,11 @@ class Peers:
             message = await self.of[peer].receive()
         assert isinstance(message, kind), message
         return message
+
+    async def answer_pings(self, peer: str) -> None:
+        while True:
+            ping = await self.hear(peer, Ping)
+            self.tell(Pong(ping.nonce, self.of[peer].address, {}), peer)
 
     async def hear_no_more(self, peer: str) -> None:
         with pytest.raises(TimeoutError):
@@ -256,6 +263,32 @@ async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peer
         "encode-0 does not answer",
         "generate-0 does not answer",
     ]
+
+
+async def test_health_knows_at_once_who_died_and_who_is_up(
+    peers: Peers, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.http.stages.SECONDS_HEALTH_HOLDS", SECONDS)
+    missing = pipeline.stages.missing
+    answering = [asyncio.create_task(peers.answer_pings(name)) for name in peers.of]
+    assert await missing() == []
+    peers.die("decode")
+    await until(lambda: not pipeline.stages._names["decode"])
+    assert await missing() == ["no decode process is up"]
+    free_inbox = peers.of["http"].address  # nothing reaches the dead one's
+    pipeline.handle(StageUp("decode", "decode-0", free_inbox))
+    assert await missing() == []
+    for task in answering:
+        task.cancel()
+    await asyncio.gather(*answering, return_exceptions=True)
+
+
+async def test_health_knows_of_a_death_after_an_answer(peers: Peers, pipeline: Pipeline) -> None:
+    looking = asyncio.create_task(pipeline.stages.missing())
+    ping = await peers.hear("decode", Ping)
+    peers.tell(Pong(ping.nonce, peers.of["decode"].address, {}), "decode")
+    peers.die("decode")
+    assert "no decode process is up" in await looking
 
 
 # The encode stage
