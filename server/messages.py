@@ -28,7 +28,7 @@ from vllm_cosyvoice.segment import Segment
 
 Address = str
 Kind = Literal["http", "encode", "generate", "decode"]
-FailureKind = Literal["invalid", "not_found", "conflict", "overloaded", "unavailable", "internal"]
+FailureKind = Literal["invalid", "not_found", "conflict", "overloaded", "unavailable", "timeout", "internal"]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

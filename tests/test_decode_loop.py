@@ -1,7 +1,8 @@
 """The decode loop with a real decoder of small networks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,41 @@ class Hearers:
 
     def tokens(self, key: str) -> float:
         return sum(len(piece) for piece in self.pieces[key]) / SAMPLES_PER_TOKEN
+
+
+class FirstCall:
+    """Holds up the first decode call in its thread; `let_go` has it return its audio, or raise `error`."""
+
+    def __init__(self, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+        self._decode = decoder.decode
+        self._error = error
+        self._begun = threading.Event()
+        self._may_end = threading.Event()
+        monkeypatch.setattr(decoder, "decode", self._held)
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self._begun.wait, SECONDS)
+
+    def let_go(self) -> None:
+        self._may_end.set()
+
+    def _held(self, streams: list[DecodeStream]) -> list[np.ndarray]:
+        if self._begun.is_set():
+            return self._decode(streams)
+        self._begun.set()
+        assert self._may_end.wait(SECONDS)
+        if self._error:
+            raise self._error
+        return self._decode(streams)
+
+
+@pytest.fixture(params=[None, RuntimeError("A decode call failed.")], ids=["a call", "a failing call"])
+def first_call(
+    decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[FirstCall]:
+    call = FirstCall(decoder, monkeypatch, request.param)
+    yield call
+    call.let_go()
 
 
 @pytest.fixture
@@ -156,6 +192,35 @@ async def test_nothing_is_delivered_for_what_was_dropped(
     hearers.loop.push("a", [1], last=True)
     await hearers.until(ended=1)
     assert (hearers.order, hearers.ended) == (["b"], {"b": None})
+
+
+async def test_nothing_is_delivered_for_what_is_dropped_during_its_decode_call(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, first_call: FirstCall
+) -> None:
+    hearers.add("dropped", decoder.open(prompt))
+    hearers.loop.push("dropped", [1] * 20, last=True)
+    await first_call.begun()
+    hearers.loop.drop("dropped")
+    hearers.add("next", decoder.open(prompt))
+    hearers.loop.push("next", [1] * 20, last=True)
+    first_call.let_go()
+    await hearers.until(ended=1)
+    assert (hearers.order, hearers.ended) == (["next"], {"next": None})
+
+
+async def test_a_decode_call_delivers_nothing_to_a_later_stream_of_the_same_key(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, first_call: FirstCall
+) -> None:
+    hearers.add("a", decoder.open(prompt))
+    hearers.loop.push("a", [1] * 20, last=True)
+    await first_call.begun()
+    hearers.loop.drop("a")
+    hearers.add("a", decoder.open(prompt, streaming=False))
+    hearers.loop.push("a", [1] * 30, last=True)
+    first_call.let_go()
+    await hearers.until(ended=1)
+    assert (hearers.order, hearers.ended) == (["a"], {"a": None})
+    assert hearers.tokens("a") == 30
 
 
 async def test_an_error_ends_its_streams_and_no_others(

@@ -19,15 +19,22 @@ from server.http.pipeline import SEGMENTS_AHEAD, Pipeline
 from server.messages import (
     Abort,
     Audio,
+    Convert,
+    Converted,
+    DeleteVoice,
     Failed,
     Generate,
     GenerateFromText,
     Kind,
+    ListVoices,
     Message,
     Open,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     PrepareStream,
+    RegisterVoice,
     Release,
     StageDown,
     StageUp,
@@ -44,6 +51,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.preparation import Preparation
+from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
@@ -76,6 +84,11 @@ class Peers:
             message = await self.of[peer].receive()
         assert isinstance(message, kind), message
         return message
+
+    async def answer_pings(self, peer: str) -> None:
+        while True:
+            ping = await self.hear(peer, Ping)
+            self.tell(Pong(ping.nonce, self.of[peer].address, {}), peer)
 
     async def hear_no_more(self, peer: str) -> None:
         with pytest.raises(TimeoutError):
@@ -129,15 +142,21 @@ async def until(condition: Callable[[], object]) -> None:
 # The http worker
 
 
-@pytest.fixture
-async def pipeline(peers: Peers) -> AsyncIterator[Pipeline]:
-    pipeline = Pipeline(peers.stage)
+@asynccontextmanager
+async def pipeline_among(peers: Peers, patience: float) -> AsyncIterator[Pipeline]:
+    pipeline = Pipeline(peers.stage, patience)
     kinds: tuple[Kind, ...] = ("encode", "generate", "decode")
     for kind in kinds:
         pipeline.handle(StageUp(kind, f"{kind}-0", peers.of[kind].address))
     async with serving(pipeline, peers):
         yield pipeline
     assert pipeline.numbers()["requests"] == pipeline.numbers()["segments"] == 0
+
+
+@pytest.fixture
+async def pipeline(peers: Peers) -> AsyncIterator[Pipeline]:
+    async with pipeline_among(peers, SECONDS) as pipeline:
+        yield pipeline
 
 
 def call(pipeline: Pipeline) -> "asyncio.Task[list[bytes]]":
@@ -221,6 +240,117 @@ async def test_text_that_stops_arriving_ends_its_speech(
     assert await peers.hear("encode", Release) == Release("req_text")
 
 
+# Deadlines
+
+SHORT = 1.0  # seconds; enough for a message to come
+SAMPLING = SamplingOptions()
+Asks = Callable[[Pipeline], AsyncIterator[bytes] | Awaitable[object]]
+
+
+@pytest.fixture
+async def impatient(peers: Peers) -> AsyncIterator[Pipeline]:
+    async with pipeline_among(peers, SHORT) as pipeline:
+        yield pipeline
+
+
+async def words(*pieces: str) -> AsyncIterator[str]:
+    """Text whose end never comes."""
+    for piece in pieces:
+        yield piece
+    await asyncio.Event().wait()
+
+
+async def outcome(asked: AsyncIterator[bytes] | Awaitable[object]) -> tuple[list[bytes], Failure]:
+    """The audio until the failure, and the failure, which has to come."""
+    pieces = []
+    with pytest.raises(Failure) as failure:
+        async with asyncio.timeout(SECONDS):
+            if isinstance(asked, AsyncIterator):
+                async for piece in asked:
+                    pieces.append(piece)
+            else:
+                await asked
+    return pieces, failure.value
+
+
+@pytest.mark.parametrize(
+    ("ask", "asked"),
+    [
+        (lambda pipeline: pipeline.speak("r", "Hello.", "default", None, 1.0, SAMPLING), Prepare),
+        (lambda pipeline: pipeline.speak_arriving("r", words("Hello"), "default", 1.0, SAMPLING), PrepareStream),
+        (lambda pipeline: pipeline.convert("r", b"", "default", 1.0), Convert),
+        (lambda pipeline: pipeline.check_voice("r", "default"), PrepareStream),
+        (lambda pipeline: pipeline.list_voices("r"), ListVoices),
+        (lambda pipeline: pipeline.register_voice("r", "Anna", Recording(b"")), RegisterVoice),
+        (lambda pipeline: pipeline.delete_voice("r", "Anna"), DeleteVoice),
+    ],
+    ids=["speak", "speak arriving", "convert", "check voice", "list voices", "register voice", "delete voice"],
+)
+async def test_an_encoder_that_never_answers_is_not_waited_for(
+    peers: Peers, impatient: Pipeline, ask: Asks, asked: type[Message]
+) -> None:
+    pieces, failure = await outcome(ask(impatient))
+    assert (pieces, failure.kind) == ([], "timeout")
+    await peers.hear("encode", asked)
+    assert await peers.hear("encode", Release) == Release("r")
+    await peers.hear_no_more("generate")
+
+
+@pytest.mark.parametrize("heard", [[], [b"one"]], ids=["no piece", "a piece"])
+async def test_a_decoder_that_sends_no_more_is_not_waited_for(
+    peers: Peers, impatient: Pipeline, heard: list[bytes]
+) -> None:
+    speaking = asyncio.create_task(outcome(impatient.speak("r", "Hello.", "default", None, 1.0, SAMPLING)))
+    await peers.hear("encode", Prepare)
+    peers.tell(Prepared("r", [SEGMENT, SEGMENT], "key"), "encode")
+    assert {(await peers.hear("generate", Generate)).open.segment_id for _ in range(2)} == {"r.0", "r.1"}
+    for piece in heard:
+        peers.tell(Audio("r.0", piece, 10, last=False), "decode")
+    pieces, failure = await speaking
+    assert (pieces, failure.kind) == (heard, "timeout")
+    assert {(await peers.hear("generate", Abort)).segment_id for _ in range(2)} == {"r.0", "r.1"}
+    assert await peers.hear("encode", Release) == Release("r")
+
+
+async def test_a_decoder_that_sends_no_more_of_a_conversion_is_not_waited_for(
+    peers: Peers, impatient: Pipeline
+) -> None:
+    converting = asyncio.create_task(outcome(impatient.convert("r", b"", "default", 1.0)))
+    await peers.hear("encode", Convert)
+    peers.tell(Converted("r", [1, 2, 3], "key"), "encode")
+    pieces, failure = await converting
+    assert (pieces, failure.kind) == ([], "timeout")
+    await peers.hear("decode", Open)
+    await peers.hear("decode", Tokens)
+    assert await peers.hear("decode", Abort) == Abort("r.0", peers.of["decode"].address)
+    assert await peers.hear("encode", Release) == Release("r")
+
+
+async def test_text_that_neither_goes_on_nor_ends_is_not_waited_for(peers: Peers, impatient: Pipeline) -> None:
+    text = words("Hello")
+    speaking = asyncio.create_task(outcome(impatient.speak_arriving("r", text, "default", 1.0, SAMPLING)))
+    await peers.hear("encode", PrepareStream)
+    peers.tell(StreamPrepared("r", [], [], "key"), "encode")
+    await peers.hear("generate", GenerateFromText)
+    assert await peers.hear("generate", Text) == Text("r.0", "Hello", last=False)
+    pieces, failure = await speaking
+    assert (pieces, failure.kind) == ([], "timeout")
+    assert await anext(text, "ended") == "ended", "nobody reads it any more"
+    assert await peers.hear("generate", Abort) == Abort("r.0", peers.of["decode"].address)
+    assert await peers.hear("encode", Release) == Release("r")
+
+
+async def test_every_piece_may_take_as_long_as_the_first(peers: Peers, impatient: Pipeline) -> None:
+    task = call(impatient)
+    prepare = await peers.hear("encode", Prepare)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
+    await peers.hear("generate", Generate)
+    for tokens in range(4):
+        await asyncio.sleep(SHORT / 2)
+        peers.tell(Audio(f"{prepare.request_id}.0", b"a", tokens, last=tokens == 3), "decode")
+    assert await task == [b"a"] * 4
+
+
 async def test_a_request_that_no_message_can_carry_leaves_nothing(pipeline: Pipeline) -> None:
     with pytest.raises(UnicodeEncodeError):
         async for _ in pipeline.speak("req_half", "\ud800", "default", None, 1.0, SamplingOptions()):
@@ -256,6 +386,32 @@ async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peer
         "encode-0 does not answer",
         "generate-0 does not answer",
     ]
+
+
+async def test_health_knows_at_once_who_died_and_who_is_up(
+    peers: Peers, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.http.stages.SECONDS_HEALTH_HOLDS", SECONDS)
+    missing = pipeline.stages.missing
+    answering = [asyncio.create_task(peers.answer_pings(name)) for name in peers.of]
+    assert await missing() == []
+    peers.die("decode")
+    await until(lambda: not pipeline.stages._names["decode"])
+    assert await missing() == ["no decode process is up"]
+    free_inbox = peers.of["http"].address  # nothing reaches the dead one's
+    pipeline.handle(StageUp("decode", "decode-0", free_inbox))
+    assert await missing() == []
+    for task in answering:
+        task.cancel()
+    await asyncio.gather(*answering, return_exceptions=True)
+
+
+async def test_health_knows_of_a_death_after_an_answer(peers: Peers, pipeline: Pipeline) -> None:
+    looking = asyncio.create_task(pipeline.stages.missing())
+    ping = await peers.hear("decode", Ping)
+    peers.tell(Pong(ping.nonce, peers.of["decode"].address, {}), "decode")
+    peers.die("decode")
+    assert "no decode process is up" in await looking
 
 
 # The encode stage

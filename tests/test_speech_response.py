@@ -18,16 +18,16 @@ SCOPE: Any = {"type": "http"}
 
 
 class Client:
-    """Takes an answer; it leaves once `patience` says so."""
+    """Takes an answer up to a message of the type `deaf_from`; it leaves when `left` is set."""
 
-    def __init__(self, *, deaf: bool = False) -> None:
+    def __init__(self, *, deaf_from: str | None = None) -> None:
         self.messages: list[Message] = []
         self.left = asyncio.Event()
-        self._deaf = deaf
+        self._deaf_from = deaf_from
 
     async def send(self, message: Message) -> None:
         self.messages.append(message)
-        if self._deaf and message["type"] == "http.response.body":
+        if message["type"] == self._deaf_from:
             await asyncio.Event().wait()
 
     async def receive(self) -> Message:
@@ -137,9 +137,10 @@ async def test_a_client_that_leaves_ends_the_work(pieces: tuple[bytes, ...]) -> 
     assert not client.ended
 
 
-async def test_a_client_that_takes_nothing_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deaf_from", ["http.response.start", "http.response.body"])
+async def test_a_client_that_takes_nothing_ends_the_work(monkeypatch: pytest.MonkeyPatch, deaf_from: str) -> None:
     monkeypatch.setattr("server.http.speech_response.SECONDS_TO_TAKE", 0.05)
-    client, work = Client(deaf=True), Work(b"abcd", endless=True)
+    client, work = Client(deaf_from=deaf_from), Work(b"abcd", endless=True)
     await client.get(as_audio(work))
     assert work.closed
     assert not client.ended

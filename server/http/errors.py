@@ -18,6 +18,7 @@ STATUS: dict[FailureKind, int] = {
     "conflict": 409,
     "overloaded": 429,
     "unavailable": 503,
+    "timeout": 504,
     "internal": 500,
 }
 CODE: dict[FailureKind, str] = {"invalid": "invalid_value"}  # the others are codes as they are

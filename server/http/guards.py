@@ -1,5 +1,6 @@
-"""Wrappers around the whole app: an id on every answer, and a limit to every body."""
+"""Wrappers around the whole app: an id on every answer, and limits to every body."""
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 
@@ -8,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_UPLOAD = 10 << 20  # bytes of a recording
+SECONDS_TO_SEND = 60.0  # for the next piece of a body
 
 # What `x-should-retry` says: by itself, OpenAI's client takes a conflict for a lock that goes away.
 WORTH_RETRYING = {409: "false", 429: "true", 503: "true"}
@@ -46,7 +48,7 @@ class RequestId:
 class BodyLimit:
     """Refuses a body of more than `limit` bytes with status 413, before it is read to its end.
 
-    The paths in `larger` have limits of their own.
+    The paths in `larger` have limits of their own. A body that stops arriving is refused with status 408.
     """
 
     def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int]) -> None:
@@ -61,14 +63,19 @@ class BodyLimit:
             return
         limit = self._larger.get(scope["path"], self._limit)
         announced = Headers(scope=scope).get("content-length", "0")
-        received = 0
+        received, complete = 0, False
 
         async def receive_at_most() -> Message:
-            nonlocal received
+            nonlocal received, complete
             if announced.isdigit() and int(announced) > limit:
                 raise _too_large(limit)
-            message = await receive()
+            try:
+                async with asyncio.timeout(None if complete else SECONDS_TO_SEND):  # what follows is the client's leave
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"The body stopped arriving: {SECONDS_TO_SEND:g} s without a byte.") from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > limit:
                 raise _too_large(limit)
             return message

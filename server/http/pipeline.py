@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -46,10 +46,12 @@ from vllm_cosyvoice.sampling import SamplingOptions
 log = logging.getLogger(__name__)
 
 SEGMENTS_AHEAD = 4  # segments of one request in the engine at a time
+PATIENCE = 590.0  # seconds that a stage may keep a request waiting; OpenAI's client gives up after 600 without a byte
 
 Request = Prepare | PrepareStream | Convert | ListVoices | RegisterVoice | DeleteVoice
 Answer = Prepared | StreamPrepared | Converted | Voices
 Expected = TypeVar("Expected", Prepared, StreamPrepared, Converted, Voices)
+Awaited = TypeVar("Awaited")
 
 
 @dataclass(eq=False)
@@ -76,11 +78,13 @@ class _Speaking:
 class Pipeline:
     """Speaks texts by way of the stages that are up. A Stage itself: its inbox brings the answers."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, patience: float = PATIENCE) -> None:
+        """`patience`: seconds that a request waits for the answer of a stage, or for the next piece of its audio."""
         self.stages = Stages(channel)
         self.speeches = Speeches()
         self.answers = Answers()
         self._channel = channel
+        self._patience = patience
         self._preparing: dict[str, _Preparing] = {}
         self._speaking: dict[str, _Speaking] = {}
         self._requests = 0
@@ -258,7 +262,7 @@ class Pipeline:
         try:
             self._channel.send(encoder, request)
             with self.stages.busy(encoder):
-                answer = await asked
+                answer = await self._in_time(asked, "answer of an encode process")
                 assert isinstance(answer, kind)
                 yield encoder, answer
                 finished = True
@@ -281,7 +285,7 @@ class Pipeline:
                 raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
             with self.stages.busy(decoder):
                 while not finished:
-                    piece = await speaking.pieces.get()
+                    piece = await self._in_time(speaking.pieces.get(), "audio")
                     if isinstance(piece, Failure):
                         raise piece
                     finished = piece.last
@@ -293,6 +297,14 @@ class Pipeline:
             del self._speaking[segment_id]
             if not finished:
                 self._channel.send(source, Abort(segment_id, decoder))
+
+    async def _in_time(self, wait: Awaitable[Awaited], what: str) -> Awaited:
+        """What `wait` brings. Raises Failure when that takes too long, whoever is to blame."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await wait
+        except TimeoutError:
+            raise Failure("timeout", f"No {what} came for {self._patience:g} s; try again later.") from None
 
     async def _forward(self, text: AsyncIterator[str], segment_id: str, generator: Address) -> None:
         """Send `text` on as it arrives; when it fails, so does the segment, which would wait for ever."""

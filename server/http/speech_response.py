@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from server.audio_format import FORMATS
 from server.http.errors import error_entries
@@ -76,19 +76,23 @@ class SpeechResponse(Response):
                 entry.failure = str(failure)
 
     async def _send(self, send: Send) -> None:
-        async def send_body(piece: bytes, *, last: bool = False) -> None:
+        async def send_in_time(message: Message) -> None:
             try:
                 async with asyncio.timeout(SECONDS_TO_TAKE):
-                    await send({"type": "http.response.body", "body": piece, "more_body": not last})
+                    await send(message)
             except TimeoutError:
                 raise _Deaf from None
+
+        async def send_body(piece: bytes, *, last: bool = False) -> None:
+            await send_in_time({"type": "http.response.body", "body": piece, "more_body": not last})
 
         async with aclosing(self._pieces) as pieces:
             first = await anext(pieces, b"")
             if self._whole:
                 self.headers["content-length"] = str(len(first))
             self._begun = True
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send_in_time(start)
             await send_body(first)
             async for piece in pieces:
                 await send_body(piece)

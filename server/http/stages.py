@@ -31,10 +31,12 @@ class Stages:
     def add(self, up: StageUp) -> None:
         """A process takes work."""
         self._names[up.kind][up.address] = up.name
+        self._forget_look()
 
     def remove(self, address: Address) -> str:
         """The name of the process that was at `address` and has died."""
         names = [names.pop(address) for names in self._names.values() if address in names]
+        self._forget_look()
         return names[0] if names else "A stage"
 
     def pick(self, kind: Kind) -> Address:
@@ -56,7 +58,10 @@ class Stages:
                 del self._load[address]
 
     async def missing(self) -> list[str]:
-        """Why a request would not be served now, a reason each; empty when it would. One look answers for a second."""
+        """Why a request would not be served now, a reason each; empty when it would.
+
+        One look answers for a second, or until a stage comes or goes.
+        """
         if self._look is None or time.monotonic() - self._looked > SECONDS_HEALTH_HOLDS:
             self._looked = time.monotonic()
             self._look = asyncio.create_task(self._missing())
@@ -74,10 +79,13 @@ class Stages:
         if answer and not answer.done():
             answer.set_result(pong.numbers)
 
+    def _forget_look(self) -> None:
+        self._looked = float("-inf")
+
     async def _missing(self) -> list[str]:
-        absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._names[kind]]
         names = {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
         answers = await self._ping(names)
+        absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._names[kind]]
         return absent + [f"{name} does not answer" for address, name in names.items() if address not in answers]
 
     async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
