@@ -38,7 +38,9 @@ SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
 
 
 @dataclass(eq=False)
-class _Child:
+class Child:
+    """A process of the server, through all its lives."""
+
     kind: Kind
     index: int
     address: Address = ""
@@ -52,6 +54,7 @@ class _Child:
 
     @property
     def name(self) -> str:
+        """What its log lines begin with."""
         return f"{self.kind}-{self.index}"
 
     def fail(self, now: float) -> int:
@@ -91,7 +94,7 @@ class Supervisor:
             "encode": arguments.encode_process_num,
             "http": arguments.httpserver_workers,
         }
-        self._children = [_Child(kind, index) for kind, count in counts.items() for index in range(count)]
+        self._children = [Child(kind, index) for kind, count in counts.items() for index in range(count)]
         self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
         self._stopping = False
         self._announced = False
@@ -143,14 +146,14 @@ class Supervisor:
                 await self._stop([child for child in self._children if child.kind != "http"])
         self._end(0)
 
-    async def _stop(self, children: list[_Child]) -> None:
+    async def _stop(self, children: list[Child]) -> None:
         processes = [child.process for child in children if child.ready and child.process]
         for process in processes:
             if process.returncode is None:
                 process.terminate()
         await asyncio.gather(*(process.wait() for process in processes))
 
-    async def _keep(self, child: _Child) -> None:
+    async def _keep(self, child: Child) -> None:
         """Start a process, and again whenever it has ended."""
         while True:
             await self._start(child)
@@ -179,8 +182,10 @@ class Supervisor:
             await asyncio.sleep(pause)
             if self._service and child in self._sharing:
                 await self._check_service(child)
+            if self._stopping:
+                return
 
-    async def _end_of(self, child: _Child) -> str:
+    async def _end_of(self, child: Child) -> str:
         """Wait until the process has ended, or should be ended because it hangs; returns what happened."""
         assert child.process is not None
         ended = asyncio.ensure_future(child.process.wait())
@@ -198,13 +203,13 @@ class Supervisor:
         status = ended.result()
         return f"died (signal {-status})" if status < 0 else f"ended (status {status})"
 
-    async def _kill(self, child: _Child) -> None:
+    async def _kill(self, child: Child) -> None:
         """End what is left of the process and of all that it started."""
         assert child.process is not None
         await asyncio.to_thread(process_group.kill, child.process.pid)
         await child.process.wait()
 
-    async def _check_service(self, child: _Child) -> None:
+    async def _check_service(self, child: Child) -> None:
         """Wait until the Multi-Process Service takes a new client; do without it from now on if it does not."""
         assert self._service is not None
         deadline = time.monotonic() + SECONDS_FOR_SERVICE
@@ -215,7 +220,7 @@ class Supervisor:
         self._service = None
         log.warning("NVIDIA's Multi-Process Service takes no clients any more: processes share the GPU by turns.")
 
-    async def _start(self, child: _Child) -> None:
+    async def _start(self, child: Child) -> None:
         child.address = self._addresses.new(child.name)
         child.begun, child.step, child.ready, child.unanswered = time.monotonic(), "", False, 0
         listener = self._listener.fileno() if child.kind == "http" else None
@@ -242,7 +247,7 @@ class Supervisor:
         assert child.process.stdin is not None
         child.process.stdin.write(settings.line())
 
-    def _gpu(self, child: _Child) -> dict[str, str]:
+    def _gpu(self, child: Child) -> dict[str, str]:
         """Which one a process uses, and how it shares it.
 
         A decode process sees its own only, so that nothing in it can land on another by default.
@@ -266,7 +271,7 @@ class Supervisor:
                 case Pong() if child := self._at(message.sender):
                     child.unanswered = 0
 
-    def _at(self, address: Address) -> _Child | None:
+    def _at(self, address: Address) -> Child | None:
         """The process at `address`; None if it has died since."""
         return next((child for child in self._children if child.address == address), None)
 
@@ -282,7 +287,7 @@ class Supervisor:
                     ", ".join(f"{c.name} ({c.step or 'imports'}, {now - c.begun:.0f} s)" for c in starting),
                 )
 
-    async def _on_ready(self, child: _Child) -> None:
+    async def _on_ready(self, child: Child) -> None:
         address, child.ready, child.failed_starts = child.address, True, 0
         self._tell("http", StageUp(child.kind, child.name, address))
         if child.kind == "http":

@@ -362,6 +362,31 @@ async def test_what_dies_is_restarted_and_what_it_held_fails_at_once(
     assert alive(processes) == []
 
 
+@pytest.mark.parametrize("victim", ["decode-0", "generate-0"])
+async def test_what_hangs_is_restarted_and_what_it_held_fails(server: ServerProcess, victim: str) -> None:
+    async with server.speaking(6000) as answer:
+        process = server.named(victim)
+        process.suspend()
+        await eventually(lambda: not server.healthy(), "it is noticed")
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _ in answer.extensions["body"]:
+                pass
+    await eventually(server.healthy, "it is up again")
+    await eventually(server.idle, "nothing of the failed request is left")
+    assert alive([process]) == []
+    assert f"{victim} hangs" in server.log.read_text()
+
+
+async def test_a_restart_that_fails_is_tried_again(server: ServerProcess) -> None:
+    first = server.named("decode-0")
+    first.kill()
+    await eventually(lambda: server.named("decode-0").pid != first.pid, "it is started again")
+    second = server.named("decode-0")
+    second.kill()
+    await eventually(lambda: server.healthy() and server.named("decode-0").pid != second.pid, "and again")
+    assert server.process.poll() is None
+
+
 async def test_when_an_encoder_dies_the_other_takes_its_place_and_speech_goes_on(server: ServerProcess) -> None:
     async with under_load(server) as outcomes, server.speaking(1000) as answer:
         victim = server.named("encode-1")

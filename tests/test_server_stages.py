@@ -378,6 +378,19 @@ async def test_a_death_fails_what_was_there_at_once(peers: Peers, pipeline: Pipe
         await task
 
 
+async def test_what_is_heard_goes_on_when_only_its_generator_has_died(peers: Peers, pipeline: Pipeline) -> None:
+    task = call(pipeline)
+    prepare = await peers.hear("encode", Prepare)
+    peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
+    segment_id = (await peers.hear("generate", Generate)).open.segment_id
+    peers.tell(Audio(segment_id, b"a", 1, last=False), "decode")
+    await until(lambda: pipeline._speaking[segment_id].heard)
+    peers.die("generate")
+    await until(lambda: not pipeline.stages._names["generate"])
+    peers.tell(Audio(segment_id, b"b", 2, last=True), "decode")
+    assert await task == [b"a", b"b"]
+
+
 async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peers, pipeline: Pipeline) -> None:
     peers.die("decode")
     await until(lambda: not pipeline.stages._names["decode"])
@@ -617,10 +630,24 @@ async def test_deaths_around_the_decoder(peers: Peers, decode: DecodeStage) -> N
     peers.tell(peers.open("t.0", voice_key="k"), "generate")
     await until(lambda: decode.numbers()["segments"] == 1)
     peers.die("generate")
-    await until(lambda: decode.numbers()["segments"] == 0)
+    failed = await peers.hear("http", Failed)
+    assert (failed.id, failed.kind) == ("t.0", "unavailable")
+    assert decode.numbers()["segments"] == 0
     peers.tell(peers.open("u.0", voice_key="k"), "generate")
     peers.tell(Tokens([("u.0", [1] * 5, True)]), "generate")
     await peers.hear_no_more("http")
+
+
+async def test_what_a_generator_had_finished_when_it_died_is_spoken_to_its_end(
+    peers: Peers, decode: DecodeStage
+) -> None:
+    decode.handle(voice_data("r", key="k"))
+    for segment_id in ("r.0", "s.0"):
+        decode.handle(peers.open(segment_id, voice_key="k"))
+    decode.handle(Tokens([("r.0", [1] * 60, True), ("s.0", [1] * 60, False)]))
+    decode.drop(peers.of["generate"].address)
+    assert (await peers.hear("http", Failed)).id == "s.0"
+    assert await audio_of(peers, "r.0") == {"r.0": 60 * SAMPLES_PER_TOKEN}
 
 
 async def test_speech_longer_than_can_be_decoded_fails_alone(peers: Peers, decode: DecodeStage) -> None:

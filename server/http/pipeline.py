@@ -72,6 +72,7 @@ class _Preparing:
 class _Speaking:
     source: Address  # where its tokens come from
     decoder: Address
+    heard: bool = False  # some of its audio has come
     pieces: asyncio.Queue[Audio | Failure] = field(default_factory=asyncio.Queue)
 
 
@@ -216,6 +217,7 @@ class Pipeline:
                     preparing.answer.set_result(message)
             case Audio():
                 if speaking := self._speaking.get(message.segment_id):
+                    speaking.heard = True
                     speaking.pieces.put_nowait(message)
             case Failed():
                 self._fail(message.id, Failure(message.kind, message.message, message.param))
@@ -225,14 +227,17 @@ class Pipeline:
                 self.stages.answered(message)
 
     def drop(self, address: Address) -> None:
-        """A stage has died: fail at once what it still owed."""
+        """A stage has died: fail at once what it still owed.
+
+        What is heard already, its decoder has: that one fails it, too, unless all of its tokens have come.
+        """
         name = self.stages.remove(address)
         failure = Failure("unavailable", f"{name} has died and is being restarted; try again in a few seconds.")
         for request_id, preparing in list(self._preparing.items()):
             if preparing.encoder == address:
                 self._fail(request_id, failure)
         for segment_id, speaking in list(self._speaking.items()):
-            if address in (speaking.source, speaking.decoder):
+            if address == speaking.decoder or (address == speaking.source and not speaking.heard):
                 self._fail(segment_id, failure)
 
     def numbers(self) -> Numbers:  # noqa: D102 - see Stage

@@ -90,10 +90,12 @@ class DecodeStage:
                     self._channel.send(segment.open.reply_to, message)
 
     def drop(self, address: Address) -> None:
-        """Let go of what a dead http worker or generator had here; fail what waits for a dead encoder's voice."""
+        """Let go of what a dead http worker had here; fail what a dead generator or encoder still owed."""
         for segment_id, segment in list(self._segments.items()):
-            if address in (segment.open.reply_to, segment.open.generator):
+            if address == segment.open.reply_to:
                 self._forget(segment_id)
+            elif address == segment.open.generator and not segment.complete:
+                self._fail(segment, "unavailable", "The language model has died and is being restarted; try again.")
             elif address == segment.open.encoder and segment.stream is None:
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
 
@@ -236,9 +238,10 @@ async def run(settings: Settings, channel: Channel) -> None:
 
 async def _watch(loop: DecodeLoop) -> NoReturn:
     """Raise when the device hangs: the event loop would go on answering for it."""
-    while loop.seconds_in_call < LONGEST_CALL:
+    while True:
         await asyncio.sleep(1.0)
-    raise RuntimeError(f"A decode call has taken {LONGEST_CALL:.0f} s.")
+        if loop.seconds_in_call > LONGEST_CALL:
+            raise RuntimeError(f"A decode call has not returned after {LONGEST_CALL:.0f} s.")
 
 
 def _warm_up(decoder: SpeechDecoder) -> None:
