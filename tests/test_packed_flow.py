@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from tests import small_networks
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
-from vllm_cosyvoice.config import FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
 from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, packed_tokens
 
@@ -109,17 +108,6 @@ def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
 def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
     with pytest.raises(ValueError, match="split the call"):
         packed([row(padded, 0, 200)])
-
-
-@runs_here
-def test_sizes_that_the_kernels_do_not_take_are_refused() -> None:
-    config = FlowConfig(**{**vars(small_networks.FLOW), "width": 96, "heads": 3})
-    from tests.seeded_weights import seeded_state
-    from vllm_cosyvoice.checkpoint.layout import flow_layout
-
-    flow = Flow.from_state(config, seeded_state(flow_layout(config)), DEVICE)
-    with pytest.raises(ValueError, match="powers of two"):
-        packed_flow(flow, (64,))
 
 
 @runs_here

@@ -31,18 +31,8 @@ class PackedFlow:
     """Speech tokens to mel, as `Flow`, for many rows of different lengths."""
 
     def __init__(self, flow: Flow, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES) -> None:
-        """Take over the weights of `flow`, which is in float32 and on the device.
-
-        Raises:
-            ValueError: the kernels don't take the sizes of `flow`.
-        """
+        """Take over the weights of `flow`, which is in float32, on the device and without `misfits`."""
         estimator = flow.estimator
-        width, channels = flow.encoder_proj.in_features, estimator.final_proj.in_features
-        if any(size & (size - 1) for size in (width, channels)):
-            raise ValueError(
-                f"the flow is {width} and its estimator {channels} channels wide, but fused kernels take powers of two:"
-                " choose --data_type float32, which does without them"
-            )
         self._flow = flow
         device, largest = flow.noise.device, max(sizes)
         with torch.inference_mode():
