@@ -111,6 +111,14 @@ def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
 
 
 @runs_here
+@pytest.mark.parametrize(("before", "size"), [(100, 64), (9, 256)])
+def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow, packed: Any, before: int, size: int) -> None:
+    """PyTorch refuses an index that is out of range."""
+    packed([row(padded, 12, before)])
+    packed._graphs.rehearse(size)
+
+
+@runs_here
 @pytest.mark.skipif(DEVICE == "cpu", reason="there are no CUDA graphs without a GPU")
 def test_captured_is_what_is_computed(padded: Flow) -> None:
     rows = [row(padded, 10, 43, look_ahead=3), row(padded, 0, 26, seed=6)]

@@ -102,6 +102,13 @@ def test_a_row_longer_than_any_size_is_refused(packed: Any) -> None:
         packed([row(48)])
 
 
+@runs_here
+def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
+    """PyTorch refuses an index that is out of range."""
+    packed([row(40)])
+    packed._graphs.rehearse(SIZES[0])
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
 def test_replayed_is_what_is_computed(eager: Vocoder, packed: Any) -> None:
     captured = packed_vocoder(eager, SIZES)
