@@ -26,9 +26,9 @@ def flow_state() -> dict[str, Tensor]:
     return seeded_state(flow_layout(FLOW))
 
 
-def vocoder_state() -> dict[str, Tensor]:
+def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:
     """Seeded as they are, the weights have no pitch and four samples in five are clipped: give them a voice."""
-    state = seeded_state(vocoder_layout(VOCODER))
+    state = seeded_state(vocoder_layout(config))
     state["f0_predictor.classifier.bias"] += 150
     state["conv_post.parametrizations.weight.original0"] *= 0.2
     return state

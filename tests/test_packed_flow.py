@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from tests import small_networks
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
-from vllm_cosyvoice.config import FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
 from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, packed_tokens
 
@@ -112,14 +111,11 @@ def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
 
 
 @runs_here
-def test_sizes_that_the_kernels_do_not_take_are_refused() -> None:
-    config = FlowConfig(**{**vars(small_networks.FLOW), "width": 96, "heads": 3})
-    from tests.seeded_weights import seeded_state
-    from vllm_cosyvoice.checkpoint.layout import flow_layout
-
-    flow = Flow.from_state(config, seeded_state(flow_layout(config)), DEVICE)
-    with pytest.raises(ValueError, match="powers of two"):
-        packed_flow(flow, (64,))
+@pytest.mark.parametrize(("before", "size"), [(100, 64), (9, 256)])
+def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow, packed: Any, before: int, size: int) -> None:
+    """PyTorch refuses an index that is out of range."""
+    packed([row(padded, 12, before)])
+    packed._graphs.rehearse(size)
 
 
 @runs_here

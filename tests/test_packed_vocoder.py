@@ -79,6 +79,16 @@ def test_pieces_join_to_the_whole(eager: Vocoder, packed: Any) -> None:
 
 
 @runs_here
+def test_channels_that_are_no_powers_of_two() -> None:
+    """96, 48, 24 and 12: half of those of the demo model."""
+    config = replace(small_networks.VOCODER, base_channels=96)
+    eager = Vocoder.from_state(config, small_networks.vocoder_state(config), DEVICE)
+    (exact,), _ = eager([row(6)])
+    (audio,), _ = packed_vocoder(eager, (8,))([row(6)])
+    assert signal_to_noise(exact, audio) > SIGNAL_TO_NOISE
+
+
+@runs_here
 def test_any_mel_gives_finite_audio(packed: Any) -> None:
     rows = [replace(row(4), mel=torch.full((4, 80), level, device=DEVICE)) for level in (50.0, -200.0, -11.5)]
     for piece in packed(rows)[0]:
@@ -90,6 +100,13 @@ def test_any_mel_gives_finite_audio(packed: Any) -> None:
 def test_a_row_longer_than_any_size_is_refused(packed: Any) -> None:
     with pytest.raises(ValueError, match="49 is more than the largest captured size, 48"):
         packed([row(48)])
+
+
+@runs_here
+def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
+    """PyTorch refuses an index that is out of range."""
+    packed([row(40)])
+    packed._graphs.rehearse(SIZES[0])
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")

@@ -15,9 +15,21 @@ class CudaGraphs:
     a replay belongs in buffers that the computation writes to, allocated outside of it.
     """
 
-    def __init__(self, compute: Callable[[int], None], sizes: Sequence[int], device: torch.device | str) -> None:
-        """`compute(size)` reads and writes buffers that stay where they are, and never waits for the device."""
+    def __init__(
+        self,
+        prepare: Callable[[int], None],
+        compute: Callable[[int], None],
+        sizes: Sequence[int],
+        device: torch.device | str,
+    ) -> None:
+        """Capture nothing yet.
+
+        Args:
+            prepare: `prepare(size)` writes what `compute(size)` reads as indices, of a call that has no rows.
+            compute: `compute(size)` reads and writes buffers that stay where they are, and never waits for the device.
+        """
         self.sizes = sorted(sizes)
+        self._prepare = prepare
         self._compute = compute
         self._device = torch.device(device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -31,13 +43,22 @@ class CudaGraphs:
             stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
-                    self._compute(size)
+                    self.rehearse(size)
             stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool, stream=stream):
                 self._compute(size)
             self._graphs[size] = graph
         torch.cuda.current_stream(self._device).wait_stream(stream)
+
+    @torch.inference_mode()
+    def rehearse(self, size: int) -> None:
+        """Compute a call of `size` that has no rows, whatever the call before was.
+
+        What that call left may be laid out for another size, and its numbers reach too far as indices of this one.
+        """
+        self._prepare(size)
+        self._compute(size)
 
     def size_for(self, amount: int) -> int:
         """The smallest size that holds `amount`.

@@ -1,13 +1,17 @@
 """What computes the flow: TensorRT where it is asked for and there, fused kernels on a GPU, PyTorch elsewhere."""
 
+import logging
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.flow.kernel_sizes import misfits
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
 from vllm_cosyvoice.flow.tensorrt import tensorrt_estimator
+
+log = logging.getLogger(__name__)
 
 
 class AnyFlow(Protocol):
@@ -24,17 +28,25 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
     """The flow of `model`, ready to compute at full speed.
 
     Raises:
-        ValueError: the weights don't fit the configuration, or the fused kernels don't take its sizes.
+        ValueError: the weights don't fit the configuration.
     """
+    config = model.config.flow
     if load_trt:
-        flow = Flow.from_state(model.config.flow, model.flow_state(), device, data_type)
+        flow = Flow.from_state(config, model.flow_state(), device, data_type)
         flow.engine = tensorrt_estimator(flow.estimator)
         if flow.engine is not None:
             return flow
-    if device.type != "cuda" or data_type == torch.float32:
-        return Flow.from_state(model.config.flow, model.flow_state(), device, data_type)
+    fused = device.type == "cuda" and data_type != torch.float32
+    if fused and (found := misfits(config)):
+        log.warning(
+            "Plain PyTorch computes the flow, which takes longer: the fused kernels do not take its %s.",
+            ", ".join(found),
+        )
+        fused = False
+    if not fused:
+        return Flow.from_state(config, model.flow_state(), device, data_type)
     from vllm_cosyvoice.flow.packed import PackedFlow  # needs Triton
 
-    packed = PackedFlow(Flow.from_state(model.config.flow, model.flow_state(), device), data_type)
+    packed = PackedFlow(Flow.from_state(config, model.flow_state(), device), data_type)
     packed.capture()
     return packed

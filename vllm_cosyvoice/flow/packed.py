@@ -31,18 +31,8 @@ class PackedFlow:
     """Speech tokens to mel, as `Flow`, for many rows of different lengths."""
 
     def __init__(self, flow: Flow, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES) -> None:
-        """Take over the weights of `flow`, which is in float32 and on the device.
-
-        Raises:
-            ValueError: the kernels don't take the sizes of `flow`.
-        """
+        """Take over the weights of `flow`, which is in float32, on the device and without `misfits`."""
         estimator = flow.estimator
-        width, channels = flow.encoder_proj.in_features, estimator.final_proj.in_features
-        if any(size & (size - 1) for size in (width, channels)):
-            raise ValueError(
-                f"the flow is {width} and its estimator {channels} channels wide, but fused kernels take powers of two:"
-                " choose --data_type float32, which does without them"
-            )
         self._flow = flow
         device, largest = flow.noise.device, max(sizes)
         with torch.inference_mode():
@@ -60,7 +50,7 @@ class PackedFlow:
         self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # the first of them is no prompt
         self._mel = torch.zeros(largest, MEL_BINS, device=device)
         self._most_frames = min(BEST_SIZE, largest)  # of rows put together
-        self._graphs = CudaGraphs(self._compute, sizes, device)
+        self._graphs = CudaGraphs(self._write_table, self._compute, sizes, device)
         self._run = self._compute
 
     def capture(self) -> None:
@@ -113,14 +103,18 @@ class PackedFlow:
 
     def _upload(self, rows: Sequence[FlowRow], size: int) -> list[int]:
         """Put everything about `rows` where the graph of `size` reads it; returns each row's first frame."""
+        starts = self._write_table(size, rows)
+        torch.stack([row.speaker for row in rows], out=self._speakers[: len(rows)])
+        prompts = [row.prompt_mel for row in rows]
+        torch.cat(prompts, out=self._prompts[1 : 1 + sum(map(len, prompts))])
+        return starts
+
+    def _write_table(self, size: int, rows: Sequence[FlowRow] = ()) -> list[int]:
         on_gpu = self._mel.is_cuda
         numbers = torch.empty(Table.length(size, queries(size)), dtype=torch.int32, pin_memory=on_gpu)
         packed = [PackedRow(row.tokens, row.spoken, len(row.prompt_mel), row.streaming) for row in rows]
         starts = fill(Table.of(numbers.numpy(), size, queries(size)), packed, self._encoder.silence, queries(size))
         self._numbers[: len(numbers)].copy_(numbers, non_blocking=True)
-        torch.stack([row.speaker for row in rows], out=self._speakers[: len(rows)])
-        prompts = [row.prompt_mel for row in rows]
-        torch.cat(prompts, out=self._prompts[1 : 1 + sum(map(len, prompts))])
         return starts
 
     def _compute(self, size: int) -> None:

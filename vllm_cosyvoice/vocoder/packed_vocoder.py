@@ -47,7 +47,7 @@ class PackedVocoder:
         self._start_phases = torch.zeros(frames, harmonics, dtype=torch.float64, device=device)
         self._phases = torch.zeros(frames, harmonics, dtype=torch.float64, device=device)
         self._audio = torch.zeros(frames * SAMPLES_PER_FRAME, device=device)
-        self._graphs = CudaGraphs(self._compute, sizes, device)
+        self._graphs = CudaGraphs(self._write_no_rows, self._compute, sizes, device)
         self._run = self._compute
 
     def capture(self) -> None:
@@ -110,6 +110,9 @@ class PackedVocoder:
         last = (starts + [row.end for row in rows]) * SAMPLES_PER_FRAME
         pieces = [audio[begin:end] for begin, end in zip(first.tolist(), last.tolist(), strict=True)]
         return pieces, self._phases[self._numbers[FIELDS * size : len(numbers)]]
+
+    def _write_no_rows(self, size: int) -> None:
+        self._numbers[: FIELDS * size].zero_()
 
     def _compute(self, size: int) -> None:
         """The audio and phases of the first `size` frames of the buffers."""
