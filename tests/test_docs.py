@@ -1,8 +1,11 @@
 """What docs/ promise that can be checked without running it."""
 
 import argparse
+import json
 import re
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +13,7 @@ import yaml
 from server.arguments import UNNEEDED, VARIABLES, _parser, parse
 
 ROOT = Path(__file__).parents[1]
+IMAGES = ["Dockerfile", "Dockerfile.cpu"]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -48,8 +52,42 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def instructions(image: str) -> list[tuple[str, str]]:
+    """Of a Dockerfile: each one's name, and what comes behind it."""
+    text = re.sub(r"^ *#.*\n", "", (ROOT / image).read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    return [(line.split()[0], line.partition(" ")[2]) for line in text.splitlines() if line]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_built_from_what_is_there(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [source for name, rest in instructions(image) if name == "COPY" for source in rest.split()[:-1]]
+    assert {"setup.py", "server", "vllm_cosyvoice"} <= set(sources)
+    assert all((ROOT / source).exists() for source in sources)
+    assert {f"!{source}" for source in sources} <= set((ROOT / ".dockerignore").read_text().split())
+    distribution: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", distribution.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    commands = " ".join(rest for name, rest in instructions(image) if name == "RUN")
+    extras = re.findall(r"--extra (\S+)", commands)
+    assert extras and set(extras) <= set(distribution["extras_require"])
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_starts_the_server_as_a_normal_user(image: str) -> None:
+    steps = dict(instructions(image))  # the last of each
+    assert f"useradd --uid 1000 --create-home {steps['USER']}" in (ROOT / image).read_text()
+    command = json.loads(steps["ENTRYPOINT"]) + json.loads(steps.get("CMD", "[]"))
+    assert command[:3] == ["python", "-m", "server"]
+    arguments, notes = parse(command[3:], {})
+    assert not notes
+    assert (arguments.host, str(arguments.port)) == ("0.0.0.0", steps["EXPOSE"])
+    assert f":{arguments.port}/health" in steps["HEALTHCHECK"]
+
+
 def test_the_compose_file_starts_the_server_as_it_wants_to_be_started() -> None:
-    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["cosyvoice"]
-    arguments, notes = parse(service["command"], service["environment"])
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    arguments, notes = parse(services["cosyvoice"]["command"], services["cosyvoice"]["environment"])
     assert arguments.model_dir == "FunAudioLLM/CosyVoice2-0.5B"
     assert not notes
+    assert services["cosyvoice"]["volumes"] == [f"cosyvoice:/home/{dict(instructions('Dockerfile'))['USER']}"]
+    assert services["demo"]["build"]["dockerfile"] in IMAGES

@@ -50,6 +50,8 @@ def engine_arguments(
     on_cpu = current_platform.is_cpu()
     # vLLM's second model runner does less on the host at each step. It needs a GPU, and samples by our `model_state`.
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
+    # FlashInfer would compile its sampler with nvcc as vLLM starts, and ours leaves vLLM's sampler nothing to draw.
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     # A fork of a process that runs threads, as every caller of this does, may hang.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if on_cpu:
