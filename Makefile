@@ -1,4 +1,5 @@
 # make demo: speak one sentence from a bare machine. make test: every check. make serve: the server in the foreground.
+# make test-gpu: what only a GPU shows.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,9 @@ MODEL_DIR ?=
 ARGS ?=
 MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 
-.PHONY: demo serve test browser lint env clean
+GPU_TESTS := tests/gpu $(addprefix tests/test_,packed_flow.py packed_vocoder.py token_draw_kernel.py vllm_contract.py)
+
+.PHONY: demo serve test test-gpu browser lint env clean
 
 demo: env
 	$(BIN)/python -m server.demo $(MODEL) --output demo.wav
@@ -18,6 +21,9 @@ serve: env
 
 test: lint browser
 	$(BIN)/python -m pytest
+
+test-gpu: env
+	$(BIN)/python -m pytest $(GPU_TESTS)
 
 browser:  # the playground's tests need it; they are skipped where it can't be had
 	-@command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \

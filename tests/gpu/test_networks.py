@@ -1,0 +1,46 @@
+"""The released sizes on a GPU: what the fused kernels compute is what the plain networks do."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import small_networks
+from tests.seeded_weights import seeded_state
+from tests.test_flow import random_tokens
+from vllm_cosyvoice.checkpoint.layout import flow_layout
+from vllm_cosyvoice.config import FlowConfig
+from vllm_cosyvoice.flow import Flow, FlowRow
+
+DEVICE = "cuda"
+
+
+@pytest.fixture(scope="module")
+def plain() -> Flow:
+    return Flow.from_state(FlowConfig(), seeded_state(flow_layout(FlowConfig())), DEVICE)
+
+
+def row(flow: Flow, prompt: int, speech: int, *, streaming: bool) -> FlowRow:
+    tokens = random_tokens(prompt, 0) + random_tokens(speech, speech)
+    embedding = torch.randn(192, generator=torch.Generator().manual_seed(speech)).to(DEVICE)
+    return FlowRow(tokens, 0, small_networks.mel(2 * prompt).to(DEVICE), flow.speaker(embedding), streaming)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("data_type", [torch.bfloat16, torch.float16])
+def test_the_packed_flow_is_the_plain_one(plain: Flow, data_type: torch.dtype, figures: list[str]) -> None:
+    from vllm_cosyvoice.flow.packed import PackedFlow
+
+    rows = [
+        row(plain, 125, 100, streaming=False),
+        row(plain, 50, 75, streaming=True),
+        row(plain, 0, 30, streaming=True),
+    ]
+    packed = PackedFlow(plain, data_type, sizes=(512, 1024, 3072))
+    packed.capture()
+    alone = [relative_error(packed([one])[0], plain([one])[0]) for one in rows]
+    together = [relative_error(*pair) for pair in zip(packed(rows), plain(rows), strict=True)]
+    figures.append(f"packed flow against plain, {data_type}: {max(alone):.2%} alone, {max(together):.2%} together")
+    assert max(*alone, *together) < 2e-2
