@@ -41,7 +41,7 @@ $(VENV)/$(DEVICE).installed: setup.py
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(DEVICE),test]' \
-		$(if $(filter cpu,$(DEVICE)),--override <(echo torch==2.13.0))
+		$(if $(filter cpu,$(DEVICE)),--override <(echo torch==2.13.0),--compile-bytecode)
 	touch $@
 
 clean:

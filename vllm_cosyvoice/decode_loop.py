@@ -13,6 +13,8 @@ from vllm_cosyvoice.hop_schedule import FIRST_HOP_CALLS, CostEstimate, Job, List
 from vllm_cosyvoice.hops import Cut, first_hop
 from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
 
+SECONDS_TO_CAPTURE = 1.0  # that must be free for one more size of call; it takes half of that
+
 Deliver = Callable[[np.ndarray | Exception | None], None]
 
 
@@ -118,13 +120,15 @@ class DecodeLoop:
         loop = asyncio.get_running_loop()
         if until is None:
             await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
-            await self._wake.wait()
-            return
-        timer = loop.call_later(until - time.monotonic(), self._wake.set)
+        while not self._wake.is_set() and (until is None or until - time.monotonic() > SECONDS_TO_CAPTURE):
+            if not await loop.run_in_executor(self._thread, self._decoder.capture_next):
+                break
+        timer = loop.call_later(until - time.monotonic(), self._wake.set) if until is not None else None
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            if timer:
+                timer.cancel()
 
     async def _decode(self, batch: list[tuple[Hashable, _Entry]], frames: int) -> None:
         streams = [entry.stream for _, entry in batch]

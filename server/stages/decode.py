@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM
 from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.gpu import UnsupportedGpuError
 from vllm_cosyvoice.hop_schedule import Listener
 from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.voice import Voice
@@ -220,8 +222,12 @@ def _gpu_memory(device: torch.device) -> dict[str, int]:
 async def run(settings: Settings, channel: Channel) -> None:
     """Load, warm up, serve."""
     arguments = settings.arguments
-    with step(settings, channel, "Loading the flow and the vocoder"):
-        decoder = SpeechDecoder(open_model(settings.model), "auto", arguments.data_type, load_trt=arguments.load_trt)
+    try:
+        with step(settings, channel, "Loading the flow and the vocoder"):
+            model = open_model(settings.model)
+            decoder = SpeechDecoder(model, "auto", arguments.data_type, load_trt=arguments.load_trt)
+    except UnsupportedGpuError as error:
+        sys.exit(f"{settings.name}: {error}.")
     with step(settings, channel, "Decoding first audio"):
         _warm_up(decoder)
     loop = DecodeLoop(decoder, arguments.decode_paral_num)

@@ -25,7 +25,7 @@ from vllm_cosyvoice.voice import load_audio
 
 ENGINE = "VLLM::EngineCore"
 VOICES = ("rms", "slt", "awb")
-SENTENCES = (*HELD_OUT, *DEVELOPMENT[:20])
+SENTENCES = (*HELD_OUT, *DEVELOPMENT[:10])
 AT_ONCE = 64
 STREAMS = 32  # that are spoken when a process dies
 TOKENS = 1500  # of each: a minute of audio, and seconds of work for the language model
@@ -108,7 +108,7 @@ async def test_words_are_understood_as_well_by_many_callers_as_by_one(
         f"one caller, {len(everything)} sentences one after the other: {seconds / len(everything):.2f} s each"
     )
     assert max(one) < 40
-    # bfloat16 rounds otherwise in a larger batch, so other tokens are drawn: of forty sentences that moves a voice by
+    # bfloat16 rounds otherwise in a larger batch, so other tokens are drawn: of thirty sentences that moves a voice by
     # two points (bootstrap), all three by one.
     assert np.mean(many) - np.mean(one) <= 3
     assert max(np.subtract(many, one)) <= 3 + 2 * 2
@@ -226,7 +226,7 @@ def hang(process: psutil.Process) -> None:
 
 
 FAULTS: list[tuple[str, Callable[[psutil.Process], None]]] = [
-    *((victim, kill) for victim in ("decode-0", "generate-0", ENGINE, "encode-0", "decode-0")),
+    *((victim, kill) for victim in ("decode-0", "generate-0", ENGINE, "encode-0")),
     *((victim, hang) for victim in ("decode-0", "generate-0")),
 ]
 
