@@ -1,6 +1,6 @@
 # The server on an NVIDIA GPU. CUDA comes with the wheels, the driver from the host.
 #   docker build -t vllm-cosyvoice .
-#   docker run --gpus all --ipc=host -p 8080:8080 -v cosyvoice:/home/cosyvoice vllm-cosyvoice
+#   docker run --gpus all --ipc=host --restart unless-stopped -p 8080:8080 -v cosyvoice-home:/home/cosyvoice vllm-cosyvoice
 FROM python:3.12-slim-trixie
 
 # When the server starts, Triton compiles its launchers in C; torch.compile may compile C++.

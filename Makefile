@@ -23,6 +23,7 @@ test: lint browser
 	$(BIN)/python -m pytest
 
 test-gpu: env
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "make test-gpu needs a GPU, and nvidia-smi finds none"; exit 1; }
 	$(BIN)/python -m pytest $(GPU_TESTS)
 
 browser:  # the playground's tests need it; they are skipped where it can't be had

@@ -20,7 +20,7 @@ DRIVERS_FOLDER = "/usr/local/nvidia/bin"  # where some containers have what come
 DRIVER = Path("/dev/nvidiactl")
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 USERS_PIPES = Path("/tmp/nvidia-mps")  # where clients look for a daemon if the variable is not set
-SECONDS_TO_START, SECONDS_TO_ANSWER = 60.0, 30.0
+SECONDS_TO_START, SECONDS_TO_ANSWER, SECONDS_TO_PROBE = 60.0, 30.0, 10.0
 
 
 class NoDaemon(Exception):
@@ -37,14 +37,17 @@ class Service:
 
     def in_use(self) -> bool:
         """Whether a process does: one that can't reach the daemon goes on without it, and says nothing."""
-        asked = subprocess.run(
-            [self._command],
-            env=self._environment,
-            input="get_server_list\n",
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=SECONDS_TO_ANSWER,
-        )
+        try:
+            asked = subprocess.run(
+                [self._command],
+                env=self._environment,
+                input="get_server_list\n",
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=SECONDS_TO_ANSWER,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return any(line.strip().isdigit() for line in asked.stdout.splitlines())
 
     def takes_clients(self) -> bool:
@@ -52,11 +55,11 @@ class Service:
         command = [sys.executable, "-m", "server.gpu_probe"]
         try:
             tried = subprocess.run(
-                command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_ANSWER
+                command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_PROBE
             )
         except subprocess.TimeoutExpired:
             return False
-        return tried.returncode == 0
+        return tried.returncode == 0 and self.in_use()  # without a daemon, a process would begin, too
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from server.process import Settings
 
 log = logging.getLogger(__name__)
 
+COMMAND = (sys.executable, "-m", "server.stages")
 MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
-SECONDS_REMEMBERED = 600.0
+SECONDS_REMEMBERED = 1800.0
 LONGEST_PAUSE = 30.0  # seconds before a process is started again; the first time there is none
 SECONDS_TO_START = 900.0
 SECONDS_BETWEEN_PINGS = 2.5
@@ -33,6 +34,7 @@ MOST_UNANSWERED = 3  # pings: a process that leaves so many unanswered hangs
 SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
 SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
 MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
+SECONDS_TO_DIE = 10.0  # after SIGKILL; a process that a driver holds may take for ever
 THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
 SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
 
@@ -45,9 +47,10 @@ class Child:
     index: int
     address: Address = ""
     process: asyncio.subprocess.Process | None = None
-    begun: float = 0.0  # its start; 0: it waits for one
-    step: str = ""  # of its start
+    begun: float = 0.0  # its start, or the wait for it; 0: neither
+    step: str = ""  # what it does meanwhile
     ready: bool = False
+    told_to_stop: bool = False
     unanswered: int = 0  # pings since its last answer
     failed_starts: int = 0  # since it was ready last
     failures: deque[float] = field(default_factory=deque)
@@ -57,9 +60,21 @@ class Child:
         """What its log lines begin with."""
         return f"{self.kind}-{self.index}"
 
+    def begin(self, address: Address, step: str) -> None:
+        """It starts, or waits for that."""
+        self.address, self.begun, self.step, self.ready, self.unanswered = address, time.monotonic(), step, False, 0
+
+    def succeed(self) -> None:
+        """It is ready."""
+        self.ready, self.begun, self.failed_starts = True, 0.0, 0
+
+    def end(self) -> None:
+        """It has ended: nothing is sent to its address any more, and nothing taken from it."""
+        self.failed_starts += not self.ready
+        self.address, self.begun, self.ready = "", 0.0, False
+
     def fail(self, now: float) -> int:
         """Note a failure; returns how many are remembered."""
-        self.failed_starts += not self.ready
         self.failures.append(now)
         while self.failures[0] < now - SECONDS_REMEMBERED:
             self.failures.popleft()
@@ -115,9 +130,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for child in self._children:
-                if child.process is not None:
-                    await self._kill(child)
+            await asyncio.gather(*map(self._kill, self._children))
             self._channel.close()
 
     def _on_sigterm(self) -> None:
@@ -148,6 +161,8 @@ class Supervisor:
 
     async def _stop(self, children: list[Child]) -> None:
         processes = [child.process for child in children if child.ready and child.process]
+        for child in children:
+            child.told_to_stop = True
         for process in processes:
             if process.returncode is None:
                 process.terminate()
@@ -158,29 +173,33 @@ class Supervisor:
         while True:
             await self._start(child)
             how = await self._end_of(child)
+            address, was_ready = child.address, child.ready
+            child.end()
             # Whoever waits for it is told first: to end what it has started can take seconds.
-            self._tell("everyone", StageDown(child.name, child.address))
-            self._channel.bury(child.address)
-            await self._kill(child)
+            self._tell("everyone", StageDown(child.name, address))
+            self._channel.bury(address)
+            if not await self._kill(child):
+                log.error("%s can't be ended, so the server ends.", child.name)
+                self._end(1)
+                return
             if self._stopping:
                 return
-            if not child.ready and not self._announced:
-                log.error("%s %s before it was ready, see above, so the server ends.", child.name, how)
+            if not was_ready and not self._announced:
+                log.error("%s %s. It has not been ready yet, so the server ends; see above.", child.name, how)
                 if self._service and child in self._sharing:
                     log.error("If it was for the Multi-Process Service, --mps False does without.")
                 self._end(1)
                 return
             failures = child.fail(time.monotonic())
-            child.ready, child.begun = False, 0.0
             if failures > MOST_FAILURES:
                 minutes = SECONDS_REMEMBERED / 60
                 log.error("%s has failed %d times in %d minutes, so the server ends.", child.name, failures, minutes)
                 self._end(1)
                 return
             pause = pause_after(failures)
-            log.error("%s %s and is started again%s.", child.name, how, f" in {pause:.0f} s" if pause else "")
+            log.error("%s %s. It is started again%s.", child.name, how, f" in {pause:.0f} s" if pause else "")
             await asyncio.sleep(pause)
-            if self._service and child in self._sharing:
+            if child in self._sharing:
                 await self._check_service(child)
             if self._stopping:
                 return
@@ -190,39 +209,52 @@ class Supervisor:
         assert child.process is not None
         ended = asyncio.ensure_future(child.process.wait())
         while not (await asyncio.wait([ended], timeout=SECONDS_BETWEEN_PINGS))[0]:
-            if self._stopping:
-                continue
+            if child.told_to_stop and child.kind != "http":
+                continue  # it may be deaf while it stops
             if not child.ready:
                 if time.monotonic() - child.begun > SECONDS_TO_START:
                     return f"was not ready after {SECONDS_TO_START:.0f} s"
             elif child.unanswered >= MOST_UNANSWERED:
-                return f"hangs, with {child.unanswered} pings in a row unanswered,"
+                return f"hangs: it has not answered {child.unanswered} pings"
             else:
                 child.unanswered += 1
                 self._channel.send(child.address, Ping(0, self._channel.address))
         status = ended.result()
         return f"died (signal {-status})" if status < 0 else f"ended (status {status})"
 
-    async def _kill(self, child: Child) -> None:
-        """End what is left of the process and of all that it started."""
-        assert child.process is not None
-        await asyncio.to_thread(process_group.kill, child.process.pid)
-        await child.process.wait()
+    async def _kill(self, child: Child) -> bool:
+        """End what is left of the process and of all that it started; whether they have ended."""
+        if child.process is None:
+            return True
+        try:
+            async with asyncio.timeout(SECONDS_TO_DIE):
+                await asyncio.to_thread(process_group.kill, child.process.pid)
+                await child.process.wait()
+        except TimeoutError:
+            return False
+        child.process = None
+        return True
 
     async def _check_service(self, child: Child) -> None:
         """Wait until the Multi-Process Service takes a new client; do without it from now on if it does not."""
-        assert self._service is not None
+        child.begin("", "waiting for the Multi-Process Service")
         deadline = time.monotonic() + SECONDS_FOR_SERVICE
-        while child.failed_starts <= MOST_FAILED_STARTS and time.monotonic() < deadline:
-            if await asyncio.to_thread(self._service.takes_clients):
+        while service := self._service:
+            if child.failed_starts > MOST_FAILED_STARTS:
+                reason = f"{child.name} has failed to start {child.failed_starts} times with it"
+            elif await asyncio.to_thread(service.takes_clients):
                 return
-            await asyncio.sleep(1.0)
-        self._service = None
-        log.warning("NVIDIA's Multi-Process Service takes no clients any more: processes share the GPU by turns.")
+            elif time.monotonic() < deadline:
+                await asyncio.sleep(1.0)
+                continue
+            else:
+                reason = "it takes no clients any more"
+            if self._service:  # the other process may have said so meanwhile
+                log.warning("Going on without NVIDIA's Multi-Process Service: %s.", reason)
+            self._service = None
 
     async def _start(self, child: Child) -> None:
-        child.address = self._addresses.new(child.name)
-        child.begun, child.step, child.ready, child.unanswered = time.monotonic(), "", False, 0
+        child.begin(self._addresses.new(child.name), "importing")
         listener = self._listener.fileno() if child.kind == "http" else None
         settings = Settings(
             kind=child.kind,
@@ -238,7 +270,7 @@ class Supervisor:
             listener=listener,
         )
         child.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server.stages", child.name),
+            *(*COMMAND, child.name),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
             env={"OMP_NUM_THREADS": str(THREADS)} | os.environ | self._gpu(child),
@@ -265,7 +297,7 @@ class Supervisor:
             message = await self._channel.receive()
             match message:
                 case Ready() if child := self._at(message.address):
-                    await self._on_ready(child)
+                    self._on_ready(child)
                 case Starting() if child := self._at(message.address):
                     child.step = message.step
                 case Pong() if child := self._at(message.sender):
@@ -287,25 +319,29 @@ class Supervisor:
                     ", ".join(f"{c.name} ({c.step or 'imports'}, {now - c.begun:.0f} s)" for c in starting),
                 )
 
-    async def _on_ready(self, child: Child) -> None:
-        address, child.ready, child.failed_starts = child.address, True, 0
-        self._tell("http", StageUp(child.kind, child.name, address))
+    def _on_ready(self, child: Child) -> None:
+        child.succeed()
+        self._tell("http", StageUp(child.kind, child.name, child.address))
         if child.kind == "http":
             for other in self._children:
                 if other.ready and other is not child:
-                    self._channel.send(address, StageUp(other.kind, other.name, other.address))
+                    self._channel.send(child.address, StageUp(other.kind, other.name, other.address))
         if not self._announced and all(other.ready for other in self._children):
             self._announced = True
             host, port = self._arguments.host, self._arguments.port
             log.info("Ready: %s answers at http://%s:%d/v1/audio/speech", self._model_id, host, port)
-            if self._service:
-                used = await asyncio.to_thread(self._service.in_use)
-                log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if used else "not used")
+            if service := self._service:
+                self._telling = asyncio.create_task(_tell_whether_in_use(service))
 
     def _tell(self, whom: str, message: Message) -> None:
         for child in self._children:
             if child.ready and whom in ("everyone", child.kind):
                 self._channel.send(child.address, message)
+
+
+async def _tell_whether_in_use(service: Service) -> None:
+    used = await asyncio.to_thread(service.in_use)
+    log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if used else "not used")
 
 
 def pause_after(failures: int) -> float:

@@ -60,7 +60,17 @@ class ServerProcess:
         return [supervisor, *supervisor.children(recursive=True)]
 
     def named(self, name: str) -> psutil.Process:
-        return next(process for process in self.family() if name in process.cmdline()[-1:] or process.name() == name)
+        process = self.find(name)
+        assert process, f"there is no {name} now"
+        return process
+
+    def find(self, name: str) -> psutil.Process | None:
+        """The process of that name, or None while it waits to be started."""
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if name in process.cmdline()[-1:] or process.name() == name:
+                    return process
+        return None
 
     def numbers(self) -> dict[str, dict[str, int]]:
         """/metrics: name → process → value."""

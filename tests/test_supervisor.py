@@ -1,6 +1,29 @@
+"""The supervisor, with stand-ins for its stages and for NVIDIA's Multi-Process Service."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import cast
+
 import pytest
 
-from server.supervisor import LONGEST_PAUSE, SECONDS_REMEMBERED, Child, nth_gpu, pause_after
+from server.addresses import RunDirectory
+from server.arguments import parse
+from server.multi_process_service import Service
+from server.supervisor import (
+    LONGEST_PAUSE,
+    MOST_FAILURES,
+    SECONDS_REMEMBERED,
+    Child,
+    Supervisor,
+    nth_gpu,
+    pause_after,
+)
+
+SECONDS = 60.0
 
 
 @pytest.mark.parametrize(
@@ -25,9 +48,132 @@ def test_old_failures_are_forgotten() -> None:
 
 def test_starts_that_fail_are_counted_until_one_succeeds() -> None:
     child = Child("decode", 0)
-    child.fail(0.0)
-    child.fail(1.0)
+    for _ in range(2):
+        child.begin("ipc:///tmp/x", "importing")
+        child.end()
     assert child.failed_starts == 2
-    child.ready, child.failed_starts = True, 0
-    child.fail(2.0)
+    child.begin("ipc:///tmp/x", "importing")
+    child.succeed()
+    child.end()
     assert child.failed_starts == 0
+
+
+class FakeService:
+    """Not NVIDIA's service: it takes a client at the `takes`th attempt."""
+
+    variables: Mapping[str, str] = {"SHARED": "yes"}
+
+    def __init__(self, takes: int) -> None:
+        self.attempts = 0
+        self._takes = takes
+
+    def takes_clients(self) -> bool:
+        self.attempts += 1
+        return self.attempts >= self._takes
+
+    def in_use(self) -> bool:
+        return True
+
+
+class Run:
+    """A supervisor of fake stages."""
+
+    def __init__(self, supervisor: Supervisor, directory: Path) -> None:
+        self.supervisor = supervisor
+        self.task = asyncio.create_task(supervisor.run())
+        self._directory = directory
+
+    def births(self, name: str) -> int:
+        born = self._directory / f"{name}.born"
+        return born.stat().st_size if born.exists() else 0
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                assert not self.task.done()
+                await asyncio.sleep(0.05)
+
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts a supervisor whose stages live as they are told."""
+    monkeypatch.setattr("server.supervisor.COMMAND", (sys.executable, "-m", "tests.fake_stage"))
+    monkeypatch.setattr("server.supervisor.SECONDS_BETWEEN_PINGS", 0.3)
+    monkeypatch.setattr("server.supervisor.pause_after", lambda failures: 0.0)
+    arguments = parse(["--port", "1", "--voices_dir", str(tmp_path)], {})[0]
+    runs: list[Run] = []
+    with RunDirectory(Path("/tmp"), 1) as run_directory, socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def started(lives: Mapping[str, list[str]], service: FakeService | None = None) -> Run:
+            monkeypatch.setenv("LIVES", json.dumps(lives))
+            supervisor = Supervisor(arguments, tmp_path, "model", listener, run_directory, cast("Service", service))
+            runs.append(Run(supervisor, run_directory.path))
+            return runs[-1]
+
+        yield started
+        for run in runs:
+            run.supervisor._end(0)
+            await run.task
+
+
+async def test_a_first_start_that_fails_ends_the_server(start: Start) -> None:
+    run = start({"decode-0": ["die"]})
+    assert await asyncio.wait_for(run.task, SECONDS) == 1
+    assert run.births("decode-0") == 1
+
+
+async def test_a_restart_that_fails_does_not_end_a_server_that_has_served(start: Start) -> None:
+    run = start({"decode-0": ["mortal", "die", "die", "live"]})
+    await run.until(lambda: run.births("decode-0") == 4 and run.supervisor._announced)
+    await run.until(lambda: all(child.ready for child in run.supervisor._children))
+
+
+async def test_what_fails_too_often_ends_the_server(start: Start) -> None:
+    run = start({"encode-0": ["mortal"]})
+    assert await asyncio.wait_for(run.task, SECONDS) == 1
+    assert run.births("encode-0") == MOST_FAILURES + 1
+
+
+async def test_what_answers_no_pings_is_killed_and_started_again(start: Start) -> None:
+    run = start({"generate-0": ["deaf", "live"]})
+    await run.until(lambda: run.births("generate-0") == 2)
+    await run.until(lambda: all(child.ready for child in run.supervisor._children))
+    await asyncio.sleep(4 * 0.3)
+    assert [run.births(child.name) for child in run.supervisor._children] == [2, 1, 1, 1], "who answers is left alone"
+
+
+async def test_a_ready_that_comes_after_the_death_is_forgotten(start: Start) -> None:
+    run = start({"decode-0": ["live"]})
+    await run.until(lambda: run.supervisor._announced)
+    child = next(child for child in run.supervisor._children if child.name == "decode-0")
+    address = child.address
+    child.end()
+    assert run.supervisor._at(address) is None
+
+
+async def test_a_client_of_the_service_starts_again_when_it_takes_one(start: Start) -> None:
+    service = FakeService(takes=2)
+    run = start({"decode-0": ["mortal", "live"]}, service)
+    await run.until(lambda: run.births("decode-0") == 2)
+    assert service.attempts == 2
+    assert run.supervisor._service is not None
+
+
+async def test_without_the_service_if_it_takes_nobody_any_more(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("server.supervisor.SECONDS_FOR_SERVICE", 0.5)
+    run = start({"decode-0": ["mortal", "live"], "generate-0": ["mortal", "live"]}, FakeService(takes=1000))
+    await run.until(lambda: run.births("decode-0") == run.births("generate-0") == 2)
+    assert run.supervisor._service is None
+    assert caplog.text.count("Going on without NVIDIA's Multi-Process Service") == 1
+
+
+async def test_without_the_service_if_starts_with_it_fail(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    run = start({"decode-0": ["mortal", "die", "die", "die", "live"]}, FakeService(takes=1))
+    await run.until(lambda: run.births("decode-0") == 5)
+    await run.until(lambda: all(child.ready for child in run.supervisor._children))
+    assert "decode-0 has failed to start 3 times with it" in caplog.text

@@ -165,7 +165,11 @@ def test_parameters_of_sampling_have_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["USE_V2_MODEL_RUNNER", "WORKER_MULTIPROC_METHOD", "ENABLE_V1_MULTIPROCESSING", "RPC_BASE_PATH"]
+    "variable",
+    [
+        *("USE_V2_MODEL_RUNNER", "WORKER_MULTIPROC_METHOD", "ENABLE_V1_MULTIPROCESSING", "RPC_BASE_PATH"),
+        "USE_FLASHINFER_SAMPLER",
+    ],
 )
 def test_variables_are_read(variable: str) -> None:
     assert f"VLLM_{variable}" in envs.environment_variables

@@ -221,7 +221,7 @@ class Pipeline:
                     speaking.pieces.put_nowait(message)
             case Failed():
                 self._fail(message.id, Failure(message.kind, message.message, message.param))
-            case StageUp():
+            case StageUp() if not self._channel.is_dead(message.address):
                 self.stages.add(message)
             case Pong():
                 self.stages.answered(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
@@ -243,11 +244,12 @@ async def run(settings: Settings, channel: Channel) -> None:
 
 
 async def _watch(loop: DecodeLoop) -> NoReturn:
-    """Raise when the device hangs: the event loop would go on answering for it."""
+    """End this process when the device hangs: the event loop would go on answering for it."""
     while True:
         await asyncio.sleep(1.0)
         if loop.seconds_in_call > LONGEST_CALL:
-            raise RuntimeError(f"A decode call has not returned after {LONGEST_CALL:.0f} s.")
+            log.critical("A decode call has not returned after %.0f s.", LONGEST_CALL)
+            os._exit(1)  # an exception would wait for the call
 
 
 def _warm_up(decoder: SpeechDecoder) -> None:

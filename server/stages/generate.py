@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NoReturn
 
 from server.channel import Channel
 from server.messages import Abort, Address, AnyMessage, Failed, Generate, GenerateFromText, Ready, Text, Tokens
@@ -22,7 +23,7 @@ from vllm_cosyvoice.vocabulary import prompt_ids
 log = logging.getLogger(__name__)
 
 WAITING_PER_SLOT = 4  # segments held for each that vLLM runs at a time; more are refused
-SECONDS_BETWEEN_CHECKS = 1.0
+SECONDS_BETWEEN_CHECKS = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,14 @@ class GenerateStage:
             "text_tokens_total": self._text_tokens,
         }
 
-    async def watch_engine(self) -> None:
-        """Returns never; raises once vLLM's processes are dead, which vLLM itself tells nobody while it is idle."""
+    async def watch_engine(self) -> NoReturn:
+        """End this process once vLLM's are dead or hang: vLLM tells nobody while it is idle, and takes long to stop."""
         while True:
-            await self._generator.check_health()
+            try:
+                await self._generator.check_health()
+            except EngineDeadError as error:
+                log.critical("The language model's engine has died: %s", error)
+                os._exit(1)
             await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
 
     def _accept(self, work: Generate | GenerateFromText) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from tests.server_process import BODY, ServerProcess, alive, eventually, exactly, ready_server
+from tests.server_process import BODY, SLOW, ServerProcess, alive, eventually, exactly, ready_server
 from tests.stream_client import calling, spaced
 from training.evaluate import Listener, word_errors
 from training.sentences import DEVELOPMENT, HELD_OUT
@@ -30,6 +30,7 @@ AT_ONCE = 64
 STREAMS = 32  # that are spoken when a process dies
 TOKENS = 1500  # of each: a minute of audio, and seconds of work for the language model
 MEGABYTE = 1 << 20
+AT_ONCE_SECONDS, LONGEST_HANG = 2.0, 13.0  # until a caller hears of a death, and of a process that hangs
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +247,10 @@ async def test_after_a_fault_it_speaks_again(
     process = server.named(victim)
     begin = time.monotonic()
     fault(process)
-    noticed = await unhealthy(client) - begin
-    again = await first_audio(server) - begin
-    await asyncio.gather(*listening)
+    async with asyncio.timeout(SLOW):
+        noticed = await unhealthy(client) - begin
+        again = await first_audio(server) - begin
+        await asyncio.gather(*listening)
     failed = [stream.failed - begin for stream in streams if stream.failed is not None]
     whole = sum(stream.whole for stream in streams)
     figures.append(
@@ -257,6 +259,11 @@ async def test_after_a_fault_it_speaks_again(
         + f", {whole} whole, new audio after {again:.1f} s"
     )
     assert whole + len(failed) == STREAMS, "a stream is whole, or its caller is told that it is not"
+    if victim == "encode-0":
+        assert whole == STREAMS, "they do not need it any more"
+    else:
+        assert failed, "it happened while they were spoken"
+        assert max(failed) < (LONGEST_HANG if fault is hang else AT_ONCE_SECONDS)
     await eventually(server.idle, "nothing of the failed requests is left")
     assert server.process.poll() is None
     assert alive([process]) == []

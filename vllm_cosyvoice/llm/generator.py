@@ -8,6 +8,7 @@ from random import Random
 
 from vllm import SamplingParams
 from vllm.inputs import tokens_input
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -21,7 +22,8 @@ from vllm_cosyvoice.segment import MAX_SPEECH_PER_TEXT, MIN_SPEECH_PER_TEXT, Seg
 from vllm_cosyvoice.text_stream import TextStream
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
 
-LONGEST_SILENCE = 300.0  # seconds; on a CPU a step that reads a long prompt takes minutes
+LONGEST_SILENCE = 30.0  # seconds that an engine with requests may give nothing
+LONGEST_SILENCE_ON_CPU = 300.0  # where a step that reads a long prompt takes minutes
 
 __all__ = ["EngineDeadError", "EngineOptions", "SpeechTokenGenerator"]
 
@@ -103,8 +105,9 @@ class SpeechTokenGenerator:
     async def check_health(self) -> None:
         """Raise vLLM's EngineDeadError if the engine can't generate any more, also if it hangs."""
         await self.engine.check_health()
-        if self._in_engine and time.monotonic() - self._progress > LONGEST_SILENCE:
-            raise EngineDeadError(f"The engine has requests, but gave nothing for {LONGEST_SILENCE:.0f} s.")
+        longest = LONGEST_SILENCE_ON_CPU if current_platform.is_cpu() else LONGEST_SILENCE
+        if self._in_engine and time.monotonic() - self._progress > longest:
+            raise EngineDeadError(f"It has requests, but gave nothing for {longest:.0f} s.")
 
     def shutdown(self) -> None:
         """End the engine's processes; requests in flight fail."""

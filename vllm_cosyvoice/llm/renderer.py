@@ -10,7 +10,7 @@ class TokenRenderer(BaseRenderer):  # type: ignore[misc]  # mypy does not follow
     """Takes prompts of token ids only.
 
     vLLM holds prompt ids to the config's `vocab_size`, which is the head's here: the model reads more ids than it
-    generates. vLLM before 0.33 does not check them without a tokenizer.
+    generates. Before 0.32 vLLM checks them only where it has a tokenizer, and does not ask here.
     """
 
     def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
