@@ -56,6 +56,7 @@ setup(
             "pocketsphinx==5.1.1",
             "pytest>=8",
             "pytest-asyncio>=0.24",
+            "pytest-xdist>=3.5",
             "ruff>=0.6",
             "schemathesis>=4",
             "selenium>=4.20",

@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parent
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"  # a property of a test, which also comes from other processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -17,10 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if FOLDER in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU: make test-gpu"))
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = []
 
 
 def pytest_report_header() -> list[str]:
@@ -37,13 +35,15 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the end of the run: what was measured."""
-    return request.config.stash[FIGURES]
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes a line about what was measured, to be shown at the end of the run."""
+    return partial(record_property, FIGURE)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash[FIGURES]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    lines = [value for report in reports for name, value in report.user_properties if name == FIGURE]
+    if lines:
         terminalreporter.section("measured")
         for line in lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(str(line))

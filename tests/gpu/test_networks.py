@@ -1,5 +1,7 @@
 """The released sizes on a GPU: what the fused kernels compute is what the plain networks do."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from tests.test_flow import random_tokens
 from vllm_cosyvoice.checkpoint.layout import flow_layout
 from vllm_cosyvoice.config import FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.gpu import Gpu
 
 DEVICE = "cuda"
 
@@ -30,7 +33,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("data_type", [torch.bfloat16, torch.float16])
-def test_the_packed_flow_is_the_plain_one(plain: Flow, data_type: torch.dtype, figures: list[str]) -> None:
+def test_the_packed_flow_is_the_plain_one(plain: Flow, data_type: torch.dtype, figure: Callable[[str], None]) -> None:
     from vllm_cosyvoice.flow.packed import PackedFlow
 
     rows = [
@@ -38,9 +41,9 @@ def test_the_packed_flow_is_the_plain_one(plain: Flow, data_type: torch.dtype, f
         row(plain, 50, 75, streaming=True),
         row(plain, 0, 30, streaming=True),
     ]
-    packed = PackedFlow(plain, data_type, sizes=(512, 1024, 3072))
+    packed = PackedFlow(plain, Gpu.of(DEVICE), data_type, sizes=(512, 1024, 3072))
     packed.capture()
     alone = [relative_error(packed([one])[0], plain([one])[0]) for one in rows]
     together = [relative_error(*pair) for pair in zip(packed(rows), plain(rows), strict=True)]
-    figures.append(f"packed flow against plain, {data_type}: {max(alone):.2%} alone, {max(together):.2%} together")
+    figure(f"packed flow against plain, {data_type}: {max(alone):.2%} alone, {max(together):.2%} together")
     assert max(*alone, *together) < 2e-2

@@ -91,7 +91,7 @@ async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_words_are_understood_as_well_by_many_callers_as_by_one(
-    listeners: ProcessPoolExecutor, client: httpx.AsyncClient, figures: list[str]
+    listeners: ProcessPoolExecutor, client: httpx.AsyncClient, figure: Callable[[str], None]
 ) -> None:
     calls = {voice: [lambda text=text, v=voice: streamed(client, text, v) for text in SENTENCES] for voice in VOICES}
     everything = [call for voice in VOICES for call in calls[voice]]
@@ -104,10 +104,8 @@ async def test_words_are_understood_as_well_by_many_callers_as_by_one(
         part = slice(index * len(SENTENCES), (index + 1) * len(SENTENCES))
         one.append(await asyncio.to_thread(wrong_words, listeners, SENTENCES, alone[part]))
         many.append(await asyncio.to_thread(wrong_words, listeners, SENTENCES, together[part]))
-        figures.append(f"wrong words, {voice}: {one[-1]:.1f} % one at a time, {many[-1]:.1f} % {AT_ONCE} at once")
-    figures.append(
-        f"one caller, {len(everything)} sentences one after the other: {seconds / len(everything):.2f} s each"
-    )
+        figure(f"wrong words, {voice}: {one[-1]:.1f} % one at a time, {many[-1]:.1f} % {AT_ONCE} at once")
+    figure(f"one caller, {len(everything)} sentences one after the other: {seconds / len(everything):.2f} s each")
     assert max(one) < 40
     # bfloat16 rounds otherwise in a larger batch, so other tokens are drawn: of thirty sentences that moves a voice by
     # two points (bootstrap), all three by one.
@@ -116,7 +114,7 @@ async def test_words_are_understood_as_well_by_many_callers_as_by_one(
 
 
 async def test_text_that_is_still_arriving_is_understood(
-    server: ServerProcess, listeners: ProcessPoolExecutor, figures: list[str]
+    server: ServerProcess, listeners: ProcessPoolExecutor, figure: Callable[[str], None]
 ) -> None:
     async def word_by_word(text: str) -> np.ndarray:
         async with calling(server, voice="rms", temperature=1, seed=0) as caller:
@@ -126,12 +124,12 @@ async def test_text_that_is_still_arriving_is_understood(
 
     spoken = await all_of([lambda text=text: word_by_word(text) for text in HELD_OUT], 8)
     wrong = await asyncio.to_thread(wrong_words, listeners, HELD_OUT, spoken)
-    figures.append(f"wrong words, rms, word by word: {wrong:.1f} %")
+    figure(f"wrong words, rms, word by word: {wrong:.1f} %")
     assert wrong < 30
 
 
 async def test_a_recording_is_converted_to_another_voice(
-    client: httpx.AsyncClient, listeners: ProcessPoolExecutor, figures: list[str]
+    client: httpx.AsyncClient, listeners: ProcessPoolExecutor, figure: Callable[[str], None]
 ) -> None:
     async def converted(text: str) -> np.ndarray:
         body = {"model": "tts-1", "input": text, "voice": "rms", "response_format": "wav", "stream": False, "seed": 0}
@@ -143,12 +141,12 @@ async def test_a_recording_is_converted_to_another_voice(
 
     spoken = await all_of([lambda text=text: converted(text) for text in HELD_OUT], 4)
     wrong = await asyncio.to_thread(wrong_words, listeners, HELD_OUT, spoken)
-    figures.append(f"wrong words, converted from rms to slt: {wrong:.1f} %")
+    figure(f"wrong words, converted from rms to slt: {wrong:.1f} %")
     assert wrong < 50
 
 
 async def test_callers_who_leave_leave_nothing_and_memory_stays_flat(
-    server: ServerProcess, client: httpx.AsyncClient, figures: list[str]
+    server: ServerProcess, client: httpx.AsyncClient, figure: Callable[[str], None]
 ) -> None:
     draw = random.Random(0)
 
@@ -164,9 +162,7 @@ async def test_callers_who_leave_leave_nothing_and_memory_stays_flat(
 
     first, *later = [await storm() for _ in range(3)]
     grown = (later[-1] - first) / MEGABYTE
-    figures.append(
-        f"GPU memory after 600 callers who left: {later[-1] / MEGABYTE:.0f} MB, {grown:+.0f} MB since the 200th"
-    )
+    figure(f"GPU memory after 600 callers who left: {later[-1] / MEGABYTE:.0f} MB, {grown:+.0f} MB since the 200th")
     assert grown < 64
 
 
@@ -238,7 +234,7 @@ async def test_after_a_fault_it_speaks_again(
     client: httpx.AsyncClient,
     victim: str,
     fault: Callable[[psutil.Process], None],
-    figures: list[str],
+    figure: Callable[[str], None],
 ) -> None:
     await eventually(server.healthy, "it is up")
     streams = [Stream(asyncio.Event()) for _ in range(STREAMS)]
@@ -253,7 +249,7 @@ async def test_after_a_fault_it_speaks_again(
         await asyncio.gather(*listening)
     failed = [stream.failed - begin for stream in streams if stream.failed is not None]
     whole = sum(stream.whole for stream in streams)
-    figures.append(
+    figure(
         f"{fault.__name__} {victim}: /health false after {noticed:.2f} s, {len(failed)} of {STREAMS} streams failed"
         + (f" within {max(failed):.2f} s" if failed else "")
         + f", {whole} whole, new audio after {again:.1f} s"
