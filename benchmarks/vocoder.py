@@ -19,6 +19,7 @@ from benchmarks.model import model_directory
 from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAME_RATE, FRAMES_PER_TOKEN, MEL_BINS
+from vllm_cosyvoice.gpu import Gpu
 from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderRow
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def tune(packed: "PackedVocoder") -> None:
         conv, activation = stage.blocks.convs2[0], stage.blocks.behind[0]
         for frames in (64, 4096):
             starts = torch.zeros(frames, dtype=torch.int32, device="cuda")
-            windows = Windows(starts, starts + frames - 1)
+            windows = Windows(starts, starts + frames - 1, Gpu.of())
             x = torch.randn(conv.groups, frames * conv.rate, conv.inputs, dtype=torch.float16, device="cuda")
             raw = torch.empty_like(x)
             for tile in TILES[conv.outputs]:
@@ -133,12 +134,15 @@ def main() -> None:
     vocoder: AnyVocoder = exact
     begun = time.perf_counter()
     if device.type == "cuda":
-        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
+        from vllm_cosyvoice.kernel_launch import compiling  # these need Triton
+        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
 
-        vocoder = packed = PackedVocoder(exact)
+        vocoder = packed = PackedVocoder(exact, Gpu.of())
         with torch.inference_mode():
             if arguments.tune:
                 return tune(packed)
+            with compiling():
+                packed.rehearse()
             packed.capture()
             if arguments.profile:
                 return profile(packed)

@@ -9,11 +9,13 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from tests.cards import H200
 from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
 from vllm_cosyvoice.config import DEMO_MODEL, FlowConfig, ModelConfig
 from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.kernel_sizes import misfits
+from vllm_cosyvoice.gpu import Gpu
 
 GPU = torch.device("cuda")
 
@@ -50,8 +52,10 @@ def test_fused_kernels_compute_the_released_model_on_a_gpu(
     plain: Mock, packed: Mock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelDirectory, "flow_state", dict)
+    monkeypatch.setattr(Gpu, "of", lambda device: H200.gpu)
     flow = open_flow(ModelDirectory(Path(), ModelConfig()), GPU, torch.bfloat16, load_trt=False)
     assert flow is packed.return_value
+    assert packed.call_args.args[1:] == (H200.gpu, torch.bfloat16)
     assert not caplog.messages
 
 

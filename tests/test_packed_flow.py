@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests import small_networks
+from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.flow import Flow, FlowRow
@@ -36,8 +37,8 @@ def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = tor
     if INTERPRETED:
         large, attention = Shape(512, 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
         shapes = LaunchShapes(large, large, large, large, large, attention, attention, large, large)
-        packed.launch_shapes = lambda frames: shapes  # type: ignore[attr-defined]
-    return packed.PackedFlow(flow, data_type, sizes)
+        packed.launch_shapes = lambda frames, gpu: shapes  # type: ignore[attr-defined, assignment]
+    return packed.PackedFlow(flow, H200.gpu, data_type, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -110,23 +111,58 @@ def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
         packed([row(padded, 0, 200)])
 
 
-@runs_here
-@pytest.mark.parametrize(("before", "size"), [(100, 64), (9, 256)])
-def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow, packed: Any, before: int, size: int) -> None:
-    """PyTorch refuses an index that is out of range."""
-    packed([row(padded, 12, before)])
-    packed._graphs.rehearse(size)
+def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow) -> None:
+    """PyTorch refuses an index that is out of range; kernels, which would not, do not run here."""
+    from vllm_cosyvoice.flow.packed import SIZES, PackedFlow
+    from vllm_cosyvoice.kernel_launch import diverted
+
+    flow = PackedFlow(padded, H200.gpu, torch.float32)
+    with torch.inference_mode(), diverted(lambda *_, **__: None):
+        for size in SIZES:
+            flow._upload([row(padded, 100, 7000, seed=2), row(padded, 100, 900, streaming=False)], SIZES[-1])
+            flow._graphs.rehearse(size)
+
+
+def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
+    from vllm_cosyvoice.flow.packed import SIZES, PackedFlow
+    from vllm_cosyvoice.kernel_launch import diverted
+
+    rehearsed: set[Any] = set()
+    computed: set[Any] = set()
+
+    def add_to(forms: set[Any]) -> Any:
+        def take(kernel: Any, grid: Any, *arguments: Any, **options: Any) -> None:
+            constants = (argument for argument in arguments if isinstance(argument, int | str))
+            forms.add((kernel, *constants, *options.items()))
+
+        return take
+
+    flow = PackedFlow(padded, H200.gpu, sizes=SIZES[::6])
+    with diverted(add_to(rehearsed)):
+        flow.rehearse()
+    with diverted(add_to(computed)):
+        for size in SIZES[::6]:
+            flow._graphs.rehearse(size)
+    assert rehearsed == computed
 
 
 @runs_here
 @pytest.mark.skipif(DEVICE == "cpu", reason="there are no CUDA graphs without a GPU")
 def test_captured_is_what_is_computed(padded: Flow) -> None:
+    """In whatever order sizes are captured and used; and compiling beforehand changes nothing."""
+    from vllm_cosyvoice.kernel_launch import compiling
+
     rows = [row(padded, 10, 43, look_ahead=3), row(padded, 0, 26, seed=6)]
-    flow = packed_flow(padded, (128, 256), torch.bfloat16)
+    flow = packed_flow(padded, (64, 128, 256, 512), torch.bfloat16)
+    with compiling():
+        flow.rehearse()
     computed = flow(rows)
     flow.capture()
-    for first, second in zip(computed, flow(rows), strict=True):
-        assert torch.equal(first, second)
+    more = True
+    while more:
+        for first, second in zip(computed, flow(rows), strict=True):
+            assert torch.equal(first, second)
+        more = flow.capture_next()
 
 
 @runs_here

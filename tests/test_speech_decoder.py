@@ -89,6 +89,10 @@ def test_any_arrival_of_tokens_gives_the_same_speech(decoder: SpeechDecoder, ste
     assert difference(audio, expected) <= ROUNDING
 
 
+def test_a_cpu_has_nothing_to_capture(decoder: SpeechDecoder) -> None:
+    assert not decoder.capture_next()
+
+
 def test_audio_is_int16_mono(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     audio = at_once(decoder, decoder.open(prompt), speech(10))
     assert audio.dtype == np.int16

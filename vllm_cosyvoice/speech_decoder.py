@@ -9,6 +9,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +21,16 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKE
 from vllm_cosyvoice.flow import Flow, FlowRow
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.solver import MAX_TOKENS
+from vllm_cosyvoice.gpu import Gpu
 from vllm_cosyvoice.hops import Cut, next_cut
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.flow.packed import PackedFlow
+    from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
 
 SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -135,6 +141,12 @@ class SpeechDecoder:
         data_type: "float16", "bfloat16" or "float32", of the flow; "auto" is bfloat16 on a GPU and float32 on a CPU.
             The vocoder computes in float32, on a GPU with convolutions in float16.
         load_trt: let TensorRT compute the flow, if it is installed.
+
+    On a GPU, all kernels are compiled and a few sizes of call captured: `capture_next` captures the others.
+
+    Raises:
+        ValueError: there is no such data type, or the weights don't fit the configuration.
+        UnsupportedGpuError: the kernels don't run on this GPU.
     """
 
     def __init__(
@@ -153,15 +165,32 @@ class SpeechDecoder:
             data_type = "bfloat16" if on_gpu else "float32"
         if data_type not in DATA_TYPES:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
+        gpu = Gpu.of(self.device) if on_gpu else None
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
         vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
         self._vocoder: AnyVocoder = vocoder
-        if on_gpu:
-            from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder  # needs Triton
-
-            self._vocoder = packed = PackedVocoder(vocoder)
-            packed.capture()
+        self._packed_flow: PackedFlow | None = None
+        if gpu:
+            self._vocoder = self._start_on(gpu, vocoder)
         self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
+
+    def _start_on(self, gpu: Gpu, vocoder: Vocoder) -> "PackedVocoder":
+        """Compile all kernels and capture what calls need first; returns what computes `vocoder`."""
+        from vllm_cosyvoice.flow.packed import PackedFlow  # these need Triton
+        from vllm_cosyvoice.kernel_launch import compiling
+        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
+
+        packed_vocoder = PackedVocoder(vocoder, gpu)
+        networks: list[PackedFlow | PackedVocoder] = [packed_vocoder]
+        if isinstance(self._flow, PackedFlow):
+            self._packed_flow = self._flow
+            networks.append(self._flow)
+        with compiling():
+            for network in networks:
+                network.rehearse()
+        for network in networks:
+            network.capture()
+        return packed_vocoder
 
     def prompt(self, voice: Voice) -> FlowPrompt:
         """`voice` on the device: make it once for each voice.
@@ -229,6 +258,14 @@ class SpeechDecoder:
             stream.hops += 1
             stream.done = cut.last
         return [pieces.get(stream, np.empty(0, np.int16)) for stream in streams]
+
+    def capture_next(self) -> bool:
+        """Capture the flow's calls of one more size, if one is left; whether there is another.
+
+        It takes some tenths of a second in which nothing is decoded, and must be called by the thread that decodes. A
+        call that waits for its size is computed as one of the next larger size, up to twice as large.
+        """
+        return self._packed_flow is not None and self._packed_flow.capture_next()
 
     def give_back_memory(self) -> None:
         """Return what tensors have freed to the system, in some milliseconds: for when there is nothing to decode.

@@ -10,6 +10,7 @@ from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.flow.kernel_sizes import misfits
 from vllm_cosyvoice.flow.solver import Flow, FlowRow
 from vllm_cosyvoice.flow.tensorrt import tensorrt_estimator
+from vllm_cosyvoice.gpu import Gpu
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,11 @@ class AnyFlow(Protocol):
 
 
 def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool) -> AnyFlow:
-    """The flow of `model`, ready to compute at full speed.
+    """The flow of `model`; a `PackedFlow` is still to be captured.
 
     Raises:
         ValueError: the weights don't fit the configuration.
+        UnsupportedGpuError: the kernels don't run on `device`.
     """
     config = model.config.flow
     if load_trt:
@@ -47,6 +49,4 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         return Flow.from_state(config, model.flow_state(), device, data_type)
     from vllm_cosyvoice.flow.packed import PackedFlow  # needs Triton
 
-    packed = PackedFlow(Flow.from_state(config, model.flow_state(), device), data_type)
-    packed.capture()
-    return packed
+    return PackedFlow(Flow.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)

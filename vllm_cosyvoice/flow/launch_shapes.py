@@ -1,8 +1,10 @@
-"""How the flow's kernels are laid out, by the number of frames of a call."""
+"""How the flow's kernels are laid out, by the number of frames of a call and by the GPU."""
 
+from functools import cache
 from typing import NamedTuple
 
 from vllm_cosyvoice.flow.kernels import Shape
+from vllm_cosyvoice.gpu import Gpu
 
 
 class LaunchShapes(NamedTuple):
@@ -41,9 +43,12 @@ LARGE = LaunchShapes(
     norm_mish=Shape(8, 0, 0, 4, 1),
     step=Shape(32, 0, 0, 4, 1),
 )
-SMALL_UP_TO = 2048  # frames
+SMALL_UP_TO = 16  # frames for each multiprocessor
+EARLY_FROM = (9, 0)  # compute capability
 
 
-def launch_shapes(frames: int) -> LaunchShapes:
+@cache
+def launch_shapes(frames: int, gpu: Gpu) -> LaunchShapes:
     """The shapes for a call of `frames`."""
-    return SMALL if frames <= SMALL_UP_TO else LARGE
+    shapes = SMALL if frames <= SMALL_UP_TO * gpu.multiprocessors else LARGE
+    return LaunchShapes(*(shape._replace(early=gpu.capability >= EARLY_FROM) for shape in shapes))

@@ -18,22 +18,25 @@ from vllm_cosyvoice.flow.launch_shapes import launch_shapes
 from vllm_cosyvoice.flow.packed_encoder import PackedEncoder, causal_taps
 from vllm_cosyvoice.flow.packed_estimator import Call, PackedEstimator
 from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, most_rows, packed_tokens
-from vllm_cosyvoice.flow.solver import MAX_TOKENS, Flow, FlowRow
+from vllm_cosyvoice.flow.solver import MAX_TOKENS, STEPS, Flow, FlowRow
+from vllm_cosyvoice.gpu import Gpu
 
 SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
          7168, 8192, 12_288, 16_384)  # frames of a call  # fmt: skip
-# Rows are put together up to so many frames: what is between kernels then stays in the L2 cache, and more rows are not
-# faster a row. (A single row may be longer.)
-BEST_SIZE = 7168
+FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first; with these, a call is twice as long at most
+BEST_SIZE = 7168  # of an H200
+L2_CACHE_A_FRAME = 7314  # bytes, so that an H100's 50 MB are enough for that size
 
 
 class PackedFlow:
     """Speech tokens to mel, as `Flow`, for many rows of different lengths."""
 
-    def __init__(self, flow: Flow, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(
+        self, flow: Flow, gpu: Gpu, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES
+    ) -> None:
         """Take over the weights of `flow`, which is in float32, on the device and without `misfits`."""
         estimator = flow.estimator
-        self._flow = flow
+        self._flow, self._gpu = flow, gpu
         device, largest = flow.noise.device, max(sizes)
         with torch.inference_mode():
             self._encoder = PackedEncoder(flow.encoder, min(MAX_TOKENS, largest // FRAMES_PER_TOKEN), data_type)
@@ -44,19 +47,32 @@ class PackedFlow:
             part.weight.to(data_type) for part in (estimator.condition_conv, estimator.condition_shortcut)
         )
         self._numbers = torch.zeros(
-            max(Table.length(size, queries(size)) for size in sizes), dtype=torch.int32, device=device
+            max(Table.length(size, self._queries(size)) for size in sizes), dtype=torch.int32, device=device
         )
         self._speakers = torch.zeros(most_rows(largest), MEL_BINS, device=device)
         self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # the first of them is no prompt
         self._mel = torch.zeros(largest, MEL_BINS, device=device)
-        self._most_frames = min(BEST_SIZE, largest)  # of rows put together
+        self._most_frames = best_size(sizes, gpu)  # of rows put together
         self._graphs = CudaGraphs(self._write_table, self._compute, sizes, device)
-        self._run = self._compute
+
+    @torch.inference_mode()
+    def rehearse(self) -> None:
+        """Launch every kernel that calls of any size launch, for `compiling`."""
+        for size in self._graphs.sizes:
+            self._write_table(size)
+            self._compute(size, steps=1)
 
     def capture(self) -> None:
-        """Compile the kernels and capture the graphs: from now on, a call costs hardly any launches."""
-        self._graphs.capture()
-        self._run = self._graphs.replay
+        """Capture calls of `FIRST_SIZES`: from now on, a call costs hardly any launches."""
+        largest = self._graphs.sizes[-1]
+        self._graphs.capture({largest, *FIRST_SIZES}.intersection(self._graphs.sizes))
+
+    def capture_next(self) -> bool:
+        """Capture calls of one more size, if one is left; whether there is another.
+
+        Until then, they are computed as those of the next larger size that is captured.
+        """
+        return self._graphs.capture_next()
 
     def speaker(self, embedding: Tensor) -> Tensor:
         """As `Flow.speaker`."""
@@ -94,7 +110,7 @@ class PackedFlow:
         frames = self._frames(rows)
         size = self._graphs.size_for(frames)
         starts = self._upload(rows, size)
-        self._run(size)
+        self._graphs.run(size)
         mel = self._mel[:frames].clone()
         return [
             mel[start + len(row.prompt_mel) : start + FRAMES_PER_TOKEN * row.spoken]
@@ -111,15 +127,17 @@ class PackedFlow:
 
     def _write_table(self, size: int, rows: Sequence[FlowRow] = ()) -> list[int]:
         on_gpu = self._mel.is_cuda
-        numbers = torch.empty(Table.length(size, queries(size)), dtype=torch.int32, pin_memory=on_gpu)
+        queries = self._queries(size)
+        numbers = torch.empty(Table.length(size, queries), dtype=torch.int32, pin_memory=on_gpu)
         packed = [PackedRow(row.tokens, row.spoken, len(row.prompt_mel), row.streaming) for row in rows]
-        starts = fill(Table.of(numbers.numpy(), size, queries(size)), packed, self._encoder.silence, queries(size))
+        starts = fill(Table.of(numbers.numpy(), size, queries), packed, self._encoder.silence, queries)
         self._numbers[: len(numbers)].copy_(numbers, non_blocking=True)
         return starts
 
-    def _compute(self, size: int) -> None:
-        table = Table.of(self._numbers, size, queries(size))
-        shapes = launch_shapes(size)
+    def _compute(self, size: int, steps: int = STEPS) -> None:
+        """The mel of what lies in the buffers; after fewer `steps` it is unfinished."""
+        table = Table.of(self._numbers, size, self._queries(size))
+        shapes = launch_shapes(size, self._gpu)
         mu = self._flow.encoder_proj(self._encoder(table, shapes))
         conditions = torch.cat([mu, self._speakers[table.row], self._prompts[table.prompt]], dim=-1)
         conditions = conditions.to(self._condition_conv.dtype)
@@ -130,10 +148,18 @@ class PackedFlow:
         x = self._mel[:size]
         torch.index_select(self._flow.noise, 0, table.frame_positions.clamp(min=0), out=x)
         call = Call(table.frame_positions, table.frame_tiles, shapes)
-        for time, step in self._steps:
+        for time, step in self._steps[:steps]:
             self._estimator.step(x, condition, time, step, call)
 
+    def _queries(self, size: int) -> int:
+        """Of an attention tile in a call of `size` frames."""
+        return launch_shapes(size, self._gpu).attention.rows
 
-def queries(size: int) -> int:
-    """Of an attention tile in a call of `size` frames."""
-    return launch_shapes(size).attention.rows
+
+def best_size(sizes: Sequence[int], gpu: Gpu) -> int:
+    """Up to how many frames rows are put together in one call; a single row may be longer.
+
+    What is between kernels then stays in the L2 cache, and more rows are not faster a row.
+    """
+    best = min(BEST_SIZE, gpu.l2_cache // L2_CACHE_A_FRAME)
+    return max((size for size in sizes if size <= best), default=min(sizes))

@@ -18,6 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.kernel_launch import launch
+
 LARGEST = tl.constexpr(65504.0)  # of float16: what would overflow saturates
 # sin²(πr) for |r| ≤ 1/2 as a polynomial in r², fitted for the least largest error, which is 7e-7. (A sine for any
 # argument takes several times the instructions and registers.)
@@ -26,7 +29,6 @@ SIN2_2 = tl.constexpr(-32.465139514141704)
 SIN2_3 = tl.constexpr(42.643425723009415)
 SIN2_4 = tl.constexpr(-29.426272028359705)
 SIN2_5 = tl.constexpr(10.581296291088229)
-MULTIPROCESSORS = 132  # of an H100 or H200: fewer large tiles than two for each leave some of them idle
 CHANNEL_MULTIPLE = 16  # least size of a matrix product's sides
 
 
@@ -123,13 +125,14 @@ def _convolve(
 
 
 class Windows(NamedTuple):
-    """Between which frames the window of each frame lies: int32 [frames] each, both 0 for frames of none.
+    """What all convolutions of a call are told: between which frames the window of each frame lies, and on which GPU.
 
     A window has a frame of its own behind its end, for the positions that it has beyond its frames.
     """
 
-    starts: Tensor
+    starts: Tensor  # int32 [frames], like `ends` 0 for frames of no window
     ends: Tensor
+    gpu: Gpu
 
 
 class Activation(NamedTuple):
@@ -252,8 +255,10 @@ class Convolution:
         positions = x.shape[1] // self.stride
         count = 0 if activation is None else 1 if activation.alpha is None else len(activation.alpha) // self.groups
         activated = x.new_empty(self.groups * count, positions, self.outputs) if count else None
-        tile = self.tile or tile_for(self.inputs, self.outputs, positions * self.groups)
-        _convolve[(self.outputs // tile.n, triton.cdiv(positions, tile.m), self.groups)](
+        tile = self.tile or tile_for(self.inputs, self.outputs, positions * self.groups, windows.gpu)
+        launch(
+            _convolve,
+            (self.outputs // tile.n, triton.cdiv(positions, tile.m), self.groups),
             x,
             self.weight,
             self.bias,
@@ -292,10 +297,10 @@ class Convolution:
         return result
 
 
-def tile_for(inputs: int, outputs: int, positions: int) -> Tile:
+def tile_for(inputs: int, outputs: int, positions: int, gpu: Gpu) -> Tile:
     """The fastest of `python -m benchmarks.vocoder --tune` on an H200, `positions` being those of all groups."""
     n, k = min(outputs & -outputs, 128), min(inputs & -inputs, 64)
-    if positions // 128 * (outputs // n) < 2 * MULTIPROCESSORS:
+    if positions // 128 * (outputs // n) < 2 * gpu.multiprocessors:  # large tiles would leave some of them idle
         return Tile(64, n, k, warps=4, stages=4)
     match n, outputs:
         case 128, 128:

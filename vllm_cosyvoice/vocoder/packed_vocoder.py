@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.cuda_graphs import CudaGraphs
+from vllm_cosyvoice.gpu import Gpu
 from vllm_cosyvoice.vocoder.convolution import CHANNEL_MULTIPLE, Windows
 from vllm_cosyvoice.vocoder.generator import MAX_LOG_MAGNITUDE
 from vllm_cosyvoice.vocoder.packed_generator import PackedGenerator
@@ -31,7 +32,8 @@ FIELDS = 5  # numbers for each frame, see `_numbers`
 class PackedVocoder:
     """What `vocoder` computes, with float16 convolutions; pitch, source and spectrum are float32 as there."""
 
-    def __init__(self, vocoder: Vocoder, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(self, vocoder: Vocoder, gpu: Gpu, sizes: Sequence[int] = SIZES) -> None:
+        self._gpu = gpu
         self.source = vocoder.source
         self._f0 = vocoder.f0
         self._spectrum = vocoder.generator.spectrum
@@ -48,12 +50,15 @@ class PackedVocoder:
         self._phases = torch.zeros(frames, harmonics, dtype=torch.float64, device=device)
         self._audio = torch.zeros(frames * SAMPLES_PER_FRAME, device=device)
         self._graphs = CudaGraphs(self._write_no_rows, self._compute, sizes, device)
-        self._run = self._compute
+
+    def rehearse(self) -> None:
+        """Launch every kernel that calls of any size launch, for `compiling`."""
+        for size in self._graphs.sizes:
+            self._graphs.rehearse(size)
 
     def capture(self) -> None:
-        """Compile the kernels and capture the graphs: from now on, a call costs hardly any launches."""
-        self._graphs.capture()
-        self._run = self._graphs.replay
+        """Capture calls of all sizes: from now on, a call costs hardly any launches."""
+        self._graphs.capture(self._graphs.sizes)
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
@@ -104,7 +109,7 @@ class PackedVocoder:
         torch.cat([piece for row in rows for piece in (row.mel, self._spare)], out=self._mel[:used])
         torch.stack([row.phase for row in rows], out=self._start_phases[: len(rows)])
 
-        self._run(size)
+        self._graphs.run(size)
         audio = self._audio[: used * SAMPLES_PER_FRAME].clone()
         first = at * SAMPLES_PER_FRAME
         last = (starts + [row.end for row in rows]) * SAMPLES_PER_FRAME
@@ -132,7 +137,7 @@ class PackedVocoder:
         source = self.source(f0, advances[None], phases[None], noise.flatten()[None])
 
         spectrum = self._analysed(source.view(size, SAMPLES_PER_FRAME), spare=(frame == end)[:, None])
-        spectrum = self.generator(mel.half(), spectrum.half(), Windows(start, end))
+        spectrum = self.generator(mel.half(), spectrum.half(), Windows(start, end, self._gpu))
         audio = self._synthesised(spectrum, end)
         self._audio[: len(audio)] = audio
 

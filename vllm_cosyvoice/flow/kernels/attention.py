@@ -9,10 +9,12 @@ import triton.language as tl
 from torch import Tensor
 
 from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.kernel_launch import launch
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
 UNSEEN = tl.constexpr(-1e30)
 LINE = tl.constexpr(128)  # bytes, of the L2 cache
+INTERPRETED = triton.knobs.runtime.interpret  # by which the instruction that fetches is not understood
 
 
 class Distances(NamedTuple):
@@ -146,9 +148,10 @@ def attention(
     out = torch.empty(frames, width, dtype=qkv.dtype, device=qkv.device)
     content, position, keys = distances or (qkv, qkv, qkv)
     grid = len(tiles), heads, halves
-    fetched = (qkv[:0] if ahead is None or not ahead.is_cuda else ahead).view(torch.uint8)
+    fetched = (qkv[:0] if ahead is None or INTERPRETED else ahead).view(torch.uint8)
     lines = triton.cdiv(len(fetched), LINE.value)
-    _attention[grid](
+    launch(
+        _attention, grid,
         qkv, tiles, out, frames // halves, LOG2_E * dim**-0.5, content, position, keys, (len(keys) + 1) // 2,
         fetched, lines, heads, dim, tiles.shape[1], distances is not None,
         triton.next_power_of_2(triton.cdiv(lines, prod(grid))), shape.rows, shape.columns, **shape.options,

@@ -6,10 +6,8 @@ program of a kernel waits before it reads or writes what another kernel does. Wh
 describes the call (positions and tiles, copied before the first kernel), costs no time then.
 """
 
-from functools import cache
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
@@ -23,18 +21,12 @@ class Shape(NamedTuple):
     depth: int  # inputs of one step of a matrix product
     warps: int
     stages: int  # of the pipeline that loads ahead
+    early: bool = False  # whether it is launched before the kernel in front is over
 
     @property
     def options(self) -> dict[str, int]:
         """What Triton, and the kernel's `EARLY`, are told at a launch."""
-        early = launched_early()
-        return {"num_warps": self.warps, "num_stages": self.stages, "launch_pdl": early, "EARLY": early}
-
-
-@cache
-def launched_early() -> bool:
-    """Whether kernels are launched before the one in front is over."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
+        return {"num_warps": self.warps, "num_stages": self.stages, "launch_pdl": self.early, "EARLY": self.early}
 
 
 @triton.jit

@@ -10,6 +10,7 @@ from torch import Tensor
 from triton import cdiv
 
 from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.kernel_launch import launch
 
 SQRT_HALF = tl.constexpr(0.7071067811865476)
 GELU_SLOPE = tl.constexpr(-1.5957691216057308)  # -2·√(2/π)
@@ -127,7 +128,8 @@ def linear(
     columns = gcd(shape.columns, outputs)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     out_sums = torch.empty(rows if residual is not None else 0, outputs // columns, 2, device=x.device)
-    _linear[cdiv(rows, shape.rows), outputs // columns](
+    launch(
+        _linear, (cdiv(rows, shape.rows), outputs // columns),
         x, positions, layer.weight, layer.bias, layer.bias if layer.column_sums is None else layer.column_sums,
         layer.bias if sums is None else sums, x if residual is None else residual, out, out_sums,
         rows, len(positions), eps, inputs, outputs, layer.weight.shape[1] // inputs,

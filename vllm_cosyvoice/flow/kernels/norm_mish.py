@@ -9,6 +9,7 @@ from torch import Tensor
 from triton import cdiv
 
 from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.kernel_launch import launch
 
 LARGEST_EXPONENT = tl.constexpr(20.0)  # beyond which mish(x) is x
 
@@ -63,7 +64,8 @@ def norm_mish(
     out = torch.empty(rows, channels, dtype=x.dtype, device=x.device)
     out_sums = torch.empty(rows, 1, 2, device=x.device)
     added_stride = 0 if added is None or added.ndim == 1 else added.stride(0)
-    _norm_mish[(cdiv(rows, shape.rows),)](
+    launch(
+        _norm_mish, (cdiv(rows, shape.rows),),
         x, x.stride(0), positions, *norm, x if added is None else added, added_stride, out, out_sums, rows,
         len(positions), eps, channels, added is not None, shape.rows, **shape.options,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from triton import cdiv
 from vllm_cosyvoice.flow.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.kernels.linear import Layer
 from vllm_cosyvoice.flow.kernels.norm_mish import Norm, normed_mish
+from vllm_cosyvoice.kernel_launch import launch
 
 
 @triton.jit
@@ -77,7 +78,8 @@ def first_block(
     channels, padded = shortcut.weight.shape
     out = torch.empty(2 * half, channels, dtype=conv.weight.dtype, device=x.device)
     short = torch.empty_like(out)
-    _first_block[(cdiv(half, shape.rows),)](
+    launch(
+        _first_block, (cdiv(half, shape.rows),),
         x, positions, conv.weight, conv.bias, *norm, time, shortcut.weight, shortcut.bias, *condition, out, short,
         half, eps, mels, padded, channels, shape.rows, **shape.options,
     )  # fmt: skip
@@ -114,6 +116,7 @@ def euler_step(hidden: Tensor, proj: Layer, x: Tensor, size: float, guidance: fl
     """
     half, mels = x.shape
     padded, channels = proj.weight.shape
-    _euler_step[(cdiv(half, shape.rows),)](
-        hidden, proj.weight, proj.bias, x, half, size, guidance, mels, padded, channels, shape.rows, **shape.options
-    )
+    launch(
+        _euler_step, (cdiv(half, shape.rows),),
+        hidden, proj.weight, proj.bias, x, half, size, guidance, mels, padded, channels, shape.rows, **shape.options,
+    )  # fmt: skip

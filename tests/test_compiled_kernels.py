@@ -1,0 +1,176 @@
+"""Every kernel that the released model launches, compiled for GPUs of all generations on a machine that has none."""
+
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.cards import CARDS, H200, Card
+from tests.interpreter import INTERPRETED
+from vllm_cosyvoice import token_draw
+from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
+from vllm_cosyvoice.config import FlowConfig, VocoderConfig
+from vllm_cosyvoice.flow import Flow
+from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.vocabulary import HEAD_SIZE
+from vllm_cosyvoice.vocoder import Vocoder
+
+triton = pytest.importorskip("triton")
+from vllm_cosyvoice.kernel_launch import compiling, launch  # noqa: E402 - needs Triton
+
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+
+# With whether they are true or false, these constants decide how much shared memory a kernel takes.
+TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "BLOCK_M", "BLOCK_N", "BLOCK_K")
+
+
+class Driver:
+    """Triton's driver of a GPU that is not there, so that kernels are compiled for it."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        major, minor = gpu.capability
+        self._architecture = 10 * major + minor
+
+    def get_current_device(self) -> int:
+        """Another one for each architecture: what is compiled is kept by device."""
+        return self._architecture
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        return triton.backends.compiler.GPUTarget("cuda", self._architecture, 32)
+
+
+def up_to_shared_memory(backend: Any = None, stages: Any = None, *_: Any) -> tuple[str, str] | None:
+    """Triton's hook: leave out the assembler, which is slow and takes no more shared memory."""
+    if stages is None:
+        return "shared memory", "shared memory"  # in place of what was compiled completely
+    stages["ptx"] = lambda source, metadata: metadata.setdefault("name", "")
+    stages["cubin"] = lambda source, metadata: b""
+    return None
+
+
+@pytest.fixture(autouse=True)
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's, which has nothing compiled yet and does not optimise."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("DISABLE_LLVM_OPT", "1")
+    monkeypatch.setattr(triton.knobs.runtime, "add_stages_inspection_hook", up_to_shared_memory)
+
+
+class Launch:
+    """What a kernel was launched with."""
+
+    def __init__(self, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.kernel, self.arguments, self.options = kernel, arguments, options
+
+    @property
+    def form(self) -> Hashable:
+        """What decides about its shared memory."""
+        named = dict(zip(self.kernel.arg_names, self.arguments, strict=False)) | self.options
+        constants = {
+            name: value
+            for name, value in named.items()
+            if name in TILE or isinstance(value, bool) or name not in self.kernel.arg_names
+        }
+        return self.kernel, *constants.items()
+
+    def repeat(self) -> None:
+        launch(self.kernel, (1,), *self.arguments, **self.options)
+
+    def compiled(self) -> Any:
+        """The kernel for the driver's GPU."""
+        return self.kernel.warmup(*self.arguments, grid=(1,), **self.options)
+
+
+@contextmanager
+def recorded() -> Iterator[dict[Hashable, Launch]]:
+    """The launches inside, one of each form; none takes place."""
+    launches: dict[Hashable, Launch] = {}
+
+    def record(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        one = Launch(kernel, arguments, options)
+        launches.setdefault(one.form, one)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton.JITFunction, "run", record)
+        yield launches
+
+
+def nowhere(layout: Layout) -> dict[str, Tensor]:
+    """Tensors that have a shape, but no memory."""
+    return {name: torch.empty(tuple(shape), device="meta") for name, shape in layout.items()}
+
+
+@pytest.fixture(scope="module")
+def flow() -> Flow:
+    return Flow.from_state(FlowConfig(), nowhere(flow_layout(FlowConfig())), "meta")
+
+
+@pytest.fixture(scope="module")
+def vocoder() -> Vocoder:
+    return Vocoder.from_state(VocoderConfig(), nowhere(vocoder_layout(VocoderConfig())), "meta")
+
+
+def draw_tokens() -> None:
+    from vllm_cosyvoice import token_draw_kernel
+
+    numbers = torch.empty(4, token_draw.WORDS, dtype=torch.int32, device="meta")
+    logits = torch.empty(4, HEAD_SIZE, dtype=torch.bfloat16, device="meta")
+    token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.gpu.name)
+def test_every_kernel_fits_in_shared_memory(
+    card: Card, flow: Flow, vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest and the largest calls are laid out in all ways that there are."""
+    from vllm_cosyvoice.flow import packed
+    from vllm_cosyvoice.vocoder import packed_vocoder
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver(card.gpu))
+    with recorded() as launches:
+        packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], packed.SIZES[-1])).rehearse()
+        packed_vocoder.PackedVocoder(
+            vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
+        ).rehearse()
+        draw_tokens()
+    kernels = {one.kernel.fn.__name__ for one in launches.values()}
+    assert kernels == {"_linear", "_attention", "_norm_mish", "_first_block", "_euler_step", "_convolve", "_draw"}
+
+    with compiling():
+        for one in launches.values():
+            one.repeat()
+    taken = {form: one.compiled().metadata.shared for form, one in launches.items()}
+    assert max(taken.values()) > 48 << 10  # or nothing was measured
+    assert {form: bytes_ for form, bytes_ in taken.items() if bytes_ > card.shared_memory} == {}
+
+
+def test_launches_are_compiled_once_in_each_form(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vllm_cosyvoice.flow.kernels import Norm, Shape, norm_mish
+
+    def launch_norm(frames: int, rows: int) -> None:
+        positions = torch.zeros(frames, dtype=torch.int32)
+        norm_mish(torch.ones(frames, 16), positions, Norm(torch.ones(16), torch.ones(16)), Shape(rows, 0, 0, 1, 1))
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver(H200.gpu))
+    with caplog.at_level(logging.INFO, "vllm_cosyvoice"), compiling():
+        for frames in (32, 32, 64):
+            for rows in (2, 4):
+                launch_norm(frames, rows)
+    assert caplog.messages[-1] == "Compiled 2 of 2 GPU kernels."
+
+    with recorded() as launches:
+        launch_norm(96, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triton.JITFunction, "_do_compile", lambda *_: pytest.fail("it was compiled already"))
+        (one,) = launches.values()
+        assert one.compiled().metadata.num_warps == 1

@@ -1,0 +1,85 @@
+"""What the GPU decides: whether it is taken, and how kernels are laid out on it."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.cards import A10, A100, CARDS, H200, RTX_5090
+from vllm_cosyvoice.gpu import Gpu, UnsupportedGpuError
+
+pytest.importorskip("triton")
+
+
+def properties(gpu: Gpu) -> SimpleNamespace:
+    """As `torch.cuda.get_device_properties` has them."""
+    major, minor = gpu.capability
+    return SimpleNamespace(
+        name=gpu.name,
+        major=major,
+        minor=minor,
+        multi_processor_count=gpu.multiprocessors,
+        L2_cache_size=gpu.l2_cache,
+    )
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_gpu_is_what_its_driver_says(card: tuple[Gpu, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, _ = card
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties(gpu))
+    assert Gpu.of("cuda") == gpu
+
+
+@pytest.mark.parametrize(("name", "capability"), [("Tesla T4", (7, 5)), ("Tesla V100-SXM2-16GB", (7, 0))])
+def test_a_gpu_that_is_too_old_is_refused(
+    name: str, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = properties(Gpu(name, capability, 40, 4 << 20))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: old)
+    with pytest.raises(UnsupportedGpuError) as refused:
+        Gpu.of("cuda:0")
+    message = str(refused.value)
+    assert message.startswith(f"{name} has compute capability {capability[0]}.{capability[1]}, ")
+    for advice in ("8.0 or newer (NVIDIA Ampere or later)", "CUDA_VISIBLE_DEVICES= python -m server"):
+        assert advice in message
+
+
+def test_the_flow_has_small_tiles_for_as_many_frames_as_fill_the_gpu_with_them() -> None:
+    from vllm_cosyvoice.flow.launch_shapes import LARGE, SMALL, launch_shapes
+    from vllm_cosyvoice.flow.packed import SIZES
+
+    def largest_small(gpu: Gpu) -> int:
+        return max(size for size in SIZES if launch_shapes(size, gpu).qkv[:5] == SMALL.qkv[:5])
+
+    assert largest_small(H200.gpu) == 2048  # where they were tuned
+    assert largest_small(A100.gpu) == 1536
+    assert largest_small(A10.gpu) == 1024
+    assert launch_shapes(SIZES[-1], H200.gpu).out[:5] == LARGE.out[:5]
+
+
+def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
+    from vllm_cosyvoice.flow.packed import SIZES, best_size
+
+    h100 = replace(H200.gpu, l2_cache=50 << 20)
+    assert [best_size(SIZES, gpu) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
+    assert best_size(SIZES, A100.gpu) == 5120
+    assert best_size(SIZES, A10.gpu) == 768
+    assert best_size((2048, 4096), A10.gpu) == 2048
+
+
+def test_kernels_are_launched_early_from_hopper_on() -> None:
+    from vllm_cosyvoice.flow.launch_shapes import launch_shapes
+
+    early = {card.gpu.name: {shape.early for shape in launch_shapes(512, card.gpu)} for card in CARDS}
+    assert [name for name, found in early.items() if found == {True}] == [H200.gpu.name, RTX_5090.gpu.name]
+    assert [found for found in early.values() if found != {True}] == [{False}] * 3
+
+
+def test_the_vocoder_has_large_tiles_where_there_are_two_for_each_multiprocessor() -> None:
+    from vllm_cosyvoice.vocoder.convolution import tile_for
+
+    positions = 128 * 2 * 100
+    assert tile_for(128, 128, positions, H200.gpu).m == 64
+    assert tile_for(128, 128, positions, A10.gpu).m == 256
+    assert tile_for(128, 128, 128 * 2 * 132, H200.gpu).m == 256
