@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tests.cards import CARDS, H200, Card
 from tests.interpreter import INTERPRETED
-from vllm_cosyvoice import token_draw
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
 from vllm_cosyvoice.config import FlowConfig, VocoderConfig
 from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.llm import token_draw
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
 
@@ -119,7 +119,7 @@ def vocoder() -> Vocoder:
 
 
 def draw_tokens() -> None:
-    from vllm_cosyvoice import token_draw_kernel
+    from vllm_cosyvoice.llm import token_draw_kernel
 
     numbers = torch.empty(4, token_draw.WORDS, dtype=torch.int32, device="meta")
     logits = torch.empty(4, HEAD_SIZE, dtype=torch.bfloat16, device="meta")

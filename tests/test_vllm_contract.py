@@ -119,7 +119,7 @@ def test_what_we_replace_is_still_there(theirs: str, ours: str) -> None:
         if not inspect.isfunction(member) or name.startswith("_") or version < SINCE.get(name, (0, 0)):
             continue
         assert list(inspect.signature(getattr(base, name)).parameters) == list(inspect.signature(member).parameters)
-    missing = getattr(derived, "__abstractmethods__", frozenset())
+    missing: frozenset[str] = getattr(derived, "__abstractmethods__", frozenset())
     assert not missing, f"vLLM asks for {set(missing)}"
 
 

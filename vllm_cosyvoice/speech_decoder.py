@@ -6,6 +6,7 @@ gives the frames that any other hops would have given. So hops may be as large a
 """
 
 import ctypes
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": t
 SPEEDS = (0.25, 4.0)
 LOUDEST = 32_767  # of int16
 PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
+log = logging.getLogger(__name__)
+
 LIBC = ctypes.CDLL(None)
 
 
@@ -265,7 +268,12 @@ class SpeechDecoder:
         It takes some tenths of a second in which nothing is decoded, and must be called by the thread that decodes. A
         call that waits for its size is computed as one of the next larger size, up to twice as large.
         """
-        return self._packed_flow is not None and self._packed_flow.capture_next()
+        try:
+            return self._packed_flow is not None and self._packed_flow.capture_next()
+        except torch.OutOfMemoryError:
+            log.warning("There is no GPU memory to capture further sizes: calls are computed as larger ones.")
+            self._packed_flow = None
+            return False
 
     def give_back_memory(self) -> None:
         """Return what tensors have freed to the system, in some milliseconds: for when there is nothing to decode.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
 import httpx
@@ -93,7 +94,7 @@ async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
 async def test_words_are_understood_as_well_by_many_callers_as_by_one(
     listeners: ProcessPoolExecutor, client: httpx.AsyncClient, figure: Callable[[str], None]
 ) -> None:
-    calls = {voice: [lambda text=text, v=voice: streamed(client, text, v) for text in SENTENCES] for voice in VOICES}
+    calls = {voice: [partial(streamed, client, text, voice) for text in SENTENCES] for voice in VOICES}
     everything = [call for voice in VOICES for call in calls[voice]]
     begin = time.monotonic()
     alone = await all_of(everything, 1)
@@ -122,7 +123,7 @@ async def test_text_that_is_still_arriving_is_understood(
             await caller.say("input.done")
             return samples_of((await caller.utterance()).pcm)
 
-    spoken = await all_of([lambda text=text: word_by_word(text) for text in HELD_OUT], 8)
+    spoken = await all_of([partial(word_by_word, text) for text in HELD_OUT], 8)
     wrong = await asyncio.to_thread(wrong_words, listeners, HELD_OUT, spoken)
     figure(f"wrong words, rms, word by word: {wrong:.1f} %")
     assert wrong < 30
@@ -139,7 +140,7 @@ async def test_a_recording_is_converted_to_another_voice(
         assert answer.status_code == 200, answer.text
         return load_audio(answer.content)[0]
 
-    spoken = await all_of([lambda text=text: converted(text) for text in HELD_OUT], 4)
+    spoken = await all_of([partial(converted, text) for text in HELD_OUT], 4)
     wrong = await asyncio.to_thread(wrong_words, listeners, HELD_OUT, spoken)
     figure(f"wrong words, converted from rms to slt: {wrong:.1f} %")
     assert wrong < 50
@@ -209,7 +210,8 @@ async def first_audio(server: ServerProcess) -> float:
                 httpx.AsyncClient(base_url=server.url, timeout=60) as client,
                 client.stream("POST", "/v1/audio/speech", json=BODY | exactly(50)) as answer,
             ):
-                if answer.status_code == 200 and await anext(answer.aiter_raw(), b""):
+                answer.raise_for_status()
+                async for _ in answer.aiter_raw():
                     return time.monotonic()
         await asyncio.sleep(0.1)
 
