@@ -23,7 +23,7 @@ from vllm_cosyvoice.gpu import Gpu
 
 SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
          7168, 8192, 12_288, 16_384)  # frames of a call  # fmt: skip
-FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first; with these, a call is twice as long at most
+FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: about twice as long as called for, at most
 BEST_SIZE = 7168  # of an H200
 L2_CACHE_A_FRAME = 7314  # bytes, so that an H100's 50 MB are enough for that size
 
