@@ -419,6 +419,20 @@ async def test_health_knows_at_once_who_died_and_who_is_up(
     await asyncio.gather(*answering, return_exceptions=True)
 
 
+async def test_health_does_not_wait_for_the_answer_of_who_has_died(
+    peers: Peers, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.http.stages.SECONDS_TO_ANSWER", 10 * SECONDS)
+    answering = [asyncio.create_task(peers.answer_pings(name)) for name in ("encode", "generate")]
+    looking = asyncio.create_task(pipeline.stages.missing())
+    await peers.hear("decode", Ping)
+    peers.die("decode")
+    assert await asyncio.wait_for(looking, SECONDS) == ["no decode process is up"]
+    for task in answering:
+        task.cancel()
+    await asyncio.gather(*answering, return_exceptions=True)
+
+
 async def test_health_knows_of_a_death_after_an_answer(peers: Peers, pipeline: Pipeline) -> None:
     looking = asyncio.create_task(pipeline.stages.missing())
     ping = await peers.hear("decode", Ping)

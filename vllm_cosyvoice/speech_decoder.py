@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from vllm_cosyvoice.flow.packed import PackedFlow
     from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
 
+log = logging.getLogger(__name__)
+
 SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SPEEDS = (0.25, 4.0)
 LOUDEST = 32_767  # of int16
 PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
-log = logging.getLogger(__name__)
-
 LIBC = ctypes.CDLL(None)
 
 

@@ -37,6 +37,9 @@ class Stages:
         """The name of the process that was at `address` and has died."""
         names = [names.pop(address) for names in self._names.values() if address in names]
         self._forget_look()
+        for answers in self._pongs.values():
+            if answer := answers.get(address):
+                answer.cancel()  # who looks need not wait for it
         return names[0] if names else "A stage"
 
     def pick(self, kind: Kind) -> Address:
@@ -83,10 +86,15 @@ class Stages:
         self._looked = float("-inf")
 
     async def _missing(self) -> list[str]:
-        names = {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
-        answers = await self._ping(names)
+        asked = self._working()
+        answers = await self._ping(asked)
         absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._names[kind]]
-        return absent + [f"{name} does not answer" for address, name in names.items() if address not in answers]
+        still_there = self._working()
+        silent = [name for address, name in asked.items() if address in still_there and address not in answers]
+        return absent + [f"{name} does not answer" for name in silent]
+
+    def _working(self) -> dict[Address, str]:
+        return {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
 
     async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
         """What those answer who answer in time."""
@@ -98,6 +106,7 @@ class Stages:
                 self._channel.send(address, Ping(nonce, self._channel.address))
             if answers:
                 await asyncio.wait(answers.values(), timeout=SECONDS_TO_ANSWER)
-            return {address: answer.result() for address, answer in answers.items() if answer.done()}
+            answered = [address for address, answer in answers.items() if answer.done() and not answer.cancelled()]
+            return {address: answers[address].result() for address in answered}
         finally:
             del self._pongs[nonce]

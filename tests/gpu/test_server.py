@@ -242,6 +242,7 @@ async def test_after_a_fault_it_speaks_again(
     streams = [Stream(asyncio.Event()) for _ in range(STREAMS)]
     listening = [asyncio.create_task(listen(client, stream)) for stream in streams]
     await asyncio.gather(*(stream.begun.wait() for stream in streams))
+    assert all(stream.received for stream in streams), "all of them are heard"
     process = server.named(victim)
     begin = time.monotonic()
     fault(process)
