@@ -89,5 +89,5 @@ def test_the_compose_file_starts_the_server_as_it_wants_to_be_started() -> None:
     arguments, notes = parse(services["cosyvoice"]["command"], services["cosyvoice"]["environment"])
     assert arguments.model_dir == "FunAudioLLM/CosyVoice2-0.5B"
     assert not notes
-    assert services["cosyvoice"]["volumes"] == [f"cosyvoice:/home/{dict(instructions('Dockerfile'))['USER']}"]
+    assert services["cosyvoice"]["volumes"] == [f"home:/home/{dict(instructions('Dockerfile'))['USER']}"]
     assert services["demo"]["build"]["dockerfile"] in IMAGES
