@@ -26,7 +26,7 @@ from vllm_cosyvoice.voice import load_audio
 
 ENGINE = "VLLM::EngineCore"
 VOICES = ("rms", "slt", "awb")
-SENTENCES = (*HELD_OUT, *DEVELOPMENT[:10])
+SENTENCES = (*HELD_OUT, *DEVELOPMENT)
 AT_ONCE = 64
 STREAMS = 32  # that are spoken when a process dies
 TOKENS = 1500  # of each: a minute of audio, and seconds of work for the language model
@@ -108,8 +108,8 @@ async def test_words_are_understood_as_well_by_many_callers_as_by_one(
         figure(f"wrong words, {voice}: {one[-1]:.1f} % one at a time, {many[-1]:.1f} % {AT_ONCE} at once")
     figure(f"one caller, {len(everything)} sentences one after the other: {seconds / len(everything):.2f} s each")
     assert max(one) < 40
-    # bfloat16 rounds otherwise in a larger batch, so other tokens are drawn: of thirty sentences that moves a voice by
-    # two points (bootstrap), all three by one.
+    # bfloat16 rounds otherwise in a larger batch, so other tokens are drawn: of sixty sentences that moves a voice by
+    # one to two points and the three by one, as four seeds of the twenty held out showed.
     assert np.mean(many) - np.mean(one) <= 3
     assert max(np.subtract(many, one)) <= 3 + 2 * 2
 
