@@ -312,12 +312,9 @@ class Supervisor:
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
             now = time.monotonic()
-            starting = [child for child in self._children if child.begun and not child.ready]
+            starting = [f"{c.name} ({c.step}, {now - c.begun:.0f} s)" for c in self._children if c.begun]
             if starting and not self._stopping:
-                log.info(
-                    "Starting: %s.",
-                    ", ".join(f"{c.name} ({c.step or 'imports'}, {now - c.begun:.0f} s)" for c in starting),
-                )
+                log.info("Starting: %s.", ", ".join(starting))
 
     def _on_ready(self, child: Child) -> None:
         child.succeed()
