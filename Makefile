@@ -9,7 +9,7 @@ MODEL_DIR ?=
 ARGS ?=
 MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 
-GPU_TESTS := tests/gpu $(addprefix tests/test_,packed_flow.py packed_vocoder.py token_draw_kernel.py vllm_contract.py)
+GPU_TESTS := tests/gpu/test_server.py tests/gpu $(addprefix tests/test_,packed_flow.py packed_vocoder.py token_draw_kernel.py vllm_contract.py)
 
 .PHONY: demo serve test test-gpu browser lint env clean
 
@@ -24,7 +24,7 @@ test: lint browser
 
 test-gpu: env
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make test-gpu needs a GPU, and nvidia-smi finds none"; exit 1; }
-	$(BIN)/python -m pytest -v -n 2 --dist loadfile $(GPU_TESTS)
+	$(BIN)/python -m pytest -v -n 2 --dist loadfile --no-loadscope-reorder $(GPU_TESTS)
 
 browser:  # the playground's tests need it; they are skipped where it can't be had
 	-@command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \

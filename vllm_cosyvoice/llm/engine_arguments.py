@@ -85,8 +85,9 @@ def engine_arguments(
         gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
         enable_prefix_caching=True,
         enforce_eager=on_cpu,
-        # CUDA graphs of whole steps are as fast without torch.compile, which takes 17 s of a cold start.
-        compilation_config={} if on_cpu else {"mode": CompilationMode.NONE, "cudagraph_mode": "FULL"},
+        # CUDA graphs are as fast without torch.compile, which takes 17 s of a cold start. Steps that read prompts have
+        # none: FlashAttention 3 plans a step by its longest query, and a graph would keep the plan of its capture.
+        compilation_config={} if on_cpu else {"mode": CompilationMode.NONE, "cudagraph_mode": "FULL_DECODE_ONLY"},
         max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
         logprobs_mode="raw_logits",
         disable_log_stats=True,
