@@ -33,6 +33,7 @@ setup(
         "pyyaml>=6",
         "pyzmq>=25",
         "safetensors>=0.4",
+        "setproctitle>=1.3",
         "tqdm>=4.60",
         "transformers>=4.51",
         "uvicorn[standard]>=0.30",

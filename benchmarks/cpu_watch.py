@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import psutil
 
-STAGES = "server.stages"  # the module that a server's processes run; a name like decode-0 follows it
+from server.fork_server import TITLE
 
 
 class CpuWatch:
@@ -29,9 +29,9 @@ class CpuWatch:
             return spent
         for child in psutil.Process(self._supervisor).children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                command = child.cmdline()
-                if STAGES in command[:-1]:
-                    kind = command[command.index(STAGES) + 1].rpartition("-")[0]
+                name = child.name()
+                if name.startswith(TITLE):
+                    kind = name.removeprefix(TITLE).rpartition("-")[0]
                     spent[kind] += sum(_seconds(process) for process in [child, *child.children(recursive=True)])
         return spent
 

@@ -24,6 +24,7 @@ import psutil
 
 from benchmarks.table import table
 from server.demo import free_port
+from server.fork_server import TITLE
 
 CACHES = ("TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR")
 VICTIMS = ("decode-0", "generate-0", "encode-0")
@@ -90,7 +91,7 @@ def until_audio(server: "subprocess.Popen[bytes]", port: int) -> float:
 
 def kill(server: int, name: str) -> None:
     """End the process of the server that `ps` shows by this name, as the kernel would for want of memory."""
-    next(child for child in psutil.Process(server).children() if name in child.cmdline()[-1:]).kill()
+    next(child for child in psutil.Process(server).children() if child.name() == TITLE + name).kill()
 
 
 if __name__ == "__main__":

@@ -25,13 +25,6 @@ from server.metrics import Numbers
 
 log = logging.getLogger(__name__)
 
-MODULES: dict[Kind, str] = {
-    "http": "server.http.worker",
-    "encode": "server.stages.encode",
-    "generate": "server.stages.generate",
-    "decode": "server.stages.decode",
-}
-
 
 class Settings(msgspec.Struct, frozen=True):
     """What the supervisor tells a process when it starts it."""
@@ -46,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     arguments: Arguments
     model: Path
     model_id: str
-    listener: int | None  # file descriptor of the listening socket, for http
+    listener: int | None = None  # file descriptor of the listening socket, for http
 
     def line(self) -> bytes:
         """As the line that the process reads on its stdin."""
@@ -116,24 +109,27 @@ def configure_logging(name: str) -> None:
     requests.propagate = False
 
 
-def main() -> None:
-    """Run the process that the settings on stdin describe, until SIGTERM or the supervisor's end."""
-    settings = Settings.read(sys.stdin.buffer.readline())
+def main(module: str, listener: int | None) -> None:
+    """Run the stage of `module` by the settings on stdin, until SIGTERM or the supervisor's end.
+
+    listener: file descriptor of the listening socket, for an http worker.
+    """
+    settings = msgspec.structs.replace(Settings.read(sys.stdin.buffer.readline()), listener=listener)
     threading.Thread(target=_end_with_supervisor, args=(settings.run_directory,), daemon=True).start()
     configure_logging(settings.name)
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_run(module, settings))
     except asyncio.CancelledError:
         log.debug("Stopped.")
 
 
-async def _run(settings: Settings) -> None:
+async def _run(module: str, settings: Settings) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # an http worker takes it over
     channel = Channel(settings.address, settings.secret)
     try:
-        await importlib.import_module(MODULES[settings.kind]).run(settings, channel)
+        await importlib.import_module(module).run(settings, channel)
     finally:
         channel.close()
 

@@ -1,5 +1,6 @@
 """Ending a process together with all that it started."""
 
+import contextlib
 import os
 import signal
 import time
@@ -22,6 +23,15 @@ def kill(group: int) -> None:
         _kill_all(member for member in members if not _is_resource_tracker(member))
         time.sleep(PAUSE)
     _kill_all(_members(group))
+
+
+def reap(group: int) -> None:
+    """Take notice of the end of those of a killed `group` that were left to this process; their threads may last."""
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if not os.waitpid(-group, os.WNOHANG)[0]:
+                time.sleep(PAUSE)
 
 
 def end_own() -> None:

@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -18,13 +17,19 @@ from server import process_group
 from server.addresses import Addresses, RunDirectory
 from server.arguments import Arguments
 from server.channel import Channel
+from server.fork_server import ForkedProcess, ForkError, ForkServer, Order
 from server.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
 from server.multi_process_service import Service, service_if_possible
 from server.process import Settings
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "server.stages")
+MODULES: dict[Kind, str] = {  # in the order in which they are started: the quickest imports first
+    "http": "server.http.worker",
+    "encode": "server.stages.encode",
+    "decode": "server.stages.decode",
+    "generate": "server.stages.generate",
+}
 MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
 SECONDS_REMEMBERED = 1800.0
 LONGEST_PAUSE = 30.0  # seconds before a process is started again; the first time there is none
@@ -35,7 +40,6 @@ SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
 SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
 MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
 SECONDS_TO_DIE = 10.0  # after SIGKILL; a process that a driver holds may take for ever
-THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
 SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
 
 
@@ -46,7 +50,7 @@ class Child:
     kind: Kind
     index: int
     address: Address = ""
-    process: asyncio.subprocess.Process | None = None
+    process: ForkedProcess | None = None
     begun: float = 0.0  # its start, or the wait for it; 0: neither
     step: str = ""  # what it does meanwhile
     ready: bool = False
@@ -103,13 +107,14 @@ class Supervisor:
         self._addresses = Addresses(arguments.zmq_mode, run_directory.path)
         self._secret = secrets.token_bytes(32)
         self._channel = Channel(self._addresses.new("supervisor"), self._secret)
+        self._fork_server = ForkServer()
         counts: dict[Kind, int] = {
-            "generate": 1,
-            "decode": arguments.decode_process_num,
-            "encode": arguments.encode_process_num,
             "http": arguments.httpserver_workers,
+            "encode": arguments.encode_process_num,
+            "decode": arguments.decode_process_num,
+            "generate": 1,
         }
-        self._children = [Child(kind, index) for kind, count in counts.items() for index in range(count)]
+        self._children = [Child(kind, index) for kind in MODULES for index in range(counts[kind])]
         self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
         self._stopping = False
         self._announced = False
@@ -130,6 +135,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._fork_server.close()
             await asyncio.gather(*map(self._kill, self._children))
             self._channel.close()
 
@@ -171,8 +177,7 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Start a process, and again whenever it has ended."""
         while True:
-            await self._start(child)
-            how = await self._end_of(child)
+            how = await self._start(child) or await self._end_of(child)
             address, was_ready = child.address, child.ready
             child.end()
             # Whoever waits for it is told first: to end what it has started can take seconds.
@@ -230,6 +235,7 @@ class Supervisor:
             async with asyncio.timeout(SECONDS_TO_DIE):
                 await asyncio.to_thread(process_group.kill, child.process.pid)
                 await child.process.wait()
+                await asyncio.to_thread(process_group.reap, child.process.pid)
         except TimeoutError:
             return False
         child.process = None
@@ -253,9 +259,15 @@ class Supervisor:
                 log.warning("Going on without NVIDIA's Multi-Process Service: %s.", reason)
             self._service = None
 
-    async def _start(self, child: Child) -> None:
+    async def _start(self, child: Child) -> str:
+        """Start the process; returns what went wrong, if anything did."""
         child.begin(self._addresses.new(child.name), "importing")
+        order = Order(MODULES[child.kind], child.name, self._gpu(child))
         listener = self._listener.fileno() if child.kind == "http" else None
+        try:
+            child.process = await self._fork_server.fork(order, listener)
+        except ForkError as error:
+            return f"could not be started: {error}"
         settings = Settings(
             kind=child.kind,
             index=child.index,
@@ -267,17 +279,9 @@ class Supervisor:
             arguments=self._arguments,
             model=self._model,
             model_id=self._model_id,
-            listener=listener,
         )
-        child.process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, child.name),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env={"OMP_NUM_THREADS": str(THREADS)} | os.environ | self._gpu(child),
-            pass_fds=() if listener is None else (listener,),
-        )
-        assert child.process.stdin is not None
-        child.process.stdin.write(settings.line())
+        child.process.tell(settings.line())
+        return ""
 
     def _gpu(self, child: Child) -> dict[str, str]:
         """Which one a process uses, and how it shares it.

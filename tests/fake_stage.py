@@ -1,7 +1,8 @@
-"""Not a stage: a process that the supervisor takes for one, and that fails as told: `python -m tests.fake_stage NAME`.
+"""Not a stage: it stands in for each of them, and fails as told.
 
 LIVES in the environment says what each of its lives is, as JSON: {"decode-0": ["die", "live"]}; the last one is for all
-further ones. "die": before it is ready; "deaf": ready, and answers no ping; "mortal": ready, and dies at once; "live".
+further ones. "die": before it is ready; "deaf": ready, and answers no ping; "mortal": ready, and dies at once; "live";
+"parent": it lives, and has started a process of its own.
 """
 
 import asyncio
@@ -14,8 +15,7 @@ from server.messages import Ping, Pong, Ready
 from server.process import Settings
 
 
-async def main() -> None:
-    settings = Settings.read(sys.stdin.buffer.readline())
+async def run(settings: Settings, channel: Channel) -> None:
     lives = json.loads(os.environ["LIVES"]).get(settings.name, ["live"])
     born = settings.run_directory / f"{settings.name}.born"
     with born.open("a") as file:
@@ -23,7 +23,8 @@ async def main() -> None:
     life = lives[min(born.stat().st_size, len(lives)) - 1]
     if life == "die":
         sys.exit(3)
-    channel = Channel(settings.address, settings.secret)
+    if life == "parent":
+        await asyncio.create_subprocess_exec("sleep", "600")
     channel.send(settings.supervisor, Ready(settings.address))
     await asyncio.sleep(0.3)  # until that is sent
     if life == "mortal":
@@ -32,7 +33,3 @@ async def main() -> None:
         message = await channel.receive()
         if isinstance(message, Ping) and life != "deaf":
             channel.send(message.reply_to, Pong(message.nonce, settings.address, {}))
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -16,6 +16,8 @@ import httpx
 import psutil
 from openai import AsyncOpenAI
 
+from server.fork_server import TITLE
+
 SLOW = 300.0  # seconds that a slow machine may need for anything
 SIZES = ("--max_total_token_num", "16384", "--max_req_total_len", "8192")
 BODY = {"model": "tts-1", "input": "The sun rose over the hills.", "voice": "default", "response_format": "pcm"}
@@ -68,7 +70,7 @@ class ServerProcess:
         """The process of that name, or None while it waits to be started."""
         for process in self.family():
             with contextlib.suppress(psutil.Error):
-                if name in process.cmdline()[-1:] or process.name() == name:
+                if process.name().removeprefix(TITLE) == name:
                     return process
         return None
 
@@ -85,7 +87,8 @@ class ServerProcess:
         numbers = self.numbers()
         kept = ("_total", "_sum", "_count", "_bytes", "voices_cached")
         held = (values for name, values in numbers.items() if not name.endswith(kept))
-        stages = {line[-1] for line in (process.cmdline() for process in self.family()) if "server.stages" in line}
+        names = [process.name() for process in self.family()]
+        stages = {name.removeprefix(TITLE) for name in names if name.startswith(TITLE)}
         answering = {process for values in numbers.values() for process in values}
         return answering == stages and not any(any(values.values()) for values in held)
 

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-PARENT = """
+import pytest
+
+SPAWNED = """
 import multiprocessing, time
 from vllm_cosyvoice.llm.parent_watch import end_with_parent
 
@@ -26,9 +28,21 @@ if __name__ == "__main__":
     time.sleep(60)
 """
 
+FORKED = """
+import os, time
+from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 
-def test_a_child_ends_when_its_parent_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+end_forks_with_this_process()
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("program", [SPAWNED, FORKED])
+def test_a_child_ends_when_its_parent_is_killed(program: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()

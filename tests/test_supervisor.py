@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+import psutil
 import pytest
 
+from server import supervisor
 from server.addresses import RunDirectory
 from server.arguments import parse
 from server.multi_process_service import Service
 from server.supervisor import (
     LONGEST_PAUSE,
+    MODULES,
     MOST_FAILURES,
     SECONDS_REMEMBERED,
     Child,
@@ -100,20 +104,20 @@ Start = Callable[..., Run]
 @pytest.fixture
 async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a supervisor whose stages live as they are told."""
-    monkeypatch.setattr("server.supervisor.COMMAND", (sys.executable, "-m", "tests.fake_stage"))
+    monkeypatch.setattr("server.supervisor.MODULES", dict.fromkeys(MODULES, "tests.fake_stage"))
     monkeypatch.setattr("server.supervisor.SECONDS_BETWEEN_PINGS", 0.3)
     monkeypatch.setattr("server.supervisor.pause_after", lambda failures: 0.0)
     arguments = parse(["--port", "1", "--voices_dir", str(tmp_path)], {})[0]
     runs: list[Run] = []
     with RunDirectory(Path("/tmp"), 1) as run_directory, socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def started(lives: Mapping[str, list[str]], service: FakeService | None = None) -> Run:
+        def start(lives: Mapping[str, list[str]], service: FakeService | None = None) -> Run:
             monkeypatch.setenv("LIVES", json.dumps(lives))
-            supervisor = Supervisor(arguments, tmp_path, "model", listener, run_directory, cast("Service", service))
-            runs.append(Run(supervisor, run_directory.path))
+            started = Supervisor(arguments, tmp_path, "model", listener, run_directory, cast("Service", service))
+            runs.append(Run(started, run_directory.path))
             return runs[-1]
 
-        yield started
+        yield start
         for run in runs:
             run.supervisor._end(0)
             await run.task
@@ -142,7 +146,45 @@ async def test_what_answers_no_pings_is_killed_and_started_again(start: Start) -
     await run.until(lambda: run.births("generate-0") == 2)
     await run.until(lambda: all(child.ready for child in run.supervisor._children))
     await asyncio.sleep(4 * 0.3)
-    assert [run.births(child.name) for child in run.supervisor._children] == [2, 1, 1, 1], "who answers is left alone"
+    births = {child.name: run.births(child.name) for child in run.supervisor._children}
+    assert births == {"http-0": 1, "encode-0": 1, "decode-0": 1, "generate-0": 2}, "who answers is left alone"
+
+
+async def test_stages_live_on_when_the_fork_server_dies_and_another_starts_the_next(start: Start) -> None:
+    run = start({})
+    await run.until(lambda: run.supervisor._announced)
+    server = run.supervisor._fork_server._process
+    assert server
+    server.kill()
+    server.wait()
+    victim = next(child for child in run.supervisor._children if child.name == "decode-0")
+    assert victim.process
+    os.kill(victim.process.pid, signal.SIGKILL)
+    await run.until(lambda: run.births("decode-0") == 2 and victim.ready)
+    assert sum(run.births(child.name) for child in run.supervisor._children) == 1 + len(run.supervisor._children)
+
+
+async def test_a_stage_that_cannot_be_imported_says_why_and_ends_the_server(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(supervisor.MODULES, "encode", "tests.no_such_stage")
+    run = start({})
+    assert await asyncio.wait_for(run.task, SECONDS) == 1
+    assert "No module named 'tests.no_such_stage'" in capfd.readouterr().err
+
+
+async def test_nothing_is_left_of_a_process_and_of_what_it_started(start: Start) -> None:
+    run = start({"encode-0": ["parent", "live"]})
+    child = next(child for child in run.supervisor._children if child.name == "encode-0")
+    await run.until(lambda: child.ready)
+    assert child.process
+    first = child.process.pid
+    started = psutil.Process(first).children()
+    assert started
+    os.kill(first, signal.SIGKILL)
+    await run.until(lambda: run.births("encode-0") == 2 and child.ready)
+    assert not any(psutil.pid_exists(process.pid) for process in started)
+    assert not psutil.pid_exists(first)
 
 
 async def test_a_ready_that_comes_after_the_death_is_forgotten(start: Start) -> None:

@@ -157,7 +157,6 @@ async def run(settings: Settings, channel: Channel) -> None:
     """Start vLLM, warm up, serve."""
     arguments = settings.arguments
     os.environ["VLLM_RPC_BASE_PATH"] = str(settings.run_directory)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     options = EngineOptions(
         data_type=arguments.data_type,
         max_total_token_num=arguments.max_total_token_num,
@@ -167,9 +166,9 @@ async def run(settings: Settings, channel: Channel) -> None:
         gpu_memory_utilization=arguments.gpu_memory_utilization,
     )
     model = open_model(settings.model)
-    arriving = ArrivingText(load_tokenizer(model.tokenizer))
     with step(settings, channel, "Starting vLLM"):
-        generator = SpeechTokenGenerator(model, options)
+        generator = SpeechTokenGenerator(model, options, fork=True)
+    arriving = ArrivingText(load_tokenizer(model.tokenizer))
     try:
         with step(settings, channel, "Generating first tokens"):
             await _warm_up(generator)

@@ -34,13 +34,13 @@ def preparation() -> Preparation:
 async def generators() -> AsyncIterator[tuple[SpeechTokenGenerator, SpeechTokenGenerator]]:
     """As the server runs it, and without CUDA graphs."""
     options = EngineOptions(max_num_seqs=len(VOICES) * len(HELD_OUT))
-    usual, eager = (SpeechTokenGenerator(open_model(DEMO_MODEL), options, **others) for others in ({}, EAGER))
+    model = open_model(DEMO_MODEL)
+    usual, eager = SpeechTokenGenerator(model, options), SpeechTokenGenerator(model, options, enforce_eager=True)
     yield usual, eager
     for generator in (usual, eager):
         generator.shutdown()
 
 
-EAGER = {"enforce_eager": True, "compilation_config": {}}
 SAMPLING = SamplingOptions(seed=0, min_tokens=TOKENS, max_tokens=TOKENS)
 
 

@@ -52,8 +52,6 @@ def engine_arguments(
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
     # FlashInfer would compile its sampler with nvcc as vLLM starts, and ours leaves vLLM's sampler nothing to draw.
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
-    # A fork of a process that runs threads, as every caller of this does, may hang.
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if on_cpu:
         # The worker in the engine's own process: on two cores the start takes a third of the time, a step two thirds.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

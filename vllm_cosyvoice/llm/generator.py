@@ -1,5 +1,6 @@
 """Text in, speech tokens out: the language model in vLLM's engine, shared by all requests of the process."""
 
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -15,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
+from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
@@ -31,9 +33,11 @@ __all__ = ["EngineDeadError", "EngineOptions", "SpeechTokenGenerator"]
 class SpeechTokenGenerator:
     """vLLM's engine for one model. It runs in processes of its own; this object belongs to the running event loop."""
 
-    def __init__(self, model: ModelDirectory, options: EngineOptions, **others: object) -> None:
-        """Start the engine, which takes half a minute.
+    def __init__(self, model: ModelDirectory, options: EngineOptions, *, fork: bool = False, **others: object) -> None:
+        """Start the engine, which takes half a minute, or a few seconds by a fork.
 
+        fork: fork the engine's process and do not spawn it. For the main thread of a process that has not computed yet
+            and whose other threads, if any, only wait. The engine ends with the process.
         others: arguments of vLLM in place of those that `engine_arguments` gives it, for measuring.
 
         Raises RuntimeError when vLLM does not know the model because this package is not installed.
@@ -45,7 +49,11 @@ class SpeechTokenGenerator:
         self.running = 0  # requests that are being generated
         self._in_engine = 0  # those of them that do not wait for more text
         self._progress = 0.0  # when the engine gave something, or was first asked
-        self.engine = AsyncLLM.from_engine_args(engine_arguments(model, options, self._max_length, **others))
+        config = engine_arguments(model, options, self._max_length, **others).create_engine_config()
+        if fork:
+            end_forks_with_this_process()
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork" if fork else "spawn"  # late: a CPU's config sets it, too
+        self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     async def generate(
         self, request_id: str, segment: Segment, sampling: SamplingOptions

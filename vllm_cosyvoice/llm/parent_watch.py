@@ -1,9 +1,13 @@
 """Processes that end when the process that started them does, however that one died."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
+from functools import cache
+
+PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
@@ -17,3 +21,18 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
+@cache
+def end_forks_with_this_process() -> None:
+    """Let every process that is forked from this one's main thread get SIGTERM when this one is gone.
+
+    Signals that it gets are no longer told to this process's event loop, whose descriptor for them it inherits.
+    """
+    libc = ctypes.CDLL(None)
+
+    def in_fork() -> None:
+        signal.set_wakeup_fd(-1)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    os.register_at_fork(after_in_child=in_fork)

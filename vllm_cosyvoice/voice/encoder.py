@@ -3,9 +3,9 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory
@@ -14,6 +14,9 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice.audio import check_audio, resample
 from vllm_cosyvoice.voice.features import prompt_mel, speaker_fbank, whisper_log_mel
 from vllm_cosyvoice.voice.voice import Voice, voice_key
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -83,7 +86,9 @@ def _content_key(*networks: Path) -> str:
     return digest.hexdigest()
 
 
-def _session(path: Path, threads: int, providers: tuple[str, ...]) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int, providers: tuple[str, ...]) -> "onnxruntime.InferenceSession":
+    import onnxruntime  # late: its import starts a thread, which a process that is forked afterwards would lack
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -97,7 +102,7 @@ def _session(path: Path, threads: int, providers: tuple[str, ...]) -> onnxruntim
         raise CheckpointError(f"{path} can't be loaded by onnxruntime ({error}): download the model again.") from error
 
 
-def _run(session: onnxruntime.InferenceSession, *inputs: np.ndarray) -> np.ndarray:
+def _run(session: "onnxruntime.InferenceSession", *inputs: np.ndarray) -> np.ndarray:
     names = [node.name for node in session.get_inputs()]
     output: np.ndarray = session.run(None, dict(zip(names, inputs, strict=True)))[0]
     return output
