@@ -114,21 +114,28 @@ async def test_pages_of_other_sites_may_ask_only_if_they_are_named(client: httpx
 
 
 FORM = {"sec-fetch-site": "cross-site", "origin": PAGE}
+PLAIN_FORM = {"origin": PAGE}  # to a plain-http address: browsers send no sec-fetch-site there
 
 
+@pytest.mark.parametrize("form", [FORM, PLAIN_FORM])
 @pytest.mark.parametrize("path", ["/v1/audio/voices", "/inference_zero_shot", "/v1/audio/speech"])
-async def test_a_form_on_another_sites_page_does_nothing(client: httpx.AsyncClient, path: str) -> None:
-    answer = await client.post(path, data={"name": "x"}, headers=BEARER | FORM)
+async def test_a_form_on_another_sites_page_does_nothing(
+    client: httpx.AsyncClient, path: str, form: dict[str, str]
+) -> None:
+    answer = await client.post(path, data={"name": "x"}, headers=BEARER | form)
     assert answer.status_code == 403
     assert error_of(answer)["code"] == "cross_site"
     assert PAGE in error_of(answer)["message"]
-    for own in ({}, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}):
+    by_a_proxy = {"sec-fetch-site": "same-origin", "origin": "https://speech.example"}
+    own_page = {"origin": str(client.base_url).rstrip("/")}
+    for own in ({}, {"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}, by_a_proxy, own_page):
         assert (await client.post(path, data={"name": "x"}, headers=BEARER | own)).status_code in (400, 422)
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert (await client.get("/", headers=link)).status_code == 200
 
 
-async def test_a_websocket_of_another_sites_page_is_refused(app: Any) -> None:
+@pytest.mark.parametrize("form", [FORM, PLAIN_FORM, {"origin": "null"}])
+async def test_a_websocket_of_another_sites_page_is_refused(app: Any, form: dict[str, str]) -> None:
     def connect(headers: dict[str, str]) -> int:
         with (
             pytest.raises(WebSocketDenialResponse) as refused,
@@ -137,7 +144,7 @@ async def test_a_websocket_of_another_sites_page_is_refused(app: Any) -> None:
             pass
         return refused.value.status_code
 
-    assert await asyncio.to_thread(connect, BEARER | FORM) == 403
+    assert await asyncio.to_thread(connect, BEARER | form) == 403
 
 
 @pytest.mark.parametrize("app", [("--cors_origins", PAGE), ("--cors_origins", "*")], indirect=True)

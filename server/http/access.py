@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,8 +17,9 @@ class CrossSite:
     """Refuses what pages of other sites want done, unless their origin is one of `origins`, or those are `*`.
 
     A browser keeps such a page from reading an answer, but lets it send forms and open WebSockets: any page that
-    somebody visits could use a server that only their machine reaches. Browsers say in `sec-fetch-site` who asks, and
-    other clients do not send it.
+    somebody visits could use a server that only their machine reaches. Browsers say who asks in `sec-fetch-site`, but
+    not to plain-http addresses other than localhost. There the page's `origin` tells, which must be this host's.
+    Clients that are no browsers send neither.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
@@ -29,12 +31,18 @@ class CrossSite:
         if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in READING):
             headers = Headers(scope=scope)
             origin = headers.get("origin", "")
-            foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-            if foreign and not self._origins & {origin, "*"}:
+            if _is_foreign(headers) and not self._origins & {origin, "*"}:
                 message = f"Pages of {origin or 'other sites'} may not use this server: --cors_origins lets them."
                 await envelope(403, message, None, "cross_site")(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_foreign(headers: Headers) -> bool:
+    if site := headers.get("sec-fetch-site"):
+        return site in ("cross-site", "same-site")
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
 
 
 class ApiKeys:
