@@ -89,6 +89,7 @@ async def test_errors_are_lighttts_own(client: httpx.AsyncClient) -> None:
         (await speak(client, tts_text="?!"), 417, ""),
         (await speak(client, tts_text="?!", stream="true"), 417, ""),
         (await speak(client, bytes(10 << 20 | 1)), 413, "10 MiB"),
+        (await speak(client, tts_text="a" * 4097), 422, "--max_input_chars"),
     ):
         assert answer.status_code == status, answer.text
         assert set(answer.json()) == {"message"}

@@ -284,6 +284,7 @@ async def test_lighttts_clients_speak_as_before(server: ServerProcess) -> None:
         ([{"finish": True}], {}, None, CLOSE_FAILED),
         ([{"tts_text": 5}], {}, None, CLOSE_FAILED),
         ([{"tts_text": "\ud800"}], {}, None, CLOSE_FAILED),
+        ([{"tts_text": "a" * 4000}, {"tts_text": "a" * 97}], {}, None, CLOSE_FAILED),
         ([{"tts_text": "?"}, {"text": "?"}], {}, None, CLOSE_FAILED),
         ([], {"prompt_text": None}, None, CLOSE_UNREADABLE),
         ([], {"prompt_text": "\ud800"}, None, CLOSE_UNREADABLE),

@@ -42,7 +42,7 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
     app.include_router(openai.router(pipeline, model_id, arguments))
     app.include_router(voices.router(pipeline))
     app.include_router(text_stream.router(pipeline, connections, model_id, arguments))
-    lighttts.install(app, pipeline, model_id)
+    lighttts.install(app, pipeline, model_id, arguments.max_input_chars)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Container
 from contextlib import aclosing
 
+from server.http.errors import too_long
 from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
-from server.http.lighttts import LONGEST_TEXT
 from server.http.pipeline import Pipeline
 from server.http.voices import LONGEST_TRANSCRIPT
 from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent, check_text
@@ -22,11 +22,20 @@ from vllm_cosyvoice.sampling import SamplingOptions
 class Bistream:
     """Serves one connection; `run` does it all."""
 
-    def __init__(self, connection: Connection, pipeline: Pipeline, request_id: str, models: Container[str]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        pipeline: Pipeline,
+        request_id: str,
+        models: Container[str],
+        longest_text: int,
+    ) -> None:
+        """`longest_text`: characters."""
         self._connection = connection
         self._pipeline = pipeline
         self._request_id = request_id
         self._models = models
+        self._longest_text = longest_text
         self._text: asyncio.Queue[str | None] = asyncio.Queue()
         self._length = 0
         self._finished = False
@@ -76,8 +85,8 @@ class Bistream:
             case {"tts_text": str(text)}:
                 check_text(text)
                 self._length += len(text)
-                if self._length > LONGEST_TEXT:
-                    raise ProtocolError(f"The text is longer than {LONGEST_TEXT} characters.")
+                if self._length > self._longest_text:
+                    raise ProtocolError(too_long("tts_text", self._length, self._longest_text))
                 self._text.put_nowait(text)
             case _:
                 raise ProtocolError("Send tts_text, a string, or finish, true.")

@@ -117,6 +117,11 @@ def _entries(status: int, message: str, param: str | None, code: str | None) -> 
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
+def too_long(field: str, length: int, longest: int) -> str:
+    """What to say of a text of more than `longest` characters."""
+    return f"{field} has {length} characters; this server takes at most {longest} (--max_input_chars)."
+
+
 def what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
     """Message and field of the first of pydantic's errors; `loc` is ("body", field, …), or ("body", byte) in JSON."""
     first = errors[0]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from server.http import errors
-from server.http.errors import STATUS, ApiError, retry_after, what_is_wrong
+from server.http.errors import STATUS, ApiError, retry_after, too_long, what_is_wrong
 from server.http.failure import Failure
 from server.http.pipeline import Pipeline
 from server.http.speech_response import SpeechResponse
@@ -21,8 +21,6 @@ from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.sampling import SamplingOptions
 
 MODEL = "CosyVoice2"
-LONGEST_TEXT = 20_000  # characters; LightTTS has no limit, but a text is prepared in one go
-
 CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
 
 
@@ -70,8 +68,8 @@ class _Route(APIRoute):
         return answer
 
 
-def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
-    """Add the routes, for the model called `model_id`, and their way to answer errors."""
+def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) -> None:
+    """Add the routes, for the model called `model_id`, and their way to answer errors. `longest_text`: characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
     models = {"default", MODEL, model_id}
 
@@ -82,7 +80,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
     @routes.post("/inference_zero_shot", response_class=Response, responses=PCM)
     async def inference_zero_shot(
         request: Request,
-        tts_text: Annotated[str, Form(max_length=LONGEST_TEXT)],
+        tts_text: Annotated[str, Form()],
         prompt_text: Transcript,
         prompt_wav: Annotated[UploadFile, File()],
         stream: Annotated[bool, Form()] = False,
@@ -92,6 +90,8 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str) -> None:
         """Headerless PCM, int16, little endian, mono, 24 kHz: as it is made, or all at once when it is complete."""
         if stream and speed != 1:
             raise _Refused(400, "speed needs stream=false here; /v1/audio/speech streams at any speed.")
+        if len(tts_text) > longest_text:
+            raise _Refused(422, too_long("tts_text", len(tts_text), longest_text))
         if tts_model_name not in models:
             raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
         recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from server.arguments import Arguments
 from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http import reference_audio
-from server.http.errors import ApiError
+from server.http.errors import ApiError, too_long
 from server.http.pipeline import Pipeline, Usage
 from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
@@ -141,7 +141,7 @@ def router(pipeline: Pipeline, model_id: str, arguments: Arguments) -> APIRouter
         """Audio of `input`, as it is made."""
         check_model(body.model, models)
         if len(body.input) > arguments.max_input_chars:
-            message = f"input has {len(body.input)} characters; this server takes at most {arguments.max_input_chars}."
+            message = too_long("input", len(body.input), arguments.max_input_chars)
             raise ApiError(400, message, param="input", code="invalid_value")
         packing, sampling, usage = body.packing(), body.sampling(), Usage()
         voice = await voice_of(body, arguments.ref_audio_hosts)

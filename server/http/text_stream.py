@@ -34,7 +34,8 @@ def router(pipeline: Pipeline, connections: Connections, model_id: str, argument
     async def inference_zero_shot_bistream(websocket: WebSocket) -> None:
         async def session(connection: Connection) -> None:
             models = {"default", lighttts.MODEL, model_id}
-            await Bistream(connection, pipeline, websocket.state.request_id, models).run()
+            session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
+            await Bistream(connection, pipeline, session_id, models, longest_text).run()
 
         await connections.serve(websocket, session)
 
