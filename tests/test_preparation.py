@@ -9,6 +9,7 @@ import pytest
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.preparation import InputError, Preparation
 from vllm_cosyvoice.vocabulary import START, TASK, text_ids
+from vllm_cosyvoice.voice import VoiceDirectory
 from vllm_cosyvoice.voice.store import BUILT_IN
 
 
@@ -98,3 +99,10 @@ def test_an_alias_is_the_voice_it_stands_for_unless_a_voice_has_its_name(tiny_mo
         with pytest.raises(InputError, match=f"no voice '{missing}'") as error:
             preparation.voice(name)
         assert error.value.param == "voice"
+
+
+def test_a_voice_is_found_without_reading_all_others(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    aliased = Preparation(open_model(tiny_model), aliases={"nova": "default"})
+    monkeypatch.delattr(VoiceDirectory, "voices")
+    assert aliased.voice("nova").key == aliased.voice("default").key
+    assert aliased.voice("中文女")

@@ -109,24 +109,16 @@ class Preparation:
         if isinstance(source, Recording):
             content = hashlib.blake2b(source.data).digest(), source.transcript
             return self._cached(content, content, lambda: self._recorded(source))
-        try:
-            return self._named(source)
-        except UnknownVoice as error:
-            name = self._aliases.get(source)
-            if name is None:
-                raise self._unknown(source) from error
-        try:
-            return self._named(name)
-        except UnknownVoice as error:
-            raise self._unknown(name) from error
+        alias_of = self._aliases.get(source, source)
+        for name in (source, alias_of):
+            if voice := self._named(name):
+                return voice
+        raise self._unknown(alias_of)
 
-    def _named(self, name: str) -> Voice:
-        try:
-            version = self._directory.version(name)
-        except UnknownVoice:
-            if name in self._presets:
-                return self._presets[name]
-            raise
+    def _named(self, name: str) -> Voice | None:
+        version = self._directory.version(name)
+        if version is None:
+            return self._presets.get(name)
         return self._cached(name, version, lambda: self._load(name, version))
 
     def _cached(self, key: Hashable, version: Hashable, make: Callable[[], Voice]) -> Voice:

@@ -88,19 +88,21 @@ class VoiceDirectory:
         try:
             if self._path is not None and (facts := self._facts(name)):
                 return *load_audio(self._path / name / RECORDING), facts.transcript
-            recording, transcript = self._pair(name)
-            return *load_audio(recording), transcript.read_text(encoding="utf-8").strip()
-        except FileNotFoundError as error:  # it has just been deleted
-            raise self._unknown(name) from error
+            if pair := self._pair(name):
+                return *load_audio(pair[0]), pair[1].read_text(encoding="utf-8").strip()
+        except FileNotFoundError:  # it has just been deleted
+            pass
+        raise self._unknown(name)
 
-    def version(self, name: str) -> Hashable:
-        """Changes when the voice does. Raises UnknownVoice."""
+    def version(self, name: str) -> Hashable | None:
+        """Changes when the voice does; None if there is no such voice."""
         if facts := self._facts(name):
             return facts
         try:
-            return tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in self._pair(name))
-        except FileNotFoundError as error:
-            raise self._unknown(name) from error
+            files = self._pair(name) or ()
+            return tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files) or None
+        except FileNotFoundError:  # it has just been deleted
+            return None
 
     def features(self, name: str, model: str) -> Voice | None:
         """What `model`'s networks heard in the registered voice `name`, if that has been kept for this recording."""
@@ -148,7 +150,8 @@ class VoiceDirectory:
         """Delete the registered voice `name`. Raises UnknownVoice, and VoiceRefused for one that was not registered."""
         facts = self._facts(name)
         if self._path is None or facts is None:
-            self._pair(name)
+            if self._pair(name) is None:
+                raise self._unknown(name)
             raise VoiceRefused(f"{name!r} was not registered but comes with the server: it can't be deleted here.")
         folder = self._unfinished()
         try:
@@ -183,8 +186,8 @@ class VoiceDirectory:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def _pair(self, name: str) -> tuple[Path, Path]:
-        """Recording and transcript of `name`."""
+    def _pair(self, name: str) -> tuple[Path, Path] | None:
+        """Recording and transcript of `name`; None if there are none."""
         if _is_file_name(name):
             for directory in self._pairs:
                 transcript = directory / f"{name}.txt"
@@ -192,7 +195,7 @@ class VoiceDirectory:
                     recording = directory / f"{name}{suffix}"
                     if recording.is_file() and transcript.is_file():
                         return recording, transcript
-        raise self._unknown(name)
+        return None
 
     def _unknown(self, name: str) -> UnknownVoice:
         return UnknownVoice(no_such_voice(name, self.names()))
