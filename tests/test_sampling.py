@@ -14,6 +14,7 @@ from tests.logits_processor import ROWS, added, by_definition, counts, next_toke
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.token_draw import philox
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import MOST_SPEECH
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, HEAD_SIZE, SPEECH_TOKENS, UNUSED
 
 
@@ -208,6 +209,8 @@ def test_a_full_batch_can_be_replaced_at_once() -> None:
         ("top_k", SamplingOptions(top_k=0)),
         ("min_tokens", SamplingOptions(min_tokens=-1)),
         ("max_tokens", SamplingOptions(max_tokens=0)),
+        ("max_tokens", SamplingOptions(max_tokens=MOST_SPEECH + 1)),
+        ("min_tokens", SamplingOptions(min_tokens=MOST_SPEECH + 1)),
         ("max_tokens", SamplingOptions(min_tokens=5, max_tokens=4)),
     ],
 )

@@ -126,7 +126,8 @@ async def test_equal_seeds_speak_alike_and_other_options_arrive(server: ServerPr
         ({"top_k": 1.5}, 400, "top_k", "integer"),
         ({"max_tokens": 0}, 400, "max_tokens", "1"),
         ({"min_tokens": 10, "max_tokens": 9}, 400, "max_tokens", "min_tokens"),
-        ({"min_tokens": 9000, "max_tokens": 9000}, 400, "input", "8192"),
+        ({"min_tokens": 6751, "max_tokens": 6751}, 400, "min_tokens", "6750"),
+        ({"max_tokens": 6751}, 400, "max_tokens", "6750"),
     ],
 )
 async def test_bad_input_is_named(

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import sys
 import types
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import TOKEN_RATE
+from vllm_cosyvoice.flow.solver import MAX_TOKENS
+from vllm_cosyvoice.segment import MOST_SPEECH, MOST_TEXT
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.text.front_end import segments
 from vllm_cosyvoice.text.normalise import PIECE, _pieces, normalise
@@ -21,10 +25,12 @@ from vllm_cosyvoice.text.split import (
     ENOUGH,
     FULL,
     SHORT,
+    cut,
     sentences,
     split,
 )
 from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from vllm_cosyvoice.voice.audio import MAX_SECONDS
 
 
 def words(text: str) -> int:
@@ -216,6 +222,32 @@ def test_english_segments_are_bounded_in_tokens(front_end: TextFrontEnd) -> None
     assert len(parts) > 1
     assert "".join(parts) == " ".join([sentence] * 60)
     assert all(ENOUGH < len(front_end.tokens(part)) <= max(FULL, ENOUGH + size) for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 800,
+        "x" * 4000,
+        "没有标点的中文" * 150,
+        "<|endofprompt|>" + "Hello there, my friend. " * 160,
+        "<strong>" + "never stopping " * 250 + "</strong>",
+        "[laughter] he " * 400,
+    ],
+)
+def test_no_segment_is_longer_than_a_decoder_takes(front_end: TextFrontEnd, text: str) -> None:
+    assert MOST_SPEECH + MAX_SECONDS * TOKEN_RATE <= MAX_TOKENS
+    parts = front_end.segments(text)
+    assert len(parts) > 1
+    assert all(MOST_TEXT / 4 < len(front_end.tokens(part)) <= MOST_TEXT for part in parts)
+    assert all(part.count("[") == part.count("]") and part.count("<") == part.count(">") for part in parts)
+    assert re.findall(r"\w+", "".join(parts)) == re.findall(r"\w+", text)
+
+
+def test_a_sentence_is_cut_where_it_is_heard_least() -> None:
+    assert cut("one two, three four five", 20, len) == ["one two,", " three four five"]
+    assert cut("one two three four", 10, len) == ["one two ", "three four"]
+    assert cut("Yes. And then, he went", 14, len) == ["Yes. And then,", " he went"]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vllm_cosyvoice.segment import MOST_SPEECH
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 SEED_LIMIT = 2**63
@@ -29,7 +30,10 @@ class SamplingOptions:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if not 1 <= self.top_k <= SPEECH_TOKENS:
             raise ValueError(f"top_k must be between 1 and {SPEECH_TOKENS}, not {self.top_k}")
-        if self.min_tokens is not None and self.min_tokens < 0:
-            raise ValueError(f"min_tokens must be 0 or more, not {self.min_tokens}")
-        if self.max_tokens is not None and self.max_tokens < max(1, self.min_tokens or 0):
-            raise ValueError(f"max_tokens must be at least 1 and at least min_tokens, not {self.max_tokens}")
+        if self.min_tokens is not None and not 0 <= self.min_tokens <= MOST_SPEECH:
+            raise ValueError(f"min_tokens must be between 0 and {MOST_SPEECH}, not {self.min_tokens}")
+        least = max(1, self.min_tokens or 0)
+        if self.max_tokens is not None and not least <= self.max_tokens <= MOST_SPEECH:
+            raise ValueError(
+                f"max_tokens must be at least 1, at least min_tokens and at most {MOST_SPEECH}, not {self.max_tokens}"
+            )

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from vllm_cosyvoice.segment import MOST_TEXT
 from vllm_cosyvoice.text.arriving import ArrivingText
 from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
 from vllm_cosyvoice.text.normalise import grammar, is_chinese, normalise, number_speller
-from vllm_cosyvoice.text.split import split
+from vllm_cosyvoice.text.split import cut, split
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
 
@@ -50,7 +51,9 @@ class TextFrontEnd:
 
 
 def segments(text: str, normalise: Callable[[str], str], length: Callable[[str], int]) -> list[str]:
-    """Segments of `text`. `length` counts the tokens of an English text. Text with markup stays as it is.
+    """Segments of `text`, of at most `MOST_TEXT` tokens each; `length` counts tokens.
+
+    Text with markup is not normalised, and only cut where it is too long.
 
     Raises ValueError when there is nothing to speak.
     """
@@ -61,7 +64,7 @@ def segments(text: str, normalise: Callable[[str], str], length: Callable[[str],
         pieces = split(normalise(text), chinese=True, length=len)
     else:
         pieces = split(normalise(text), chinese=False, length=length)
-    spoken = [piece for piece in pieces if has_words(piece)]
+    spoken = [part for piece in pieces for part in cut(piece, MOST_TEXT, length) if has_words(part)]
     if not spoken:
         raise ValueError("The text has nothing to speak: send at least one word or number.")
     return spoken

@@ -1,4 +1,4 @@
-"""Normalised text in segments short enough for the language model to speak well."""
+"""Text in segments short enough for the language model to speak well."""
 
 import re
 from collections.abc import Callable
@@ -11,11 +11,17 @@ FULL = 80  # a segment this long takes no further sentence …
 ENOUGH = 60  # … if it has more than this without it
 SHORT = 20  # a last segment shorter than this joins the one before
 
+# Where too long a sentence is cut, the best places first: behind a stop, behind a comma, between words, anywhere.
+PLACES = tuple(
+    re.compile(place) for place in (rf"(?<=[{re.escape(CHINESE_STOPS)}])", r"(?<=[,，])", r"(?<=\s)(?=\S)", "")
+)
+MARK = re.compile(r"<\|.*?\|>|<[^<>]*>|\[[^\[\]]*\]", re.DOTALL)  # of the model's own, which is never cut
+
 
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
     """Segments of whole sentences; `length` measures a text in the units of the limits above.
 
-    A sentence is never cut, so a segment may be longer than `FULL`. Nothing is lost but stops that follow a stop.
+    No sentence is cut, so a segment may be longer than `FULL`. Nothing is lost but stops that follow a stop.
     """
     if not text:
         return []
@@ -60,3 +66,16 @@ def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:
     elif current:
         segments.append(current)
     return segments
+
+
+def cut(text: str, most: int, length: Callable[[str], int]) -> list[str]:
+    """`text` in parts of a `length` of at most `most`, about equally long, cut where that is heard least."""
+    if length(text) <= most or len(text) < 2:
+        return [text]
+    inside = {place for mark in MARK.finditer(text) for place in range(mark.start() + 1, mark.end())}
+    for pattern in PLACES:
+        places = {match.start() for match in pattern.finditer(text)} - inside - {0, len(text)}
+        middle = min(places, key=lambda place: abs(place - len(text) // 2), default=0)
+        if min(middle, len(text) - middle) >= len(text) // 4:  # else a part would hardly be shorter
+            return [part for half in (text[:middle], text[middle:]) for part in cut(half, most, length)]
+    return [text]
