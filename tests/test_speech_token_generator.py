@@ -5,6 +5,7 @@ import json
 import os
 import random
 import sys
+import weakref
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -45,7 +46,9 @@ async def generator(tiny_model: Path) -> AsyncIterator[SpeechTokenGenerator]:
     )
     generator = SpeechTokenGenerator(open_model(tiny_model), options)
     yield generator
+    engine = weakref.ref(generator.engine)
     generator.shutdown()
+    assert engine() is None, "its finalizer would fail as the interpreter ends"
 
 
 def segment(number: int) -> Segment:

@@ -16,6 +16,7 @@ from vllm_cosyvoice.preparation import InputError, Preparation
 from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.voice import UnknownVoice, VoiceDirectory, VoiceRefused, load_audio
+from vllm_cosyvoice.voice.feature_file import write_whole
 
 RECORDING = Recording(wav(tone(2)), "It is a tone.")
 
@@ -241,3 +242,11 @@ def test_stored_voices_are_told_by_name_and_time(preparations: tuple[Preparation
     assert names == sorted(names)
     assert "default" in names
     assert all(isinstance(voice, StoredVoice) and voice.created_at >= 0 for voice in preparations[0].voices())
+
+
+def test_others_may_read_what_is_written_as_the_users_umask_says(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    write_whole(tmp_path / "whole", b"all of it")
+    assert (tmp_path / "whole").read_bytes() == b"all of it"
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["usual", "whole"]

@@ -120,6 +120,7 @@ class SpeechTokenGenerator:
     def shutdown(self) -> None:
         """End the engine's processes; requests in flight fail."""
         self.engine.shutdown()
+        del self.engine  # vLLM's finalizer fails when it runs only as the interpreter ends
 
     async def _run(
         self,

@@ -37,14 +37,14 @@ class AudioError(ValueError):
     """A recording that can't be used; the message says why and what to send instead."""
 
 
-def load_audio(source: bytes | Path) -> tuple[np.ndarray, int]:
-    """Decode a recording of any format to float32 mono samples [n] and their rate in Hz.
+def load_audio(source: bytes | str | Path) -> tuple[np.ndarray, int]:
+    """Decode a recording of any format, a path or a file's content, to float32 mono samples [n] and their rate in Hz.
 
     Channels are averaged. Decoding stops as soon as there is more than 30 s, whatever the file claims to hold.
     A clipped recording is logged as a warning. Raises AudioError, see `check_audio`, and OSError for a path that
     can't be read.
     """
-    samples, rate = _decode(source.read_bytes() if isinstance(source, Path) else source)
+    samples, rate = _decode(source if isinstance(source, bytes) else Path(source).read_bytes())
     check_audio(samples, rate)
     clipped = float(np.mean(np.abs(samples) >= CLIPPED))
     if clipped > CLIPPED_SHARE:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +52,13 @@ def _sound(tokens: np.ndarray, mel: np.ndarray, embedding: np.ndarray) -> bool:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: whoever looks sees all of it or nothing, also after a power cut."""
-    handle, unfinished = tempfile.mkstemp(prefix=".", dir=path.parent)
+    unfinished = path.with_name(f".{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with unfinished.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(unfinished).replace(path)
+        unfinished.replace(path)
     except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
