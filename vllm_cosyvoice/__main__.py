@@ -35,6 +35,8 @@ def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.output.suffix not in (".wav", ".flac"):
         parser.error(f"--output is {arguments.output}; its name must end in .wav or .flac")
+    if not arguments.output.parent.is_dir():
+        parser.error(f"--output is {arguments.output}, but there is no directory {arguments.output.parent}")
     if not 0.25 <= arguments.speed <= 4:
         parser.error(f"--speed is {arguments.speed}; it must lie between 0.25 and 4")
     if arguments.prompt_text and arguments.prompt_wav is None:
@@ -70,10 +72,11 @@ def speak(arguments: argparse.Namespace) -> int:
     from vllm_cosyvoice.synthesizer import Synthesizer
     from vllm_cosyvoice.voice import load_audio
 
+    recording = load_audio(arguments.prompt_wav) if arguments.prompt_wav else None
+    if recording is None:
+        _check_voice(arguments)
     with Synthesizer(arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir) as synthesizer:
-        voice = arguments.voice
-        if arguments.prompt_wav is not None:
-            voice = synthesizer.clone(*load_audio(arguments.prompt_wav), arguments.prompt_text)
+        voice = synthesizer.clone(*recording, arguments.prompt_text) if recording else arguments.voice
         started = time.perf_counter()
         audio = synthesizer.speak(
             arguments.text,
@@ -94,6 +97,7 @@ def batch(arguments: argparse.Namespace) -> int:
     from vllm_cosyvoice.batch.run import run_batch
     from vllm_cosyvoice.synthesizer import Synthesizer
 
+    _check_voice(arguments)
     errors = run_batch(
         arguments.lines,
         arguments.directory,
@@ -103,6 +107,14 @@ def batch(arguments: argparse.Namespace) -> int:
         open_synthesizer=partial(Synthesizer, arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir),
     )
     return 1 if errors else 0
+
+
+def _check_voice(arguments: argparse.Namespace) -> None:
+    """Raise InputError for an unknown --voice before the engine starts."""
+    from vllm_cosyvoice.checkpoint import find, open_model
+    from vllm_cosyvoice.preparation import check_voice
+
+    check_voice(arguments.voice, open_model(find(arguments.model_dir, arguments.hub)), arguments.voices_dir)
 
 
 def main() -> int:

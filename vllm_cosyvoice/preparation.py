@@ -39,6 +39,13 @@ class InputError(ValueError):
         self.param = param
 
 
+def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None) -> None:
+    """Raise InputError if there is no voice of that name; loads no networks."""
+    directory, presets = VoiceDirectory(voices_dir), model.preset_speakers()
+    if directory.version(name) is None and name not in presets:
+        raise InputError("voice", no_such_voice(name, sorted({*directory.names(), *presets})))
+
+
 class Preparation:
     """Text front end, voice encoder and the voices in use, for one model.
 

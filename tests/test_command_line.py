@@ -1,0 +1,56 @@
+"""`python -m vllm_cosyvoice`: a wrong command line is told before the engine starts, which takes half a minute."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vllm_cosyvoice.__main__ import main
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> Run:
+    def no_engine(*_: object, **__: object) -> None:
+        raise AssertionError("the engine is started")
+
+    def run(*argv: str) -> int:
+        monkeypatch.setattr("sys.argv", ["vllm_cosyvoice", *argv, "--model_dir", str(tiny_model)])
+        return main()
+
+    monkeypatch.setattr("vllm_cosyvoice.synthesizer.Synthesizer", no_engine)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("--voice", "nobody"), "no voice 'nobody'"),
+        (("--prompt_wav", "missing.wav"), "missing.wav"),
+        (("--prompt_wav", __file__), "can't be decoded"),
+        (("--voices_dir", "missing"), "missing is not a directory"),
+    ],
+)
+def test_what_cannot_be_spoken_is_told_at_once(
+    run: Run, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], says: str
+) -> None:
+    assert run("Hello.", *argv) == 1
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["out.mp3", "missing/out.wav"])
+def test_a_file_that_cannot_be_written_is_told_at_once(
+    run: Run, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("Hello.", "-o", output)
+    assert ended.value.code == 2
+    assert output in capsys.readouterr().err
+
+
+def test_a_batch_needs_a_voice_that_exists(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lines.jsonl").write_text('{"text": "Hello."}\n')
+    assert run("batch", str(tmp_path / "lines.jsonl"), str(tmp_path / "out"), "--voice", "nobody") == 1
+    assert "no voice 'nobody'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
