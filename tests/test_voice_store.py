@@ -208,7 +208,7 @@ def test_a_directory_that_can_not_be_written_serves_what_it_has(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("vllm_cosyvoice.voice.feature_file.tempfile.mkstemp", refuse)  # root may write anywhere
+    monkeypatch.setattr("vllm_cosyvoice.voice.feature_file.os.fsync", refuse)  # root may write anywhere
     preparation = Preparation(open_model(tiny_model), tmp_path)
     assert preparation.voice("Anna").transcript == "It is a tone."
     with pytest.raises(OSError, match="Read-only"):
