@@ -20,6 +20,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     born = settings.run_directory / f"{settings.name}.born"
     with born.open("a") as file:
         file.write(".")
+    (settings.run_directory / f"{settings.name}.environment").write_text(json.dumps(dict(os.environ)))
     life = lives[min(born.stat().st_size, len(lives)) - 1]
     if life == "die":
         sys.exit(3)

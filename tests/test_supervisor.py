@@ -91,6 +91,11 @@ class Run:
         born = self._directory / f"{name}.born"
         return born.stat().st_size if born.exists() else 0
 
+    def environment(self, name: str) -> dict[str, str]:
+        """Of its last life."""
+        variables: dict[str, str] = json.loads((self._directory / f"{name}.environment").read_text())
+        return variables
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(SECONDS):
             while not condition():
@@ -121,6 +126,17 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
         for run in runs:
             run.supervisor._end(0)
             await run.task
+
+
+async def test_each_process_gets_its_variables(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    run = start({}, FakeService(takes=1))
+    await run.until(lambda: run.supervisor._announced)
+    variables = {child.name: run.environment(child.name) for child in run.supervisor._children}
+    assert [name for name, values in variables.items() if "SHARED" in values] == ["decode-0", "generate-0"]
+    gpus = {name: values["CUDA_VISIBLE_DEVICES"] for name, values in variables.items()}
+    assert gpus == {"http-0": "5,6", "encode-0": "5,6", "decode-0": "5", "generate-0": "5,6"}
+    assert all(int(values["OMP_NUM_THREADS"]) >= 1 for values in variables.values())
 
 
 async def test_a_first_start_that_fails_ends_the_server(start: Start) -> None:
