@@ -12,9 +12,9 @@ ENV UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 
 WORKDIR /app
 # The dependencies first: they stay when only the source changes.
-COPY setup.py pyproject.toml ./
-RUN touch README.md && uv pip install -r setup.py --extra cuda
-COPY README.md ./
+COPY pyproject.toml ./
+RUN uv pip install -r pyproject.toml --extra cuda
+COPY README.md LICENSE ./
 COPY vllm_cosyvoice vllm_cosyvoice
 COPY server server
 RUN uv pip install --no-deps --editable .

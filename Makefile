@@ -37,12 +37,12 @@ lint: env
 
 env: $(VENV)/$(DEVICE).installed
 
-$(VENV)/$(DEVICE).installed: setup.py
+$(VENV)/$(DEVICE).installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(DEVICE),test]' \
-		$(if $(filter cpu,$(DEVICE)),--override <(echo torch==2.13.0),--compile-bytecode)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[$(DEVICE),test]' \
+		$(if $(filter cpu,$(DEVICE)),--override <(echo torch==2.13.0))
 	touch $@
 
 clean:

@@ -13,17 +13,18 @@ cache=${TRITON_CACHE_DIR:-$HOME/.triton/cache}
 
 # What an installation would have told: by its entry points vLLM finds the model and the sampler.
 python3 - "$folder/plugin" <<'PY' || exit 1
-import runpy, sys, types
+import sys, tomllib
 from pathlib import Path
 
-told = {}
-sys.modules["setuptools"] = types.SimpleNamespace(setup=told.update, find_packages=lambda **_: [])
-runpy.run_path("setup.py")
-information = Path(sys.argv[1]) / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+information = Path(sys.argv[1]) / f"{project['name'].replace('-', '_')}-0.dist-info"
 information.mkdir(parents=True, exist_ok=True)
-(information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {told['name']}\nVersion: {told['version']}\n")
-groups = ("\n".join([f"[{group}]", *points]) for group, points in told["entry_points"].items())
-(information / "entry_points.txt").write_text("\n".join(groups) + "\n")
+(information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 0\n")
+points = "".join(
+    f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in entries.items())
+    for group, entries in project["entry-points"].items()
+)
+(information / "entry_points.txt").write_text(points)
 PY
 mkdir -p "$cache" "$out"
 [ -f .gpu/triton.tar.gz ] && tar -C "$cache" -xzf .gpu/triton.tar.gz

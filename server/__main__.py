@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from vllm_cosyvoice.checkpoint.engine import cache_directory
 log = logging.getLogger("server")
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Exit status: 0 after SIGTERM, 1 when the server could not go on, 2 when it was asked for what can't be."""
-    arguments, notes = parse(sys.argv[1:])
+    arguments, notes = parse(argv)
     configure_logging("server")
     for note in notes:
         log.info(note)
@@ -60,4 +61,4 @@ def _refuse(reason: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -54,3 +54,16 @@ def test_a_batch_needs_a_voice_that_exists(run: Run, tmp_path: Path, capsys: pyt
     assert run("batch", str(tmp_path / "lines.jsonl"), str(tmp_path / "out"), "--voice", "nobody") == 1
     assert "no voice 'nobody'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_text_is_shown_as_it_would_be_spoken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("normalize", "It costs $5.") == 0
+    assert capsys.readouterr().out == "It costs five dollars.\n"
+    assert run("normalize", "?!") == 1
+    assert "nothing to speak" in capsys.readouterr().err
+
+
+def test_the_server_is_one_of_the_commands(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("serve", "--port", "none")
+    assert "--port" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """What `vllm_cosyvoice/llm` takes for granted inside vLLM: which of it has the installed version changed?
 
 Each entry says what is used of a class or function. A failure names what has to be looked at when vLLM's range in
-`setup.py` moves; whether it still works is for the end-to-end tests, and for `make test-gpu`.
+`pyproject.toml` moves; whether it still works is for the end-to-end tests, and for `make test-gpu`.
 """
 
 import ast

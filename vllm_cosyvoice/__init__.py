@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vllm_cosyvoice.synthesizer import Synthesizer
 
-__all__ = ["Synthesizer"]
+__all__ = ["Synthesizer", "__version__"]
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,9 @@
-"""The engine from the command line, for one text or for many.
+"""The command `vllm-cosyvoice`, which is also `python -m vllm_cosyvoice`.
 
-`python -m vllm_cosyvoice "Hello world." -o hello.wav`
-`python -m vllm_cosyvoice batch lines.jsonl out/`
+`vllm-cosyvoice speak "Hello world." -o hello.wav`     one text; `speak` may be left out
+`vllm-cosyvoice batch lines.jsonl out/`                many texts
+`vllm-cosyvoice serve --port 8080`                     the server, as `python -m server`
+`vllm-cosyvoice normalize "It costs $5."`              what would be spoken, a line for each segment
 """
 
 import argparse
@@ -14,15 +16,16 @@ from pathlib import Path
 
 from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
 
-PROGRAM = "python -m vllm_cosyvoice"
+PROGRAM = "vllm-cosyvoice"
+COMMANDS = ("speak", "batch", "serve", "normalize")
 
 
 def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
     """The command line for one text, checked for combinations that make no sense."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=f"{PROGRAM} speak",
         description="Speak a text into a WAV or FLAC file.",
-        epilog=f"{PROGRAM} batch --help tells how to speak many texts.",
+        epilog=f"Further commands: {', '.join(name for name in COMMANDS if name != 'speak')}; each takes --help.",
     )
     parser.add_argument("text")
     parser.add_argument("-o", "--output", type=Path, default=Path("out.wav"), help="default: %(default)s")
@@ -57,24 +60,40 @@ def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
+def parse_normalize(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line for a text that is only shown."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} normalize", description="Print a text as it would be spoken, a line for each segment."
+    )
+    parser.add_argument("text")
+    _add_model(parser)
+    return parser.parse_args(argv)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_dir", default=str(DEMO_MODEL), help="directory or hub name (default: the demo model)")
     parser.add_argument("--hub", choices=("huggingface", "modelscope"), default="huggingface")
+
+
+def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
     parser.add_argument("--voice", default=DEFAULT_VOICE, help="name of a voice (default: %(default)s)")
     parser.add_argument("--voices_dir", type=Path, help="directory of NAME.wav + NAME.txt pairs")
 
 
-def speak(arguments: argparse.Namespace) -> int:
+def speak(argv: Sequence[str]) -> int:
     """Speak, save, and print how long it took."""
+    arguments = parse_speak(argv)
     # Here, because vLLM's processes import this module again, and because a wrong command line should fail at once.
     from vllm_cosyvoice.audio_file import audio_file
     from vllm_cosyvoice.sampling import SamplingOptions
-    from vllm_cosyvoice.synthesizer import Synthesizer
     from vllm_cosyvoice.voice import load_audio
 
     recording = load_audio(arguments.prompt_wav) if arguments.prompt_wav else None
     if recording is None:
         _check_voice(arguments)
+    from vllm_cosyvoice.synthesizer import Synthesizer  # which imports vLLM
+
     with Synthesizer(arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir) as synthesizer:
         voice = synthesizer.clone(*recording, arguments.prompt_text) if recording else arguments.voice
         started = time.perf_counter()
@@ -92,12 +111,13 @@ def speak(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def batch(arguments: argparse.Namespace) -> int:
+def batch(argv: Sequence[str]) -> int:
     """Speak what is left of the lines; 1 if any could not be spoken."""
+    arguments = parse_batch(argv)
+    _check_voice(arguments)
     from vllm_cosyvoice.batch.run import run_batch
     from vllm_cosyvoice.synthesizer import Synthesizer
 
-    _check_voice(arguments)
     errors = run_batch(
         arguments.lines,
         arguments.directory,
@@ -107,6 +127,21 @@ def batch(arguments: argparse.Namespace) -> int:
         open_synthesizer=partial(Synthesizer, arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir),
     )
     return 1 if errors else 0
+
+
+def normalize(argv: Sequence[str]) -> int:
+    """Print the segments of a text."""
+    arguments = parse_normalize(argv)
+    from vllm_cosyvoice.checkpoint import find, open_model
+    from vllm_cosyvoice.preparation import InputError
+    from vllm_cosyvoice.text import TextFrontEnd
+
+    front_end = TextFrontEnd(open_model(find(arguments.model_dir, arguments.hub)).tokenizer)
+    try:
+        print(*front_end.segments(arguments.text), sep="\n")
+    except ValueError as error:
+        raise InputError("text", str(error)) from error
+    return 0
 
 
 def _check_voice(arguments: argparse.Namespace) -> None:
@@ -119,27 +154,31 @@ def _check_voice(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Exit status: 0 when all was spoken, 1 when not, 2 for a wrong command line, 130 after Ctrl-C."""
-    if sys.argv[1:2] == ["batch"]:
-        command, arguments = batch, parse_batch(sys.argv[2:])
-    else:
-        command, arguments = speak, parse_speak(sys.argv[1:])
+    name, argv = (sys.argv[1], sys.argv[2:]) if sys.argv[1:2] and sys.argv[1] in COMMANDS else ("speak", sys.argv[1:])
+    if name == "serve":
+        from server.__main__ import main as serve
+
+        return serve(argv)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
     from vllm_cosyvoice.checkpoint import CheckpointError
-    from vllm_cosyvoice.llm.generator import EngineDeadError
     from vllm_cosyvoice.preparation import InputError
     from vllm_cosyvoice.voice import AudioError
 
     try:
-        return command(arguments)
+        return {"speak": speak, "batch": batch, "normalize": normalize}[name](argv)
     except (CheckpointError, InputError, AudioError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except EngineDeadError:
-        print("error: vLLM's engine has died; what it wrote above says why", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        from vllm_cosyvoice.llm.generator import EngineDeadError
+
+        if not isinstance(error, EngineDeadError):
+            raise
+        print("error: vLLM's engine has died; what it wrote above says why", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

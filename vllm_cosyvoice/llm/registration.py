@@ -1,4 +1,4 @@
-"""What makes vLLM know this model: the plugin that it loads in each of its processes (entry point, see `setup.py`)."""
+"""What makes vLLM know this model: the plugin that it loads in each of its processes (see `pyproject.toml`)."""
 
 from multiprocessing import current_process
 
