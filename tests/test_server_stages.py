@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import itertools
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ from server.messages import (
 from server.process import Stage, serve
 from server.stages.decode import DecodeStage
 from server.stages.encode import EncodeStage
+from tests.test_audio import tone, wav
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode_loop import DecodeLoop
@@ -449,7 +451,7 @@ def preparation(tiny_model: Path) -> Preparation:
     return Preparation(open_model(tiny_model), cache_capacity=1)
 
 
-def prepare(peers: Peers, request_id: str, voice: str = "default", text: str = "Hello.") -> Prepare:
+def prepare(peers: Peers, request_id: str, voice: str | Recording = "default", text: str = "Hello.") -> Prepare:
     return Prepare(request_id, peers.of["http"].address, text, voice, None)
 
 
@@ -480,6 +482,27 @@ async def test_text_or_a_voice_that_can_not_be_spoken_is_named(peers: Peers, pre
         peers.tell(prepare(peers, "b", voice="nobody"))
         failed = await peers.hear("http", Failed)
         assert (failed.id, failed.kind, failed.param) == ("b", "invalid", "voice")
+
+
+async def test_a_new_voice_delays_nobody_else(peers: Peers, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preparation = Preparation(open_model(tiny_model))
+    begun, go = threading.Event(), threading.Event()
+    clone = preparation.clone
+
+    def slow_clone(*arguments: Any) -> Voice:
+        begun.set()
+        assert go.wait(SECONDS)
+        return clone(*arguments)
+
+    preparation.voice("default")
+    monkeypatch.setattr(preparation, "clone", slow_clone)
+    async with serving(EncodeStage(peers.stage, preparation, capacity=10), peers):
+        peers.tell(prepare(peers, "new", voice=Recording(wav(tone(1.5)), "")))
+        await until(begun.is_set)
+        peers.tell(prepare(peers, "known"))
+        assert (await peers.hear("http", Prepared)).request_id == "known"
+        go.set()
+        assert (await peers.hear("http", Prepared)).request_id == "new"
 
 
 async def test_more_requests_than_fit_are_refused_and_released_ones_make_room(

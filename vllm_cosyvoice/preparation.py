@@ -2,10 +2,8 @@
 
 import hashlib
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,6 +22,7 @@ from vllm_cosyvoice.voice import (
     VoiceRefused,
     load_audio,
 )
+from vllm_cosyvoice.voice.cache import VoiceCache
 from vllm_cosyvoice.voice.store import check_name, no_such_voice
 
 log = logging.getLogger(__name__)
@@ -67,12 +66,18 @@ class Preparation:
         self._presets = {
             name: Voice.preset(name, embedding.numpy()) for name, embedding in model.preset_speakers().items()
         }
-        self._cache: OrderedDict[Hashable, tuple[Hashable, Voice]] = OrderedDict()
-        self._cache_capacity = cache_capacity
+        self._cache = VoiceCache(cache_capacity)
         self._aliases = aliases
-        self.cache_hits = 0
-        self.cache_misses = 0
-        self._lock = threading.Lock()  # of the cache: requests may be prepared in several threads
+
+    @property
+    def cache_hits(self) -> int:
+        """How often a voice was found in memory."""
+        return self._cache.hits
+
+    @property
+    def cache_misses(self) -> int:
+        """How often one was not."""
+        return self._cache.misses
 
     def voice_names(self) -> list[str]:
         """Names that `voice` takes: the built-in voices, the user's, and the model's preset speakers."""
@@ -113,34 +118,25 @@ class Preparation:
         Its features are computed when it is first asked for, and when its files change. Raises InputError when there
         is no such voice or the recording can't be used.
         """
+        return self._cache.get_or_make(*self._wanted(source))
+
+    def voice_in_memory(self, source: str | Recording) -> Voice | None:
+        """`voice` if its features need not be read or computed, else None. Raises InputError, too."""
+        key, version, _ = self._wanted(source)
+        return self._cache.get(key, version)
+
+    def _wanted(self, source: str | Recording) -> tuple[Hashable, Hashable, Callable[[], Voice]]:
+        """Key and version of a voice for the cache, and what makes it."""
         if isinstance(source, Recording):
             content = hashlib.blake2b(source.data).digest(), source.transcript
-            return self._cached(content, content, lambda: self._recorded(source))
+            return content, content, lambda: self._recorded(source)
         alias_of = self._aliases.get(source, source)
         for name in (source, alias_of):
-            if voice := self._named(name):
-                return voice
+            if version := self._directory.version(name):
+                return name, version, partial(self._load, name, version)
+            if name in self._presets:
+                return name, None, partial(self._presets.__getitem__, name)
         raise self._unknown(alias_of)
-
-    def _named(self, name: str) -> Voice | None:
-        version = self._directory.version(name)
-        if version is None:
-            return self._presets.get(name)
-        return self._cached(name, version, lambda: self._load(name, version))
-
-    def _cached(self, key: Hashable, version: Hashable, make: Callable[[], Voice]) -> Voice:
-        with self._lock:
-            cached_version, voice = self._cache.get(key, (None, None))
-            if voice is None or cached_version != version:
-                self.cache_misses += 1
-                voice = make()
-            else:
-                self.cache_hits += 1
-            self._cache[key] = version, voice
-            self._cache.move_to_end(key)
-            while len(self._cache) > self._cache_capacity:
-                self._cache.popitem(last=False)
-            return voice
 
     def _load(self, name: str, version: Hashable) -> Voice:
         voice = self._directory.features(name, self._encoder.key)

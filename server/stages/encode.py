@@ -30,6 +30,7 @@ from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.preparation import InputError, Preparation
+from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.voice import AudioError, UnknownVoice, Voice, VoiceRefused, load_audio
 
 log = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ Request = Prepare | PrepareStream | Convert | ListVoices | RegisterVoice | Delet
 
 
 class EncodeStage:
-    """Answers one request after the other in a thread, and keeps each one's voice until it is released."""
+    """Prepares texts in one thread and recordings in another, and keeps each request's voice until it is released."""
 
     def __init__(self, channel: Channel, preparation: Preparation, capacity: int) -> None:
         self._channel = channel
         self._preparation = preparation
         self._capacity = capacity
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._texts = ThreadPoolExecutor(1, thread_name_prefix="texts")
+        self._recordings = ThreadPoolExecutor(1, thread_name_prefix="recordings")
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self._voices: dict[str, Voice] = {}
         self._owners: dict[str, Address] = {}
@@ -84,9 +86,8 @@ class EncodeStage:
 
     async def _prepare(self, request: Request) -> None:
         answer: Message
-        thread = None if isinstance(request, ListVoices | DeleteVoice) else self._thread  # None: one that is free
         try:
-            answer, voice = await asyncio.get_running_loop().run_in_executor(thread, self._answer, request)
+            answer, voice = await self._answer(request)
         except Exception as error:
             answer = self._failed(request, error)
         else:
@@ -96,27 +97,40 @@ class EncodeStage:
         del self._preparing[request.request_id]
         self._channel.send(request.reply_to, answer)
 
-    def _answer(self, request: Request) -> tuple[Message, Voice | None]:
-        """The answer, and the voice to hold for it. Runs in the thread."""
-        preparation, request_id = self._preparation, request.request_id
+    async def _answer(self, request: Request) -> tuple[Message, Voice | None]:
+        """The answer, and the voice to hold for it."""
+        run, preparation, request_id = asyncio.get_running_loop().run_in_executor, self._preparation, request.request_id
         match request:
             case Prepare():
-                segments, voice = preparation.prepare(request.text, request.voice, request.instructions)
+                voice = await self._voice(request.voice)
+                segments = await run(self._texts, preparation.segments, request.text, voice, request.instructions)
                 return Prepared(request_id, segments, voice.key), voice
             case PrepareStream():
-                voice = preparation.voice(request.voice)
-                text, speech = preparation.prompt_text(voice), preparation.prompt_speech(voice)
-                return StreamPrepared(request_id, text, speech, voice.key), voice
+                voice = await self._voice(request.voice)
+                text = await run(self._texts, preparation.prompt_text, voice)
+                return StreamPrepared(request_id, text, preparation.prompt_speech(voice), voice.key), voice
             case Convert():
-                voice = preparation.voice(request.voice)
-                tokens = preparation.source_tokens(*load_audio(request.audio))
-                return Converted(request_id, tokens.tolist(), voice.key), voice
+                voice = await self._voice(request.voice)
+                tokens = await run(self._recordings, self._source_tokens, request.audio)
+                return Converted(request_id, tokens, voice.key), voice
             case ListVoices():
-                return Voices(request_id, preparation.voices()), None
+                return Voices(request_id, await run(None, preparation.voices)), None
             case RegisterVoice():
-                return Voices(request_id, [preparation.register(request.name, request.recording)]), None
+                voice_made = await run(self._recordings, preparation.register, request.name, request.recording)
+                return Voices(request_id, [voice_made]), None
             case DeleteVoice():
-                return Voices(request_id, [preparation.delete(request.name)]), None
+                return Voices(request_id, [await run(None, preparation.delete, request.name)]), None
+
+    async def _voice(self, source: str | Recording) -> Voice:
+        """A voice that is in memory waits for no other's recording."""
+        run = asyncio.get_running_loop().run_in_executor
+        if voice := await run(self._texts, self._preparation.voice_in_memory, source):
+            return voice
+        return await run(self._recordings, self._preparation.voice, source)
+
+    def _source_tokens(self, audio: bytes) -> list[int]:
+        tokens: list[int] = self._preparation.source_tokens(*load_audio(audio)).tolist()
+        return tokens
 
     def _failed(self, request: Request, error: Exception) -> Failed:
         kind: FailureKind
