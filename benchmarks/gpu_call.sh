@@ -11,7 +11,7 @@ out=${OUT:-$folder/out}
 export PYTHONPATH=$PWD:$folder/plugin${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 cache=${TRITON_CACHE_DIR:-$HOME/.triton/cache}
 
-# What an installation would have told: by its entry points vLLM finds the model and the sampler.
+# What an installation would have told: by its entry point vLLM finds the model.
 python3 - "$folder/plugin" <<'PY' || exit 1
 import sys, tomllib
 from pathlib import Path

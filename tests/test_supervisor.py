@@ -226,7 +226,9 @@ async def test_without_the_service_if_it_takes_nobody_any_more(
     monkeypatch.setattr("server.supervisor.SECONDS_FOR_SERVICE", 0.5)
     run = start({"decode-0": ["mortal", "live"], "generate-0": ["mortal", "live"]}, FakeService(takes=1000))
     await run.until(lambda: run.births("decode-0") == run.births("generate-0") == 2)
+    await run.until(lambda: all(child.ready for child in run.supervisor._children))
     assert run.supervisor._service is None
+    assert not any("SHARED" in run.environment(child.name) for child in run.supervisor._children)
     assert caplog.text.count("Going on without NVIDIA's Multi-Process Service") == 1
 
 

@@ -13,8 +13,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.checkpoint import ModelDirectory
 
 PROGRAM = "vllm-cosyvoice"
 COMMANDS = ("speak", "batch", "serve", "normalize")
@@ -86,15 +90,17 @@ def speak(argv: Sequence[str]) -> int:
     arguments = parse_speak(argv)
     # Here, because vLLM's processes import this module again, and because a wrong command line should fail at once.
     from vllm_cosyvoice.audio_file import audio_file
+    from vllm_cosyvoice.preparation import check_voice
     from vllm_cosyvoice.sampling import SamplingOptions
     from vllm_cosyvoice.voice import load_audio
 
     recording = load_audio(arguments.prompt_wav) if arguments.prompt_wav else None
+    model = _open_model(arguments)
     if recording is None:
-        _check_voice(arguments)
+        check_voice(arguments.voice, model, arguments.voices_dir)
     from vllm_cosyvoice.synthesizer import Synthesizer  # which imports vLLM
 
-    with Synthesizer(arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir) as synthesizer:
+    with Synthesizer(model, voices_dir=arguments.voices_dir) as synthesizer:
         voice = synthesizer.clone(*recording, arguments.prompt_text) if recording else arguments.voice
         started = time.perf_counter()
         audio = synthesizer.speak(
@@ -114,7 +120,10 @@ def speak(argv: Sequence[str]) -> int:
 def batch(argv: Sequence[str]) -> int:
     """Speak what is left of the lines; 1 if any could not be spoken."""
     arguments = parse_batch(argv)
-    _check_voice(arguments)
+    from vllm_cosyvoice.preparation import check_voice
+
+    model = _open_model(arguments)
+    check_voice(arguments.voice, model, arguments.voices_dir)
     from vllm_cosyvoice.batch.run import run_batch
     from vllm_cosyvoice.synthesizer import Synthesizer
 
@@ -124,7 +133,7 @@ def batch(argv: Sequence[str]) -> int:
         voice=arguments.voice,
         file_format=arguments.format,
         model=Path(arguments.model_dir).resolve().name,
-        open_synthesizer=partial(Synthesizer, arguments.model_dir, hub=arguments.hub, voices_dir=arguments.voices_dir),
+        open_synthesizer=partial(Synthesizer, model, voices_dir=arguments.voices_dir),
     )
     return 1 if errors else 0
 
@@ -132,11 +141,10 @@ def batch(argv: Sequence[str]) -> int:
 def normalize(argv: Sequence[str]) -> int:
     """Print the segments of a text."""
     arguments = parse_normalize(argv)
-    from vllm_cosyvoice.checkpoint import find, open_model
     from vllm_cosyvoice.preparation import InputError
     from vllm_cosyvoice.text import TextFrontEnd
 
-    front_end = TextFrontEnd(open_model(find(arguments.model_dir, arguments.hub)).tokenizer)
+    front_end = TextFrontEnd(_open_model(arguments).tokenizer)
     try:
         print(*front_end.segments(arguments.text), sep="\n")
     except ValueError as error:
@@ -144,12 +152,10 @@ def normalize(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_voice(arguments: argparse.Namespace) -> None:
-    """Raise InputError for an unknown --voice before the engine starts."""
+def _open_model(arguments: argparse.Namespace) -> "ModelDirectory":
     from vllm_cosyvoice.checkpoint import find, open_model
-    from vllm_cosyvoice.preparation import check_voice
 
-    check_voice(arguments.voice, open_model(find(arguments.model_dir, arguments.hub)), arguments.voices_dir)
+    return open_model(find(arguments.model_dir, arguments.hub))
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vllm_cosyvoice.checkpoint import find, open_model
+from vllm_cosyvoice.checkpoint import ModelDirectory, find, open_model
 from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL
 from vllm_cosyvoice.decode_loop import DecodeLoop
 from vllm_cosyvoice.in_order import in_order
@@ -37,21 +37,21 @@ Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """CosyVoice2 in one process. `model` is a directory or a hub's name for one.
+    """CosyVoice2 in one process. `model` is a directory, a hub's name for one, or one that is open already.
 
     Raises checkpoint.CheckpointError when the model can't be used. Close it, or use it in a `with` statement.
     """
 
     def __init__(
         self,
-        model: str | Path = DEMO_MODEL,
+        model: str | Path | ModelDirectory = DEMO_MODEL,
         *,
         hub: str = "huggingface",
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
         self._closed = False
-        directory = open_model(find(str(model), hub))
+        directory = model if isinstance(model, ModelDirectory) else open_model(find(str(model), hub))
         self._preparation = Preparation(directory, voices_dir)
         self._decoder = SpeechDecoder(directory)
         self._loop = asyncio.new_event_loop()

@@ -116,8 +116,8 @@ class EncodeStage:
             case ListVoices():
                 return Voices(request_id, await run(None, preparation.voices)), None
             case RegisterVoice():
-                voice_made = await run(self._recordings, preparation.register, request.name, request.recording)
-                return Voices(request_id, [voice_made]), None
+                stored = await run(self._recordings, preparation.register, request.name, request.recording)
+                return Voices(request_id, [stored]), None
             case DeleteVoice():
                 return Voices(request_id, [await run(None, preparation.delete, request.name)]), None
 

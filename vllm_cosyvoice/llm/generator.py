@@ -49,11 +49,12 @@ class SpeechTokenGenerator:
         self.running = 0  # requests that are being generated
         self._in_engine = 0  # those of them that do not wait for more text
         self._progress = 0.0  # when the engine gave something, or was first asked
-        config = engine_arguments(model, options, self._max_length, **others).create_engine_config()
+        arguments = engine_arguments(model, options, self._max_length, **others)
+        config = arguments.create_engine_config()
         if fork:
             end_forks_with_this_process()
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork" if fork else "spawn"  # late: a CPU's config sets it, too
-        self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
 
     async def generate(
         self, request_id: str, segment: Segment, sampling: SamplingOptions

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 
+from vllm_cosyvoice.text.characters import MARKUP
+
 CHINESE_STOPS = "。？！；：、.?!;"
 ENGLISH_STOPS = ".?!;:"
 
@@ -15,7 +17,7 @@ SHORT = 20  # a last segment shorter than this joins the one before
 PLACES = tuple(
     re.compile(place) for place in (rf"(?<=[{re.escape(CHINESE_STOPS)}])", r"(?<=[,，])", r"(?<=\s)(?=\S)", "")
 )
-MARK = re.compile(r"<\|.*?\|>|<[^<>]*>|\[[^\[\]]*\]", re.DOTALL)  # of the model's own, which is never cut
+MARK = re.compile(rf"{MARKUP.pattern}|<[^<>]*>|\[[^\[\]]*\]", MARKUP.flags)  # of the model's own, which is never cut
 
 
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
