@@ -21,6 +21,8 @@ from collections.abc import Sequence
 import msgspec
 from setproctitle import setproctitle
 
+from vllm_cosyvoice.llm.variables import BEFORE_IMPORT
+
 COMMAND = (sys.executable, "-m", "server.fork_server")  # its stdin is the socket that orders come by
 TITLE = "server.stages "  # what `ps` shows of a stage, before its name
 THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
@@ -144,7 +146,7 @@ class ForkServer:
             raise ForkError("the server ends")
         self._orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.settimeout(SECONDS_TO_IMPORT)
-        environment = {"OMP_NUM_THREADS": str(THREADS), "VLLM_LOGGING_LEVEL": "ERROR"} | os.environ
+        environment = {"OMP_NUM_THREADS": str(THREADS), "VLLM_LOGGING_LEVEL": "ERROR"} | os.environ | BEFORE_IMPORT
         # PyTorch then asks the driver's library for the GPUs, and not CUDA: after that no fork could use one.
         environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         with its:

@@ -15,6 +15,7 @@ HELP = {
     "audio_seconds_total": "Seconds of audio handed to clients.",
     "encoders": "Answers whose audio is being packed: as mp3, say.",
     "first_audio_seconds": "From a request to its first piece of audio.",
+    "gpu_memory_allocated_bytes": "Memory of the GPU that the decoder's tensors take.",
     "gpu_memory_total_bytes": "Memory of the GPU.",
     "gpu_memory_used_bytes": "Memory of the GPU that is taken, by all processes.",
     "real_time_factor": "Seconds that speech took for each second of audio.",

@@ -169,7 +169,7 @@ def test_parameters_of_sampling_have_their_names() -> None:
     "variable",
     [
         *("USE_V2_MODEL_RUNNER", "WORKER_MULTIPROC_METHOD", "ENABLE_V1_MULTIPROCESSING", "RPC_BASE_PATH"),
-        "USE_FLASHINFER_SAMPLER",
+        *("USE_FLASHINFER_SAMPLER", "USE_BREAKABLE_CUDAGRAPH"),
     ],
 )
 def test_variables_are_read(variable: str) -> None:

@@ -213,11 +213,15 @@ def _voice(data: VoiceData) -> Voice:
 
 
 def _gpu_memory(device: torch.device) -> dict[str, int]:
-    """Of a GPU, whoever takes it."""
+    """What a GPU has, what all processes take of it, and what this process's tensors take."""
     if device.type != "cuda":
         return {}
     free, total = torch.cuda.mem_get_info(device)
-    return {"gpu_memory_used_bytes": total - free, "gpu_memory_total_bytes": total}
+    return {
+        "gpu_memory_allocated_bytes": torch.cuda.memory_allocated(device),
+        "gpu_memory_used_bytes": total - free,
+        "gpu_memory_total_bytes": total,
+    }
 
 
 async def run(settings: Settings, channel: Channel) -> None:

@@ -156,15 +156,20 @@ async def test_callers_who_leave_leave_nothing_and_memory_stays_flat(
             async with asyncio.timeout(seconds):
                 await client.post("/v1/audio/speech", json=BODY | exactly(500))
 
-    async def storm() -> int:
+    async def storm() -> tuple[float, float]:
         await asyncio.gather(*(leaving(draw.uniform(0.05, 2)) for _ in range(200)))
         await eventually(server.idle, "nothing is left of those who left")
-        return server.numbers()["gpu_memory_used_bytes"]["decode-0"]
+        numbers = server.numbers()
+        allocated, used = (numbers[f"gpu_memory_{kind}_bytes"]["decode-0"] for kind in ("allocated", "used"))
+        return allocated / MEGABYTE, used / MEGABYTE
 
-    first, *later = [await storm() for _ in range(3)]
-    grown = (later[-1] - first) / MEGABYTE
-    figure(f"GPU memory after 600 callers who left: {later[-1] / MEGABYTE:.0f} MB, {grown:+.0f} MB since the 200th")
-    assert grown < 64
+    (allocated, used), _, (later_allocated, later_used) = [await storm() for _ in range(3)]
+    figure(
+        f"GPU memory after 600 callers who left, and since the 200th: decoder's tensors {later_allocated:.0f} MB, "
+        f"{later_allocated - allocated:+.1f} MB; all processes {later_used:.0f} MB, {later_used - used:+.0f} MB"
+    )
+    # PyTorch keeps what tensors have freed, more of it after larger batches, so what it uses in all is no measure.
+    assert later_allocated - allocated < 16
 
 
 # Faults

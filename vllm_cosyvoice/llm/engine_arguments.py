@@ -14,8 +14,14 @@ from vllm.plugins import load_general_plugins
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
 from vllm_cosyvoice.llm.registration import ARCHITECTURE, RENDERER
+from vllm_cosyvoice.llm.variables import BEFORE_IMPORT
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
+# Tokens of a step that have a CUDA graph of their own; a step between two of them takes the larger one.
+GRAPH_SIZES = (
+    *(1, 2, 4, *range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)),
+    *(640, 768, 1024),
+)
 ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
 
 
@@ -52,6 +58,8 @@ def engine_arguments(
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
     # FlashInfer would compile its sampler with nvcc as vLLM starts, and ours leaves vLLM's sampler nothing to draw.
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
+    if not on_cpu:
+        os.environ.update(BEFORE_IMPORT)  # for the engine's process, if it is spawned
     if on_cpu:
         # The worker in the engine's own process: on two cores the start takes a third of the time, a step two thirds.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -83,15 +91,27 @@ def engine_arguments(
         gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
         enable_prefix_caching=True,
         enforce_eager=on_cpu,
-        # CUDA graphs are as fast without torch.compile, which takes 17 s of a cold start. Steps that read prompts have
-        # none: FlashAttention 3 plans a step by its longest query, and a graph would keep the plan of its capture.
-        compilation_config={} if on_cpu else {"mode": CompilationMode.NONE, "cudagraph_mode": "FULL_DECODE_ONLY"},
+        compilation_config={} if on_cpu else _cuda_graphs(options.max_num_seqs),
         max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
         logprobs_mode="raw_logits",
         disable_log_stats=True,
         logits_processors=[SAMPLING] if on_cpu else None,
     )
     return replace(arguments, **others)
+
+
+def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
+    """vLLM's compilation settings: CUDA graphs only, since torch.compile takes 17 s of a cold start and gains nothing.
+
+    Attention is part of the graph only in steps in which every request generates. FlashAttention 3 plans other steps by
+    their longest query, and a graph would keep the plan of its capture.
+    """
+    sizes = sorted({*GRAPH_SIZES, min(max_num_seqs, GRAPH_SIZES[-1])})
+    return {
+        "mode": CompilationMode.NONE,
+        "cudagraph_mode": "FULL_AND_PIECEWISE",
+        "cudagraph_capture_sizes": sizes,
+    }
 
 
 def _kv_bytes(config: LanguageModelConfig, data_type: str) -> int:
