@@ -1,222 +1,45 @@
-"""What the processes say to each other.
+"""What the processes say to each other: the stages' messages, and those about the processes themselves.
 
-A request is one call of a client; it has a request id, and each of its segments a segment id. An address is where a
-process's inbox is, and is never used twice: a process that is started again gets a new one, so a message for a dead
-process can't reach its successor.
-
-    http     ── Prepare, Release ─────────▶ encode      ── Prepared | Failed ─────────────────▶ http
-    http     ── PrepareStream, Release ───▶ encode      ── StreamPrepared | Failed ───────────▶ http
-    http     ── Convert, Release ─────────▶ encode      ── Converted | Failed ────────────────▶ http
-    http     ── ListVoices, RegisterVoice, DeleteVoice, Release ─▶ encode ── Voices | Failed ─▶ http
-    http     ── Generate, Abort ──────────▶ generate    ── Open, Tokens…, Abort | Failed ─────▶ decode
-    http     ── GenerateFromText, Text…, Abort ▶ generate ── the same ────────────────────────▶ decode
-    http     ── Open, Tokens, Abort ──────▶ decode      (voice conversion: nothing is to be generated)
-    decode   ── VoiceWanted ──────────────▶ encode      ── VoiceData ─────────────────────────▶ decode
-    decode   ── Audio… | Failed ──────────▶ http
     http     ── Ping ─────────────────────▶ everyone    ── Pong ──────────────────────────────▶ http
     everyone ── Starting…, Ready ─────────▶ supervisor  ── StageUp, StageDown ────────────────▶ everyone
     supervisor ── Ping ───────────────────▶ everyone    ── Pong ──────────────────────────────▶ supervisor
+
+The engine of `vllm_cosyvoice.stages.messages` is an http worker here.
 """
 
 from typing import Literal
 
 import msgspec
+import numpy as np
 
-from vllm_cosyvoice.recording import Recording, StoredVoice
-from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.stages.messages import (
+    Abort,
+    Address,
+    Audio,
+    Convert,
+    Converted,
+    DeleteVoice,
+    Failed,
+    Generate,
+    GenerateFromText,
+    ListVoices,
+    Message,
+    Open,
+    Prepare,
+    Prepared,
+    RegisterVoice,
+    Release,
+    StreamPrepared,
+    Text,
+    Tokens,
+    VoiceData,
+    Voices,
+    VoiceWanted,
+)
 
-Address = str
+__all__ = ["Address", "Message"]
+
 Kind = Literal["http", "encode", "generate", "decode"]
-FailureKind = Literal["invalid", "not_found", "conflict", "overloaded", "unavailable", "timeout", "internal"]
-
-
-class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of all messages; the tag is the class's name."""
-
-
-class Prepare(Message, frozen=True):
-    """Make segments and a voice of this request, and hold the voice for it until Release."""
-
-    request_id: str
-    reply_to: Address
-    text: str
-    voice: str | Recording  # a name, or what the caller sent along
-    instructions: str | None
-
-
-class Prepared(Message, frozen=True):
-    """The answer to Prepare."""
-
-    request_id: str
-    segments: list[Segment]
-    voice_key: str
-
-
-class PrepareStream(Message, frozen=True):
-    """Make a voice for text that is yet to arrive, and hold it until Release."""
-
-    request_id: str
-    reply_to: Address
-    voice: str | Recording
-
-
-class StreamPrepared(Message, frozen=True):
-    """The answer to PrepareStream: what goes ahead of the text, in tokenizer ids and speech tokens."""
-
-    request_id: str
-    prompt_text: list[int]
-    prompt_speech: list[int]
-    voice_key: str
-
-
-class Convert(Message, frozen=True):
-    """Make speech tokens of `audio` and a voice to speak them again, and hold the voice until Release."""
-
-    request_id: str
-    reply_to: Address
-    audio: bytes  # a file of any format
-    voice: str | Recording
-
-
-class Converted(Message, frozen=True):
-    """The answer to Convert."""
-
-    request_id: str
-    tokens: list[int]
-    voice_key: str
-
-
-class ListVoices(Message, frozen=True):
-    """Which voices can be asked for by name?"""
-
-    request_id: str
-    reply_to: Address
-
-
-class RegisterVoice(Message, frozen=True):
-    """Judge this recording, and keep the voice it makes under `name`."""
-
-    request_id: str
-    reply_to: Address
-    name: str
-    recording: Recording
-
-
-class DeleteVoice(Message, frozen=True):
-    """Forget the registered voice `name`."""
-
-    request_id: str
-    reply_to: Address
-    name: str
-
-
-class Voices(Message, frozen=True):
-    """The answer to ListVoices, and to RegisterVoice and DeleteVoice, with the voice that came or went."""
-
-    request_id: str
-    voices: list[StoredVoice]
-
-
-class Release(Message, frozen=True):
-    """The request has ended, however: stop working for it, let go of its voice. Sent once for each asked of encode."""
-
-    request_id: str
-
-
-class VoiceWanted(Message, frozen=True):
-    """The voice held for this request is needed at `reply_to`."""
-
-    request_id: str
-    reply_to: Address
-
-
-class VoiceData(Message, frozen=True):
-    """The answer to VoiceWanted. No answer comes once the request is released: its Abort is on the way then."""
-
-    request_id: str
-    key: str
-    transcript: str
-    speech_tokens: bytes  # int32 [n]
-    mel: bytes  # float32 [2n, 80]
-    embedding: bytes  # float32 [192]
-
-
-class Open(Message, frozen=True):
-    """A segment's tokens are to come from `generator`: make audio of them for `reply_to`.
-
-    In voice conversion they come from the http worker itself.
-    """
-
-    segment_id: str
-    request_id: str
-    reply_to: Address
-    generator: Address
-    encoder: Address  # who holds the voice
-    voice_key: str
-    speed: float
-    seed: int
-    streaming: bool = True  # the audio is wanted in pieces, as soon as they can be made; otherwise in one
-
-
-class Generate(Message, frozen=True):
-    """Generate `segment` and have `decoder` make audio of it."""
-
-    segment: Segment
-    sampling: SamplingOptions
-    decoder: Address
-    open: Open
-    refusable: bool  # when too much is waiting; only a request's first segment is, so speech never breaks off for load
-
-
-class GenerateFromText(Message, frozen=True):
-    """Generate speech for the Text that follows, as it comes, and have `decoder` make audio of it."""
-
-    prompt_text: list[int]
-    prompt_speech: list[int]
-    sampling: SamplingOptions
-    decoder: Address
-    open: Open
-    refusable: bool  # see Generate
-
-
-class Text(Message, frozen=True):
-    """The next piece of a segment's text, cut anywhere."""
-
-    segment_id: str
-    text: str
-    last: bool
-
-
-class Abort(Message, frozen=True):
-    """Nobody wants this segment any more. Generate passes it on to `decoder`, behind whatever it sent there."""
-
-    segment_id: str
-    decoder: Address
-
-
-class Tokens(Message, frozen=True):
-    """New speech tokens of one step, for every segment that got some: id, tokens, and whether they are the last."""
-
-    new: list[tuple[str, list[int], bool]]
-
-
-class Audio(Message, frozen=True):
-    """The next piece of a segment's audio."""
-
-    segment_id: str
-    pcm: bytes  # int16, little endian, mono, 24 kHz
-    tokens: int  # speech tokens that reached the decoder so far
-    last: bool
-
-
-class Failed(Message, frozen=True):
-    """The end of a request (from encode, by request id) or a segment (from generate and decode, by segment id)."""
-
-    id: str
-    kind: FailureKind
-    message: str
-    param: str | None = None
 
 
 class Ping(Message, frozen=True):
@@ -265,7 +88,6 @@ class StageDown(Message, frozen=True):
 AnyMessage = (
     Prepare
     | Prepared
-    | PrepareStream
     | StreamPrepared
     | Convert
     | Converted
@@ -292,8 +114,18 @@ AnyMessage = (
     | StageDown
 )
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+def _from_array(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _to_array(_: type[np.ndarray], parts: tuple[str, tuple[int, ...], bytes]) -> np.ndarray:
+    dtype, shape, data = parts
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)  # bytearray: torch wants arrays it may write to
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_from_array)
+_decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_to_array)
 
 
 def encode(message: Message) -> bytes:

@@ -62,12 +62,12 @@ def seconds_of(name: str, data: bytes) -> float:
 def test_all_of_openais_formats_are_there_and_mp3_is_the_default() -> None:
     from openai.types.audio.speech_create_params import SpeechCreateParams
 
-    from server.http.openai import SpeechRequest
+    from server.http.openai import SpeechBody
 
     theirs = SpeechCreateParams.__annotations__["response_format"]
     assert all(repr(name) in str(theirs) for name in FORMATS)
     assert set(FORMATS) == set(get_args(ResponseFormat))
-    assert SpeechRequest.model_fields["response_format"].default == "mp3"
+    assert SpeechBody.model_fields["response_format"].default == "mp3"
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -15,7 +15,7 @@ from server.addresses import Addresses, RunDirectory
 from server.arguments import parse
 from server.channel import Channel
 from server.http.app import create
-from server.http.pipeline import Pipeline
+from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
 from server.messages import StageUp
 from tests.server_process import BODY, error_of
@@ -32,7 +32,7 @@ async def app() -> AsyncIterator[ASGIApp]:
     with RunDirectory(Path("/tmp"), 1) as run_directory:
         addresses = Addresses("ipc:///tmp/", run_directory.path)
         channel = Channel(addresses.new("http"), b"s" * 32)
-        pipeline = Pipeline(channel, PATIENCE)
+        pipeline = StagedEngine(channel, PATIENCE)
         pipeline.handle(StageUp("encode", "encode-0", addresses.new("encode")))
         arguments, _ = parse(["--model_dir", "m"], {})
         served = create(pipeline, Connections(4, 60), "m", arguments)

@@ -5,22 +5,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import zmq
 
 from server import messages
 from server.addresses import Addresses, RunDirectory
 from server.channel import Channel
-from server.messages import (
+from server.messages import Message
+from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
+from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.stages.messages import (
     Audio,
     Convert,
     Generate,
     GenerateFromText,
-    Message,
     Open,
     Prepare,
     Prepared,
-    PrepareStream,
     RegisterVoice,
     Release,
     StreamPrepared,
@@ -29,11 +33,9 @@ from server.messages import (
     VoiceData,
     Voices,
 )
-from vllm_cosyvoice.recording import Recording, StoredVoice
-from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import Segment
 
 SECRET = b"s" * 32
+RECORDING = Recording(b"\x00\xff", "你好")
 SEGMENT = Segment(prompt=[6564, 7000, 6565], text_tokens=1, min_tokens=2, max_tokens=20)
 OPEN = Open("r.0", "r", "http", "generate", "encode", "key", 1.5, 7)
 
@@ -47,24 +49,36 @@ def addresses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize(
     "message",
     [
-        Prepare("r", "http", "Hello.", "default", None),
-        Prepare("r", "http", "Hello.", Recording(b"\x00\xff", "你好"), "Whisper."),
+        Prepare(SpeechRequest(id="r", text="Hello."), "http"),
+        Prepare(SpeechRequest(id="r", text="Hello.", voice=RECORDING, instructions="Whisper.", speed=2.0), "http"),
+        Prepare(SpeechRequest(id="r", cross_lingual=True, streaming=False, sampling=SamplingOptions(seed=3)), "http"),
         Prepared("r", [SEGMENT, SEGMENT], "key"),
-        Convert("r", "http", bytes(10 << 20), Recording(bytes(10 << 20))),
+        Convert(SpeechRequest(id="r", voice=Recording(bytes(10 << 20))), "http", bytes(10 << 20)),
         RegisterVoice("r", "http", "Anna", Recording(b"RIFF")),
         Voices("r", [StoredVoice("Anna", 1_800_000_000), StoredVoice("default", 0)]),
         Generate(SEGMENT, SamplingOptions(seed=3, repetition_aware=False), "decode", OPEN, refusable=True),
-        PrepareStream("r", "http", Recording(b"RIFF", "你好")),
         StreamPrepared("r", [1, 2], [3], "key"),
         GenerateFromText([1, 2], [3], SamplingOptions(temperature=0), "decode", OPEN, refusable=True),
         Text("r.0", " wor", last=False),
         Tokens([("r.0", [1, 2, 3], False), ("q.1", [], True)]),
         Audio("r.0", b"\x00\x01" * 1000, 28, last=False),
-        VoiceData("r", "key", "你好", b"\x01\x00\x00\x00", b"", b"\x00" * 768),
     ],
 )
 def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
     assert messages.decode(messages.encode(message)) == message
+
+
+def test_a_voice_arrives_as_it_was_sent_and_may_be_written_to() -> None:
+    generator = np.random.default_rng(0)
+    mel, embedding = generator.random((4, 80), np.float32), generator.random(192, np.float32)
+    sent = VoiceData("r", Voice("你好", np.array([1, 6560], np.int32), mel, embedding, "key"))
+    come = messages.decode(messages.encode(sent))
+    assert isinstance(come, VoiceData)
+    assert (come.request_id, come.voice.transcript, come.voice.key) == ("r", "你好", "key")
+    for name in ("speech_tokens", "mel", "embedding"):
+        array = getattr(come.voice, name)
+        np.testing.assert_array_equal(array, getattr(sent.voice, name), strict=True)
+        assert array.flags.writeable, "PyTorch wants it so"
 
 
 def test_what_is_no_message_is_not_taken_for_one() -> None:

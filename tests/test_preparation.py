@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.preparation import InputError, Preparation
+from vllm_cosyvoice.failure import InputError
+from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.vocabulary import START, TASK, text_ids
 from vllm_cosyvoice.voice import VoiceDirectory
 from vllm_cosyvoice.voice.store import BUILT_IN

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from tests.golden_cases.ras import chi_square_p
 from tests.logits_processor import ROWS, added, by_definition, counts, next_tokens, processor, tokens
+from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.token_draw import philox
 from vllm_cosyvoice.sampling import SamplingOptions
@@ -200,27 +202,26 @@ def test_a_full_batch_can_be_replaced_at_once() -> None:
 @pytest.mark.parametrize(
     ("field", "options"),
     [
-        ("seed", SamplingOptions(seed=-1)),
-        ("seed", SamplingOptions(seed=2**63)),
-        ("temperature", SamplingOptions(temperature=-0.1)),
-        ("temperature", SamplingOptions(temperature=float("nan"))),
-        ("top_p", SamplingOptions(top_p=0.0)),
-        ("top_p", SamplingOptions(top_p=1.1)),
-        ("top_k", SamplingOptions(top_k=0)),
-        ("min_tokens", SamplingOptions(min_tokens=-1)),
-        ("max_tokens", SamplingOptions(max_tokens=0)),
-        ("max_tokens", SamplingOptions(max_tokens=MOST_SPEECH + 1)),
-        ("min_tokens", SamplingOptions(min_tokens=MOST_SPEECH + 1)),
-        ("max_tokens", SamplingOptions(min_tokens=5, max_tokens=4)),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": 2**63}),
+        ("temperature", {"temperature": -0.1}),
+        ("temperature", {"temperature": float("nan")}),
+        ("top_p", {"top_p": 0.0}),
+        ("top_p", {"top_p": 1.1}),
+        ("top_k", {"top_k": 0}),
+        ("min_tokens", {"min_tokens": -1}),
+        ("max_tokens", {"max_tokens": 0}),
+        ("max_tokens", {"max_tokens": MOST_SPEECH + 1}),
+        ("min_tokens", {"min_tokens": MOST_SPEECH + 1}),
+        ("max_tokens", {"min_tokens": 5, "max_tokens": 4}),
     ],
 )
-def test_bad_options_are_refused_by_name(field: str, options: SamplingOptions) -> None:
-    with pytest.raises(ValueError, match=field):
-        options.validate()
+def test_bad_options_are_refused_by_name(field: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=field) as error:
+        SamplingOptions(**options)
+    assert error.value.param == field
 
 
-@pytest.mark.parametrize("field", ["top_p", "seed"])
-def test_the_engine_is_never_given_bad_options(field: str) -> None:
-    options = SamplingOptions(seed=0, top_p=7.0) if field == "top_p" else SamplingOptions()
-    with pytest.raises(ValueError, match=field):
-        extra_args(options, [], min_tokens=0)
+def test_the_engine_is_never_given_options_without_a_seed() -> None:
+    with pytest.raises(ValueError, match="seed"):
+        extra_args(SamplingOptions(), [], min_tokens=0)

@@ -14,7 +14,7 @@ from server.addresses import Addresses, RunDirectory
 from server.arguments import PUBLIC_PATHS, parse
 from server.channel import Channel
 from server.http.app import create
-from server.http.pipeline import Pipeline
+from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
 from tests.server_process import BODY, error_of
 
@@ -35,7 +35,7 @@ async def app(address: Addresses, request: pytest.FixtureRequest) -> AsyncIterat
     channel = Channel(address.new("http"), b"s" * 32)
     flags = ["--model_dir", "m", "--api_key", ",".join(KEYS), *getattr(request, "param", ())]
     arguments, _ = parse(flags, {})
-    yield create(Pipeline(channel), Connections(4, 60), "m", arguments)
+    yield create(StagedEngine(channel), Connections(4, 60), "m", arguments)
     channel.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import httpx2
+import numpy as np
 import pytest
 from openai import (
     APIConnectionError,
@@ -24,7 +25,10 @@ from openai.types.audio.speech_create_params import Voice
 from server.audio_format import FORMATS, ResponseFormat
 from tests.server_process import BODY, ServerProcess, eventually, exactly
 from tests.test_audio_format import LOSSLESS, unpack
+from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text import TextFrontEnd
 
 KEY = "a-key-for-the-tests"
@@ -125,6 +129,19 @@ async def test_leaving_whenever_leaves_nothing(server: ServerProcess, openai: As
 async def test_another_sample_rate(openai: AsyncOpenAI, name: ResponseFormat, rate: int) -> None:
     answer = await speak(openai, TOKENS, response_format=name, extra_body={"sample_rate": rate})
     assert_lasts(name, answer.content, rate=rate)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_the_engine_in_one_process_speaks_the_same(
+    openai: AsyncOpenAI, synthesizer: Synthesizer, streaming: bool
+) -> None:
+    spoken = await speak(openai, TOKENS, speed=1.25, extra_body={"stream": streaming})
+    sampling = SamplingOptions(min_tokens=TOKENS, max_tokens=TOKENS, seed=0)
+    request = SpeechRequest(id="r", text=BODY["input"], speed=1.25, sampling=sampling, streaming=streaming)
+    alone = await asyncio.to_thread(synthesizer.audio_of, request)
+    together = np.frombuffer(spoken.content, np.int16)
+    # The processes of the server have one thread each, and sums of floats depend on how they are split.
+    np.testing.assert_allclose(together.astype(np.int32), alone, atol=3)
 
 
 async def test_speed_holds_in_a_stream(openai: AsyncOpenAI) -> None:

@@ -9,15 +9,30 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pytest
 
 from server.addresses import Addresses, RunDirectory
 from server.arguments import SHORTEST_FIRST_HOP
 from server.channel import Channel
-from server.http.failure import Failure
-from server.http.pipeline import SEGMENTS_AHEAD, Pipeline
-from server.messages import (
+from server.http.staged_engine import StagedEngine
+from server.messages import Kind, Message, Ping, Pong, StageDown, StageUp
+from server.process import Stage, serve
+from tests.test_audio import tone, wav
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
+from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.engine import SEGMENTS_AHEAD
+from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.preparation import Preparation
+from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.stages.decode import DecodeStage
+from vllm_cosyvoice.stages.encode import EncodeStage
+from vllm_cosyvoice.stages.messages import (
     Abort,
     Audio,
     Convert,
@@ -26,37 +41,18 @@ from server.messages import (
     Failed,
     Generate,
     GenerateFromText,
-    Kind,
     ListVoices,
-    Message,
     Open,
-    Ping,
-    Pong,
     Prepare,
     Prepared,
-    PrepareStream,
     RegisterVoice,
     Release,
-    StageDown,
-    StageUp,
     StreamPrepared,
     Text,
     Tokens,
     VoiceData,
     VoiceWanted,
 )
-from server.process import Stage, serve
-from server.stages.decode import DecodeStage
-from server.stages.encode import EncodeStage
-from tests.test_audio import tone, wav
-from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
-from vllm_cosyvoice.decode_loop import DecodeLoop
-from vllm_cosyvoice.preparation import Preparation
-from vllm_cosyvoice.recording import Recording
-from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import Segment
-from vllm_cosyvoice.speech_decoder import DecodeStream, SpeechDecoder
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
 
@@ -145,27 +141,25 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def pipeline_among(peers: Peers, patience: float) -> AsyncIterator[Pipeline]:
-    pipeline = Pipeline(peers.stage, patience)
+async def engine_among(peers: Peers, patience: float) -> AsyncIterator[StagedEngine]:
+    engine = StagedEngine(peers.stage, patience)
     kinds: tuple[Kind, ...] = ("encode", "generate", "decode")
     for kind in kinds:
-        pipeline.handle(StageUp(kind, f"{kind}-0", peers.of[kind].address))
-    async with serving(pipeline, peers):
-        yield pipeline
-    assert pipeline.numbers()["requests"] == pipeline.numbers()["segments"] == 0
+        engine.handle(StageUp(kind, f"{kind}-0", peers.of[kind].address))
+    async with serving(engine, peers):
+        yield engine
+    assert engine.numbers()["requests"] == engine.numbers()["segments"] == 0
 
 
 @pytest.fixture
-async def pipeline(peers: Peers) -> AsyncIterator[Pipeline]:
-    async with pipeline_among(peers, SECONDS) as pipeline:
-        yield pipeline
+async def engine(peers: Peers) -> AsyncIterator[StagedEngine]:
+    async with engine_among(peers, SECONDS) as engine:
+        yield engine
 
 
-def call(pipeline: Pipeline) -> "asyncio.Task[list[bytes]]":
+def call(engine: StagedEngine) -> "asyncio.Task[list[bytes]]":
     async def speak() -> list[bytes]:
-        async with aclosing(
-            pipeline.speak(f"req_{next(numbers)}", "Hello.", "default", None, 1.0, SamplingOptions())
-        ) as pieces:
+        async with aclosing(engine.speak(SpeechRequest(id=f"req_{next(numbers)}", text="Hello."))) as pieces:
             return [piece async for piece in pieces]
 
     return asyncio.create_task(speak())
@@ -177,8 +171,8 @@ async def leave(task: "asyncio.Task[list[bytes]]") -> None:
         await task
 
 
-async def test_a_request_goes_from_stage_to_stage(peers: Peers, pipeline: Pipeline) -> None:
-    task = call(pipeline)
+async def test_a_request_goes_from_stage_to_stage(peers: Peers, engine: StagedEngine) -> None:
+    task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT, SEGMENT], "key"), "encode")
     works = [await peers.hear("generate", Generate) for _ in range(2)]
@@ -191,8 +185,8 @@ async def test_a_request_goes_from_stage_to_stage(peers: Peers, pipeline: Pipeli
     await peers.hear_no_more("generate")
 
 
-async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, pipeline: Pipeline) -> None:
-    task = call(pipeline)
+async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, engine: StagedEngine) -> None:
+    task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     await leave(task)
     assert await peers.hear("encode", Release) == Release(prepare.request_id)
@@ -200,8 +194,8 @@ async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, 
     await peers.hear_no_more("generate")
 
 
-async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, pipeline: Pipeline) -> None:
-    task = call(pipeline)
+async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, engine: StagedEngine) -> None:
+    task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT] * 9, "key"), "encode")
     begun = [(await peers.hear("generate", Generate)).open.segment_id for _ in range(SEGMENTS_AHEAD)]
@@ -219,18 +213,18 @@ async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, pipelin
     ("problem", "kind"), [(Failure("invalid", "Too long."), "invalid"), (RuntimeError("A bug."), "internal")]
 )
 async def test_text_that_stops_arriving_ends_its_speech(
-    peers: Peers, pipeline: Pipeline, problem: Exception, kind: str
+    peers: Peers, engine: StagedEngine, problem: Exception, kind: str
 ) -> None:
     async def text() -> AsyncIterator[str]:
         yield "Hello"
         raise problem
 
     async def speak() -> None:
-        async for _ in pipeline.speak_arriving("req_text", text(), "default", 1.0, SamplingOptions()):
+        async for _ in engine.speak(SpeechRequest(id="req_text"), text()):
             pass
 
     task = asyncio.create_task(speak())
-    await peers.hear("encode", PrepareStream)
+    await peers.hear("encode", Prepare)
     peers.tell(StreamPrepared("req_text", [], [], "key"), "encode")
     work = await peers.hear("generate", GenerateFromText)
     segment_id = work.open.segment_id
@@ -245,14 +239,14 @@ async def test_text_that_stops_arriving_ends_its_speech(
 # Deadlines
 
 SHORT = 1.0  # seconds; enough for a message to come
-SAMPLING = SamplingOptions()
-Asks = Callable[[Pipeline], AsyncIterator[bytes] | Awaitable[object]]
+SAID, ARRIVING = SpeechRequest(id="r", text="Hello."), SpeechRequest(id="r")
+Asks = Callable[[StagedEngine], AsyncIterator[bytes] | Awaitable[object]]
 
 
 @pytest.fixture
-async def impatient(peers: Peers) -> AsyncIterator[Pipeline]:
-    async with pipeline_among(peers, SHORT) as pipeline:
-        yield pipeline
+async def impatient(peers: Peers) -> AsyncIterator[StagedEngine]:
+    async with engine_among(peers, SHORT) as engine:
+        yield engine
 
 
 async def words(*pieces: str) -> AsyncIterator[str]:
@@ -278,18 +272,18 @@ async def outcome(asked: AsyncIterator[bytes] | Awaitable[object]) -> tuple[list
 @pytest.mark.parametrize(
     ("ask", "asked"),
     [
-        (lambda pipeline: pipeline.speak("r", "Hello.", "default", None, 1.0, SAMPLING), Prepare),
-        (lambda pipeline: pipeline.speak_arriving("r", words("Hello"), "default", 1.0, SAMPLING), PrepareStream),
-        (lambda pipeline: pipeline.convert("r", b"", "default", 1.0), Convert),
-        (lambda pipeline: pipeline.check_voice("r", "default"), PrepareStream),
-        (lambda pipeline: pipeline.list_voices("r"), ListVoices),
-        (lambda pipeline: pipeline.register_voice("r", "Anna", Recording(b"")), RegisterVoice),
-        (lambda pipeline: pipeline.delete_voice("r", "Anna"), DeleteVoice),
+        (lambda engine: engine.speak(SAID), Prepare),
+        (lambda engine: engine.speak(ARRIVING, words("Hello")), Prepare),
+        (lambda engine: engine.convert(ARRIVING, b""), Convert),
+        (lambda engine: engine.check_voice("r", "default"), Prepare),
+        (lambda engine: engine.list_voices("r"), ListVoices),
+        (lambda engine: engine.register_voice("r", "Anna", Recording(b"")), RegisterVoice),
+        (lambda engine: engine.delete_voice("r", "Anna"), DeleteVoice),
     ],
     ids=["speak", "speak arriving", "convert", "check voice", "list voices", "register voice", "delete voice"],
 )
 async def test_an_encoder_that_never_answers_is_not_waited_for(
-    peers: Peers, impatient: Pipeline, ask: Asks, asked: type[Message]
+    peers: Peers, impatient: StagedEngine, ask: Asks, asked: type[Message]
 ) -> None:
     pieces, failure = await outcome(ask(impatient))
     assert (pieces, failure.kind) == ([], "timeout")
@@ -300,9 +294,9 @@ async def test_an_encoder_that_never_answers_is_not_waited_for(
 
 @pytest.mark.parametrize("heard", [[], [b"one"]], ids=["no piece", "a piece"])
 async def test_a_decoder_that_sends_no_more_is_not_waited_for(
-    peers: Peers, impatient: Pipeline, heard: list[bytes]
+    peers: Peers, impatient: StagedEngine, heard: list[bytes]
 ) -> None:
-    speaking = asyncio.create_task(outcome(impatient.speak("r", "Hello.", "default", None, 1.0, SAMPLING)))
+    speaking = asyncio.create_task(outcome(impatient.speak(SAID)))
     await peers.hear("encode", Prepare)
     peers.tell(Prepared("r", [SEGMENT, SEGMENT], "key"), "encode")
     assert {(await peers.hear("generate", Generate)).open.segment_id for _ in range(2)} == {"r.0", "r.1"}
@@ -315,9 +309,9 @@ async def test_a_decoder_that_sends_no_more_is_not_waited_for(
 
 
 async def test_a_decoder_that_sends_no_more_of_a_conversion_is_not_waited_for(
-    peers: Peers, impatient: Pipeline
+    peers: Peers, impatient: StagedEngine
 ) -> None:
-    converting = asyncio.create_task(outcome(impatient.convert("r", b"", "default", 1.0)))
+    converting = asyncio.create_task(outcome(impatient.convert(ARRIVING, b"")))
     await peers.hear("encode", Convert)
     peers.tell(Converted("r", [1, 2, 3], "key"), "encode")
     pieces, failure = await converting
@@ -328,10 +322,10 @@ async def test_a_decoder_that_sends_no_more_of_a_conversion_is_not_waited_for(
     assert await peers.hear("encode", Release) == Release("r")
 
 
-async def test_text_that_neither_goes_on_nor_ends_is_not_waited_for(peers: Peers, impatient: Pipeline) -> None:
+async def test_text_that_neither_goes_on_nor_ends_is_not_waited_for(peers: Peers, impatient: StagedEngine) -> None:
     text = words("Hello")
-    speaking = asyncio.create_task(outcome(impatient.speak_arriving("r", text, "default", 1.0, SAMPLING)))
-    await peers.hear("encode", PrepareStream)
+    speaking = asyncio.create_task(outcome(impatient.speak(ARRIVING, text)))
+    await peers.hear("encode", Prepare)
     peers.tell(StreamPrepared("r", [], [], "key"), "encode")
     await peers.hear("generate", GenerateFromText)
     assert await peers.hear("generate", Text) == Text("r.0", "Hello", last=False)
@@ -342,7 +336,7 @@ async def test_text_that_neither_goes_on_nor_ends_is_not_waited_for(peers: Peers
     assert await peers.hear("encode", Release) == Release("r")
 
 
-async def test_every_piece_may_take_as_long_as_the_first(peers: Peers, impatient: Pipeline) -> None:
+async def test_every_piece_may_take_as_long_as_the_first(peers: Peers, impatient: StagedEngine) -> None:
     task = call(impatient)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
@@ -353,16 +347,16 @@ async def test_every_piece_may_take_as_long_as_the_first(peers: Peers, impatient
     assert await task == [b"a"] * 4
 
 
-async def test_a_request_that_no_message_can_carry_leaves_nothing(pipeline: Pipeline) -> None:
+async def test_a_request_that_no_message_can_carry_leaves_nothing(engine: StagedEngine) -> None:
     with pytest.raises(UnicodeEncodeError):
-        async for _ in pipeline.speak("req_half", "\ud800", "default", None, 1.0, SamplingOptions()):
+        async for _ in engine.speak(SpeechRequest(id="req_half", text="\ud800")):
             pass
-    assert pipeline.numbers()["requests_unfinished_total"] == 1
+    assert engine.numbers()["requests_unfinished_total"] == 1
 
 
 @pytest.mark.parametrize("dead", ["generate", "decode"])
-async def test_a_death_fails_what_was_there_at_once(peers: Peers, pipeline: Pipeline, dead: str) -> None:
-    task = call(pipeline)
+async def test_a_death_fails_what_was_there_at_once(peers: Peers, engine: StagedEngine, dead: str) -> None:
+    task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
     work = await peers.hear("generate", Generate)
@@ -374,29 +368,29 @@ async def test_a_death_fails_what_was_there_at_once(peers: Peers, pipeline: Pipe
         assert (await peers.hear("generate", Abort)).segment_id == work.open.segment_id
     assert await peers.hear("encode", Release) == Release(prepare.request_id)
     with pytest.raises(Failure, match="is up"):
-        task = call(pipeline)
+        task = call(engine)
         prepare = await peers.hear("encode", Prepare)
         peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
         await task
 
 
-async def test_what_is_heard_goes_on_when_only_its_generator_has_died(peers: Peers, pipeline: Pipeline) -> None:
-    task = call(pipeline)
+async def test_what_is_heard_goes_on_when_only_its_generator_has_died(peers: Peers, engine: StagedEngine) -> None:
+    task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
     segment_id = (await peers.hear("generate", Generate)).open.segment_id
     peers.tell(Audio(segment_id, b"a", 1, last=False), "decode")
-    await until(lambda: pipeline._speaking[segment_id].heard)
+    await until(lambda: engine._speaking[segment_id].heard)
     peers.die("generate")
-    await until(lambda: not pipeline.stages._names["generate"])
+    await until(lambda: not engine.stages._names["generate"])
     peers.tell(Audio(segment_id, b"b", 2, last=True), "decode")
     assert await task == [b"a", b"b"]
 
 
-async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peers, pipeline: Pipeline) -> None:
+async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peers, engine: StagedEngine) -> None:
     peers.die("decode")
-    await until(lambda: not pipeline.stages._names["decode"])
-    assert await pipeline.stages.missing() == [
+    await until(lambda: not engine.stages._names["decode"])
+    assert await engine.stages.missing() == [
         "no decode process is up",
         "encode-0 does not answer",
         "generate-0 does not answer",
@@ -404,17 +398,17 @@ async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peer
 
 
 async def test_health_knows_at_once_who_died_and_who_is_up(
-    peers: Peers, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.http.stages.SECONDS_HEALTH_HOLDS", SECONDS)
-    missing = pipeline.stages.missing
+    missing = engine.stages.missing
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in peers.of]
     assert await missing() == []
     peers.die("decode")
-    await until(lambda: not pipeline.stages._names["decode"])
+    await until(lambda: not engine.stages._names["decode"])
     assert await missing() == ["no decode process is up"]
     free_inbox = peers.of["http"].address  # nothing reaches the dead one's
-    pipeline.handle(StageUp("decode", "decode-0", free_inbox))
+    engine.handle(StageUp("decode", "decode-0", free_inbox))
     assert await missing() == []
     for task in answering:
         task.cancel()
@@ -422,11 +416,11 @@ async def test_health_knows_at_once_who_died_and_who_is_up(
 
 
 async def test_health_does_not_wait_for_the_answer_of_who_has_died(
-    peers: Peers, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.http.stages.SECONDS_TO_ANSWER", 10 * SECONDS)
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in ("encode", "generate")]
-    looking = asyncio.create_task(pipeline.stages.missing())
+    looking = asyncio.create_task(engine.stages.missing())
     await peers.hear("decode", Ping)
     peers.die("decode")
     assert await asyncio.wait_for(looking, SECONDS) == ["no decode process is up"]
@@ -435,8 +429,8 @@ async def test_health_does_not_wait_for_the_answer_of_who_has_died(
     await asyncio.gather(*answering, return_exceptions=True)
 
 
-async def test_health_knows_of_a_death_after_an_answer(peers: Peers, pipeline: Pipeline) -> None:
-    looking = asyncio.create_task(pipeline.stages.missing())
+async def test_health_knows_of_a_death_after_an_answer(peers: Peers, engine: StagedEngine) -> None:
+    looking = asyncio.create_task(engine.stages.missing())
     ping = await peers.hear("decode", Ping)
     peers.tell(Pong(ping.nonce, peers.of["decode"].address, {}), "decode")
     peers.die("decode")
@@ -452,7 +446,7 @@ def preparation(tiny_model: Path) -> Preparation:
 
 
 def prepare(peers: Peers, request_id: str, voice: str | Recording = "default", text: str = "Hello.") -> Prepare:
-    return Prepare(request_id, peers.of["http"].address, text, voice, None)
+    return Prepare(SpeechRequest(id=request_id, text=text, voice=voice), peers.of["http"].address)
 
 
 async def test_a_voice_is_held_from_prepare_to_release(peers: Peers, preparation: Preparation) -> None:
@@ -465,7 +459,7 @@ async def test_a_voice_is_held_from_prepare_to_release(peers: Peers, preparation
             keys[request_id] = (await peers.hear("http", Prepared)).voice_key
         assert keys["a"] != keys["b"]
         peers.tell(VoiceWanted("a", peers.of["decode"].address), "decode")
-        assert (await peers.hear("decode", VoiceData)).key == keys["a"]
+        assert (await peers.hear("decode", VoiceData)).voice.key == keys["a"]
         peers.tell(Release("a"))
         await until(lambda: stage.numbers()["voices_held"] == 1)
         peers.tell(VoiceWanted("a", peers.of["decode"].address), "decode")
@@ -542,7 +536,8 @@ async def decode(peers: Peers, decoder: SpeechDecoder) -> AsyncIterator[DecodeSt
 
 
 def voice_data(request_id: str, key: str = "") -> VoiceData:
-    return VoiceData(request_id, key, "", b"", b"", b"\x00\x00\x80\x3f" * 192)
+    preset = Voice.preset("", np.ones(192, np.float32))
+    return VoiceData(request_id, msgspec.structs.replace(preset, key=key))
 
 
 async def audio_of(peers: Peers, *segments: str) -> dict[str, int]:
@@ -583,6 +578,48 @@ async def test_a_voice_that_has_left_the_cache_still_speaks_where_it_is_in_use(
     assert await audio_of(peers, "a.0", "b.0") == {"a.0": 4 * SAMPLES_PER_TOKEN, "b.0": 5 * SAMPLES_PER_TOKEN}
 
 
+async def test_a_voice_on_its_way_to_the_device_delays_no_other(
+    peers: Peers, decode: DecodeStage, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring, begun, go = decoder.prompt, threading.Event(), threading.Event()
+
+    def slow(voice: Voice) -> FlowPrompt:
+        if voice.key == "new":
+            begun.set()
+            assert go.wait(SECONDS)
+        return bring(voice)
+
+    monkeypatch.setattr(decoder, "prompt", slow)
+    decode.handle(voice_data("known", key="known"))
+    await until(lambda: decode.numbers()["voices_cached"] == 1)
+    for segment_id in ("new.0", "new.1"):
+        peers.tell(peers.open(segment_id, voice_key="new"), "generate")
+    await peers.hear("encode", VoiceWanted)
+    peers.tell(voice_data("new", key="new"), "encode")
+    await until(begun.is_set)
+    peers.tell(peers.open("late.0", voice_key="new"), "generate")
+    peers.tell(peers.open("known.0", voice_key="known"), "generate")
+    segments = ("new.0", "new.1", "late.0", "known.0")
+    peers.tell(Tokens([(segment_id, [1] * 4, True) for segment_id in segments]), "generate")
+    assert await audio_of(peers, "known.0") == {"known.0": 4 * SAMPLES_PER_TOKEN}
+    go.set()
+    assert set(await audio_of(peers, "new.0", "new.1", "late.0")) == {"new.0", "new.1", "late.0"}
+    await peers.hear_no_more("encode")
+
+
+async def test_a_voice_that_the_device_can_not_take_fails_who_wanted_it(
+    peers: Peers, decode: DecodeStage, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Voice) -> FlowPrompt:
+        raise MemoryError
+
+    monkeypatch.setattr(decoder, "prompt", full)
+    peers.tell(peers.open("r.0"), "generate")
+    await peers.hear("encode", VoiceWanted)
+    peers.tell(voice_data("r"), "encode")
+    assert (await peers.hear("http", Failed)).kind == "internal"
+
+
 async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode: DecodeStage) -> None:
     decode.handle(voice_data("r"))
     for segment in ("r.0", "r.1"):
@@ -607,7 +644,7 @@ async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
     loop = DecodeLoop(decoder)
     stage = DecodeStage(peers.stage, decoder, loop, cache_capacity=1, first_hop=wanted)
     tokens, mel = np.zeros(100, np.int32), np.zeros((FRAMES_PER_TOKEN * 100, MEL_BINS), np.float32)
-    stage.handle(VoiceData("r", "", "", tokens.tobytes(), mel.tobytes(), voice_data("r").embedding))
+    stage.handle(VoiceData("r", Voice("", tokens, mel, np.ones(192, np.float32), "")))
     async with serving(stage, peers, loop.run()):
         peers.tell(peers.open("r.0"), "generate")
         peers.tell(Tokens([("r.0", [1] * 100, True)]), "generate")

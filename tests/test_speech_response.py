@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from server.http.failure import Failure
 from server.http.measuring import Account, account
-from server.http.pipeline import Usage
 from server.http.speech_response import EVENTS, LARGEST_DELTA, SpeechResponse, events
+from vllm_cosyvoice.engine import Usage
+from vllm_cosyvoice.failure import Failure
 
 SCOPE: Any = {"type": "http"}
 

@@ -208,7 +208,6 @@ async def test_the_model_runner_of_a_gpu_draws_the_same_tokens(
         ([6564, 6566 + TINY.language_model.text_vocab_size], SamplingOptions(), "prompt ids must be between"),
         ([6564] * LONGEST, SamplingOptions(), "shorter text"),
         ([6564] * 1000, SamplingOptions(min_tokens=25), "shorter text"),
-        ([6564], SamplingOptions(top_p=0), "top_p"),
     ],
 )
 async def test_what_cannot_be_spoken_is_refused_at_once(

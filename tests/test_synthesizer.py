@@ -1,5 +1,6 @@
 """The engine in one process: real vLLM, real networks, a tiny random model."""
 
+import asyncio
 import threading
 import wave
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
-from vllm_cosyvoice.preparation import InputError
+from vllm_cosyvoice.failure import Failure, InputError
 from vllm_cosyvoice.sampling import SamplingOptions
 
 TWO_SECONDS = SamplingOptions(seed=1, min_tokens=50, max_tokens=50)
@@ -48,7 +49,7 @@ def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> No
 
 
 def test_long_text_is_spoken_whole(synthesizer: Synthesizer) -> None:
-    pieces = synthesizer._preparation.segments(LONG_TEXT, synthesizer._preparation.voice("default"))
+    pieces = synthesizer._engine.preparation.segments(LONG_TEXT, synthesizer._engine.preparation.voice("default"))
     assert len(pieces) > 1
     audio = synthesizer.speak(LONG_TEXT, sampling=TWO_SECONDS)
     assert len(audio) == len(pieces) * 50 * SAMPLES_PER_TOKEN
@@ -98,8 +99,7 @@ def test_leaving_a_stream_ends_its_work(synthesizer: Synthesizer) -> None:
     assert len(next(stream))
     stream.close()  # type: ignore[attr-defined]  # a generator, which the annotation does not promise
     assert len(synthesizer.speak("Hello world.", sampling=TWO_SECONDS)) == 2 * SAMPLE_RATE
-    assert synthesizer._generator.running == 0
-    assert len(synthesizer._decode_loop) == 0
+    assert synthesizer._engine.segments == 0
 
 
 def test_text_may_still_be_arriving(synthesizer: Synthesizer) -> None:
@@ -140,8 +140,32 @@ def test_what_cannot_be_spoken_names_the_field(synthesizer: Synthesizer, text: s
 
 
 def test_an_engine_error_reaches_the_caller(synthesizer: Synthesizer) -> None:
-    with pytest.raises(ValueError, match="top_p"):
-        synthesizer.speak("Hello world.", sampling=SamplingOptions(top_p=2.0))
+    with pytest.raises(InputError, match="shorter text"):
+        synthesizer.speak("Hello world.", instructions="Speak happily. " * 1000, sampling=TWO_SECONDS)
+
+
+def test_what_reading_the_text_raises_is_raised(synthesizer: Synthesizer) -> None:
+    def words() -> Iterator[str]:
+        yield "Once upon a time "
+        raise ConnectionError("The chat model has left.")
+
+    with pytest.raises(ConnectionError, match="has left"):
+        list(synthesizer.stream_text(words()))
+
+
+def test_who_waits_for_a_stage_that_dies_is_told(synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = synthesizer._engine
+    monkeypatch.setattr(engine, "_within", type(engine._within)())
+    options = SamplingOptions(seed=1, min_tokens=2000, max_tokens=2000)
+    stream = synthesizer.stream("Hello world.", sampling=options)
+    assert len(next(stream))
+
+    async def die() -> None:
+        raise MemoryError("no room")
+
+    asyncio.run_coroutine_threadsafe(engine._watch("decoder", die()), synthesizer._loop).result()
+    with pytest.raises(Failure, match="The decoder has died: no room"):
+        list(stream)
 
 
 def test_the_command_line_writes_a_wav_file(

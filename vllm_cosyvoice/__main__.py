@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE, SPEEDS
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.checkpoint import ModelDirectory
@@ -44,8 +44,9 @@ def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--output is {arguments.output}; its name must end in .wav or .flac")
     if not arguments.output.parent.is_dir():
         parser.error(f"--output is {arguments.output}, but there is no directory {arguments.output.parent}")
-    if not 0.25 <= arguments.speed <= 4:
-        parser.error(f"--speed is {arguments.speed}; it must lie between 0.25 and 4")
+    slowest, fastest = SPEEDS
+    if not slowest <= arguments.speed <= fastest:
+        parser.error(f"--speed is {arguments.speed}; it must lie between {slowest} and {fastest:g}")
     if arguments.prompt_text and arguments.prompt_wav is None:
         parser.error("--prompt_text says what a recording says: give the recording with --prompt_wav")
     return arguments
@@ -141,7 +142,7 @@ def batch(argv: Sequence[str]) -> int:
 def normalize(argv: Sequence[str]) -> int:
     """Print the segments of a text."""
     arguments = parse_normalize(argv)
-    from vllm_cosyvoice.preparation import InputError
+    from vllm_cosyvoice.failure import InputError
     from vllm_cosyvoice.text import TextFrontEnd
 
     front_end = TextFrontEnd(_open_model(arguments).tokenizer)
@@ -167,24 +168,17 @@ def main() -> int:
         return serve(argv)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
     from vllm_cosyvoice.checkpoint import CheckpointError
-    from vllm_cosyvoice.preparation import InputError
+    from vllm_cosyvoice.failure import Failure
     from vllm_cosyvoice.voice import AudioError
 
     try:
         return {"speak": speak, "batch": batch, "normalize": normalize}[name](argv)
-    except (CheckpointError, InputError, AudioError, OSError) as error:
+    except (CheckpointError, Failure, AudioError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except Exception as error:
-        from vllm_cosyvoice.llm.generator import EngineDeadError
-
-        if not isinstance(error, EngineDeadError):
-            raise
-        print("error: vLLM's engine has died; what it wrote above says why", file=sys.stderr)
-        return 1
 
 
 if __name__ == "__main__":

@@ -15,12 +15,21 @@ REPRODUCIBLE = {"fflags": "+bitexact"}  # FFmpeg's version stays out of the head
 
 def audio_file(audio: np.ndarray, file_format: AudioFileFormat) -> bytes:
     """The file of `audio`, int16 [samples], mono, 24 kHz; both formats keep every sample as it is."""
+    return _file(audio, "s16", SAMPLE_RATE, file_format, CODECS[file_format])
+
+
+def recording_file(samples: np.ndarray, sample_rate: int) -> bytes:
+    """The WAV file of `samples`, float32 [n], mono, as they are."""
+    return _file(samples.astype(np.float32), "flt", sample_rate, "wav", "pcm_f32le")
+
+
+def _file(samples: np.ndarray, sample_format: str, sample_rate: int, file_format: AudioFileFormat, codec: str) -> bytes:
     file = BytesIO()
     with av.open(file, "w", format=file_format, container_options=REPRODUCIBLE) as container:
-        stream = container.add_stream(CODECS[file_format], rate=SAMPLE_RATE, layout="mono")
-        if len(audio):
-            frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
-            frame.sample_rate = SAMPLE_RATE
+        stream = container.add_stream(codec, rate=sample_rate, layout="mono")
+        if len(samples):
+            frame = av.AudioFrame.from_ndarray(samples[None], format=sample_format, layout="mono")
+            frame.sample_rate = sample_rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return file.getvalue()

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
+
+PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
+
 
 def batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     """Indices of `lengths` in groups to pad to their longest, longest groups first.
@@ -18,3 +22,13 @@ def batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
                 continue
         groups.append([index])
     return groups
+
+
+def padded_groups(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """`batches` of rows of so many frames, for a network that pads them to one length."""
+    return batches(lengths, PADDED_FRAMES[device.type])
+
+
+def packed_groups(lengths: Sequence[int]) -> list[list[int]]:
+    """All rows at once, for a network that needs no padding."""
+    return [list(range(len(lengths)))] if lengths else []

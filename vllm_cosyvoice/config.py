@@ -20,6 +20,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SAMPLES_PER_TOKEN = SAMPLES_PER_FRAME * FRAMES_PER_TOKEN
 MEL_BINS = 80
 SPEAKER_DIM = 192  # width of a speaker embedding
+SPEEDS = 0.25, 4.0  # slowest and fastest
 
 CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
 CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN

@@ -10,10 +10,10 @@ Streams = Iterable[AsyncGenerator[Item, None]] | AsyncIterable[AsyncGenerator[It
 
 
 async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, None]:
-    """All items of the first stream, then of the second, …, while up to `ahead` unfinished streams are running.
+    """All items of the first stream, then of the second, …, with up to `ahead` streams begun and not yet consumed.
 
-    The streams may still be arriving themselves. An error in a stream is raised when its turn comes. However this
-    generator ends, it closes every stream first.
+    So what waits for a slow consumer is bounded. The streams may still be arriving themselves. An error in a stream is
+    raised when its turn comes. However this generator ends, it closes every stream first.
     """
     slots = asyncio.Semaphore(ahead)
     outputs: asyncio.Queue[asyncio.Queue[Item | _Ended] | _Ended] = asyncio.Queue()
@@ -37,8 +37,6 @@ async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, N
             output.put_nowait(_Ended(None))
         except Exception as error:
             output.put_nowait(_Ended(error))
-        finally:
-            slots.release()
 
     tasks = [asyncio.create_task(start())]
     try:
@@ -47,6 +45,7 @@ async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, N
                 yield item
             if item.error is not None:
                 raise item.error
+            slots.release()
         if output.error is not None:
             raise output.error
     finally:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -10,13 +10,13 @@ from types import MappingProxyType
 import numpy as np
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.recording import Recording, StoredVoice
+from vllm_cosyvoice.failure import InputError
+from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.voice import (
     AudioError,
     UnknownVoice,
-    Voice,
     VoiceDirectory,
     VoiceEncoder,
     VoiceRefused,
@@ -28,14 +28,6 @@ from vllm_cosyvoice.voice.store import check_name, no_such_voice
 log = logging.getLogger(__name__)
 
 END_OF_PROMPT = "<|endofprompt|>"
-
-
-class InputError(ValueError):
-    """What a caller sent can't be spoken. `param` names the field, in the words of the OpenAI speech API."""
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None) -> None:
@@ -180,10 +172,6 @@ class Preparation:
     def tokens(self, text: str) -> list[int]:
         """Tokenizer ids of `text` as it stands."""
         return self._text.tokens(text)
-
-    def arriving_tokens(self, pieces: AsyncIterator[str]) -> AsyncGenerator[list[int], None]:
-        """`tokens` of the joined `pieces`, as they become certain; how the text was cut makes no difference."""
-        return self._text.arriving.tokens(pieces)
 
     def prompt_text(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Tokenizer ids ahead of the text: the instruction, or the voice's transcript, or none (cross-lingual)."""

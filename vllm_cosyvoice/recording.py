@@ -1,14 +1,23 @@
-"""Voices as plain data: what callers send to have one made, and what the store says of those it has."""
+"""Voices as plain data: what callers send to have one made, what is made of it, and what the store says of it."""
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(msgspec.Struct, frozen=True, tag=True):
     """A speaker's recording: a file of any audio format, and what it says; without that, speech is cross-lingual."""
 
-    data: bytes = field(repr=False)
+    data: bytes
     transcript: str = ""
+
+    def __repr__(self) -> str:
+        """Without the file."""
+        return f"Recording({len(self.data)} bytes, {self.transcript!r})"
 
 
 @dataclass(frozen=True)
@@ -17,3 +26,48 @@ class StoredVoice:
 
     name: str
     created_at: int  # seconds since 1970
+
+
+class Voice(msgspec.Struct, frozen=True, eq=False, tag=True):
+    """Everything speech is conditioned on. A preset speaker has an embedding and neither tokens nor mel."""
+
+    transcript: str  # what the recording says; '' if unknown
+    speech_tokens: np.ndarray  # int32 [n], 25 a second
+    mel: np.ndarray  # float32 [2n, 80], natural log
+    embedding: np.ndarray  # float32 [192], of any length: the flow normalises it
+    key: str  # equal for equal recordings with equal transcripts
+
+    @classmethod
+    def preset(cls, name: str, embedding: np.ndarray) -> "Voice":
+        """The model's preset speaker `name`; `embedding` [192] or [1, 192]. Raises ValueError for another size."""
+        if embedding.size != SPEAKER_DIM:
+            raise ValueError(
+                f"The embedding of the preset speaker {name!r} has shape {embedding.shape}: it takes {SPEAKER_DIM} "
+                "numbers."
+            )
+        vector = np.ascontiguousarray(embedding, dtype=np.float32).reshape(SPEAKER_DIM)
+        return cls(
+            transcript="",
+            speech_tokens=np.empty(0, np.int32),
+            mel=np.empty((0, MEL_BINS), np.float32),
+            embedding=vector,
+            key=_digest(b"preset", name.encode(), vector.tobytes()),
+        )
+
+
+def voice_key(samples: np.ndarray, sample_rate: int, transcript: str) -> str:
+    """The key of the voice that `samples` (float32 mono) and `transcript` make, without making it."""
+    return _digest(b"recording", str(sample_rate).encode(), transcript.encode(), np.float32(samples).tobytes())
+
+
+def registered_key(recording: str, transcript: str) -> str:
+    """The key of a registered voice, by the digest of its recording's file."""
+    return _digest(b"registered", recording.encode(), transcript.encode())
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.segment import MOST_SPEECH
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
@@ -10,7 +11,11 @@ SEED_LIMIT = 2**63
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Plain numbers, so that they travel between processes; the defaults are CosyVoice2's."""
+    """Plain numbers, so that they travel between processes; the defaults are CosyVoice2's.
+
+    Raises:
+        InputError: a value can't be used.
+    """
 
     seed: int | None = None  # the same seed and the same input give the same speech
     temperature: float = 1.0  # 0 is greedy
@@ -20,20 +25,19 @@ class SamplingOptions:
     min_tokens: int | None = None  # speech tokens, 25 a second; None: 2 for each text token
     max_tokens: int | None = None  # None: 20 for each text token
 
-    def validate(self) -> None:
-        """Raise ValueError, naming the field, if a value can't be used."""
+    def __post_init__(self) -> None:
+        """Raise InputError for a value that can't be used."""
         if self.seed is not None and not 0 <= self.seed < SEED_LIMIT:
-            raise ValueError(f"seed must be between 0 and 2**63 - 1, not {self.seed}")
+            raise InputError("seed", f"seed must be between 0 and 2**63 - 1, not {self.seed}.")
         if not 0.0 <= self.temperature <= 2.0:
-            raise ValueError(f"temperature must be between 0 (greedy) and 2, not {self.temperature}")
+            raise InputError("temperature", f"temperature must be between 0 (greedy) and 2, not {self.temperature}.")
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+            raise InputError("top_p", f"top_p must be above 0 and at most 1, not {self.top_p}.")
         if not 1 <= self.top_k <= SPEECH_TOKENS:
-            raise ValueError(f"top_k must be between 1 and {SPEECH_TOKENS}, not {self.top_k}")
+            raise InputError("top_k", f"top_k must be between 1 and {SPEECH_TOKENS}, not {self.top_k}.")
         if self.min_tokens is not None and not 0 <= self.min_tokens <= MOST_SPEECH:
-            raise ValueError(f"min_tokens must be between 0 and {MOST_SPEECH}, not {self.min_tokens}")
+            raise InputError("min_tokens", f"min_tokens must be between 0 and {MOST_SPEECH}, not {self.min_tokens}.")
         least = max(1, self.min_tokens or 0)
         if self.max_tokens is not None and not least <= self.max_tokens <= MOST_SPEECH:
-            raise ValueError(
-                f"max_tokens must be at least 1, at least min_tokens and at most {MOST_SPEECH}, not {self.max_tokens}"
-            )
+            message = f"max_tokens must be at least 1 and min_tokens, and at most {MOST_SPEECH}, not {self.max_tokens}."
+            raise InputError("max_tokens", message)

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vllm_cosyvoice.batching import batches
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS, TOKEN_RATE
-from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS, SPEEDS, TOKEN_RATE
+from vllm_cosyvoice.flow import FlowRow
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.solver import MAX_TOKENS
 from vllm_cosyvoice.gpu import Gpu
@@ -37,9 +36,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-SPEEDS = (0.25, 4.0)
 LOUDEST = 32_767  # of int16
-PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
 LIBC = ctypes.CDLL(None)
 
 
@@ -175,6 +172,10 @@ class SpeechDecoder:
         self._packed_flow: PackedFlow | None = None
         if gpu:
             self._vocoder = self._start_on(gpu, vocoder)
+        self._uploads = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
+        # Tokens; None: by load. On a CPU calls are so long that it would always be a chunk; and if it always is, equal
+        # seeds give equal audio.
+        self.usual_first_hop = None if on_gpu else CHUNK_TOKENS
         self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
 
     def _start_on(self, gpu: Gpu, vocoder: Vocoder) -> "PackedVocoder":
@@ -196,7 +197,7 @@ class SpeechDecoder:
         return packed_vocoder
 
     def prompt(self, voice: Voice) -> FlowPrompt:
-        """`voice` on the device: make it once for each voice.
+        """`voice` on the device: make it once for each voice. May run beside `decode`, in another thread.
 
         Raises:
             ValueError: the voice's mel does not have two frames a token.
@@ -206,11 +207,15 @@ class SpeechDecoder:
                 f"a voice of {len(voice.speech_tokens)} speech tokens takes {FRAMES_PER_TOKEN} mel frames a token,"
                 f" not a mel of shape {voice.mel.shape}; encode the recording again"
             )
-        return FlowPrompt(
-            tokens=voice.speech_tokens.tolist(),
-            mel=torch.from_numpy(voice.mel).to(self.device),
-            speaker=self._flow.speaker(torch.from_numpy(voice.embedding).to(self.device)),
-        )
+        with torch.cuda.stream(self._uploads):  # so that neither waits for the other
+            prompt = FlowPrompt(
+                tokens=voice.speech_tokens.tolist(),
+                mel=torch.from_numpy(voice.mel).to(self.device),
+                speaker=self._flow.speaker(torch.from_numpy(voice.embedding).to(self.device)),
+            )
+        if self._uploads:
+            self._uploads.synchronize()
+        return prompt
 
     def open(
         self,
@@ -285,7 +290,7 @@ class SpeechDecoder:
 
     def _extend_mel(self, cuts: dict[DecodeStream, Cut]) -> None:
         streams, rows = list(cuts), [stream.flow_row(cut) for stream, cut in cuts.items()]
-        for group in self._groups([FRAMES_PER_TOKEN * row.spoken for row in rows], padded=isinstance(self._flow, Flow)):
+        for group in self._flow.groups([FRAMES_PER_TOKEN * row.spoken for row in rows]):
             for index, mel in zip(group, self._flow([rows[index] for index in group]), strict=True):
                 streams[index].advance(cuts[streams[index]], mel)
 
@@ -294,7 +299,7 @@ class SpeechDecoder:
         spoken: list[DecodeStream] = []
         audio: list[Tensor] = []
         lengths = [windows[stream].stop - windows[stream].start for stream in streams]
-        for group in self._groups(lengths, padded=isinstance(self._vocoder, Vocoder)):
+        for group in self._vocoder.groups(lengths):
             members = [streams[index] for index in group]
             spoken += members
             audio += speak(self._vocoder, [m.vocoder for m in members], [windows[m] for m in members])
@@ -303,9 +308,3 @@ class SpeechDecoder:
         samples = torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16).cpu().numpy()  # one copy for all
         ends = np.cumsum([len(piece) for piece in audio])
         return dict(zip(spoken, np.split(samples, ends[:-1]), strict=True))
-
-    def _groups(self, lengths: Sequence[int], *, padded: bool) -> list[list[int]]:
-        """Which rows of `lengths` frames to compute in one call: all, where they need no padding."""
-        if padded:
-            return batches(lengths, PADDED_FRAMES[self.device.type])
-        return [list(range(len(lengths)))] if lengths else []

@@ -8,12 +8,12 @@ from starlette.types import ASGIApp
 from server.arguments import Arguments
 from server.http import errors, lighttts, openai, pages, text_stream, voices
 from server.http.access import ApiKeys, CrossSite
-from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
-from server.http.pipeline import Pipeline
 from server.http.request_log import RequestLog
+from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
 from server.metrics import render
+from vllm_cosyvoice.failure import Failure
 
 ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
 
@@ -28,7 +28,7 @@ LARGER_BODIES = {
 }
 
 
-def create(pipeline: Pipeline, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
+def create(engine: StagedEngine, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
     """All routes, and what holds for every one of them."""
     app = FastAPI(
         title="CosyVoice2 speech server",
@@ -39,22 +39,22 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
     )
     errors.install(app)
     app.include_router(pages.router())
-    app.include_router(openai.router(pipeline, model_id, arguments))
-    app.include_router(voices.router(pipeline))
-    app.include_router(text_stream.router(pipeline, connections, model_id, arguments))
-    lighttts.install(app, pipeline, model_id, arguments.max_input_chars)
+    app.include_router(openai.router(engine, model_id, arguments))
+    app.include_router(voices.router(engine))
+    app.include_router(text_stream.router(engine, connections, model_id, arguments))
+    lighttts.install(app, engine, model_id, arguments.max_input_chars)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether a request would be served, and if not, why."""
-        if missing := await pipeline.stages.missing():
+        if missing := await engine.stages.missing():
             raise Failure("unavailable", f"Not ready: {'; '.join(missing)}.")
         return {"status": "ok"}
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """What every process holds and has done, for Prometheus."""
-        numbers = await pipeline.stages.numbers_of_all()
+        numbers = await engine.stages.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 
     served: ASGIApp = BodyLimit(app, LARGEST_BODY, LARGER_BODIES)
@@ -69,4 +69,4 @@ def create(pipeline: Pipeline, connections: Connections, model_id: str, argument
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return RequestId(RequestLog(served, pipeline.answers))
+    return RequestId(RequestLog(served, engine.answers))

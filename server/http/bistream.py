@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Container
 from contextlib import aclosing
 
 from server.http.errors import too_long
-from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
-from server.http.pipeline import Pipeline
 from server.http.voices import LONGEST_TRANSCRIPT
 from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent, check_text
+from vllm_cosyvoice.engine import Engine
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
-from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.request import SpeechRequest
 
 
 class Bistream:
@@ -25,14 +25,14 @@ class Bistream:
     def __init__(
         self,
         connection: Connection,
-        pipeline: Pipeline,
+        engine: Engine,
         request_id: str,
         models: Container[str],
         longest_text: int,
     ) -> None:
         """`longest_text`: characters."""
         self._connection = connection
-        self._pipeline = pipeline
+        self._engine = engine
         self._request_id = request_id
         self._models = models
         self._longest_text = longest_text
@@ -70,7 +70,7 @@ class Bistream:
         if not isinstance(audio, bytes) or len(audio) > LARGEST_UPLOAD:
             raise ProtocolError(f"Send the recording's file second, as binary, at most {LARGEST_UPLOAD >> 20} MiB.")
         recording = Recording(audio, transcript)
-        await self._pipeline.check_voice(f"{self._request_id}.voice", recording)
+        await self._engine.check_voice(f"{self._request_id}.voice", recording)
         return recording
 
     def _take(self, message: object) -> None:
@@ -96,7 +96,7 @@ class Bistream:
             yield piece
 
     async def _speak(self, recording: Recording) -> None:
-        speech = self._pipeline.speak_arriving(self._request_id, self._pieces(), recording, 1.0, SamplingOptions())
+        speech = self._engine.speak(SpeechRequest(id=self._request_id, voice=recording), self._pieces())
         try:
             async with aclosing(speech):
                 async for pcm in speech:

@@ -9,8 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from server.http.failure import Failure
-from server.messages import FailureKind
+from vllm_cosyvoice.failure import Failure, FailureKind
 
 STATUS: dict[FailureKind, int] = {
     "invalid": 400,

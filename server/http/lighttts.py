@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 
 from server.http import errors
 from server.http.errors import STATUS, ApiError, retry_after, too_long, what_is_wrong
-from server.http.failure import Failure
-from server.http.pipeline import Pipeline
 from server.http.speech_response import SpeechResponse
+from server.http.staged_engine import StagedEngine
 from server.http.voices import Transcript, read_upload
+from vllm_cosyvoice.config import SPEEDS
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
-from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.request import SpeechRequest
 
 MODEL = "CosyVoice2"
 CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
@@ -68,7 +69,7 @@ class _Route(APIRoute):
         return answer
 
 
-def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) -> None:
+def install(app: FastAPI, engine: StagedEngine, model_id: str, longest_text: int) -> None:
     """Add the routes, for the model called `model_id`, and their way to answer errors. `longest_text`: characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
     models = {"default", MODEL, model_id}
@@ -85,7 +86,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) 
         prompt_wav: Annotated[UploadFile, File()],
         stream: Annotated[bool, Form()] = False,
         tts_model_name: Annotated[str, Form()] = "default",
-        speed: Annotated[float, Form(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0,
+        speed: Annotated[float, Form(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)] = 1.0,
     ) -> Response:
         """Headerless PCM, int16, little endian, mono, 24 kHz: as it is made, or all at once when it is complete."""
         if stream and speed != 1:
@@ -95,8 +96,8 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) 
         if tts_model_name not in models:
             raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
         recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)
-        pieces = pipeline.speak(
-            request.state.request_id, tts_text, recording, None, speed, SamplingOptions(), streaming=stream
+        pieces = engine.speak(
+            SpeechRequest(id=request.state.request_id, text=tts_text, voice=recording, speed=speed, streaming=stream)
         )
         return SpeechResponse(_refusing(pieces if stream else _complete(pieces)), media_type=None)  # as LightTTS
 
@@ -109,7 +110,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) 
     @routes.get("/healthz")
     async def healthz() -> JSONResponse:
         """Whether a request would be served, as at `/health`."""
-        missing = await pipeline.stages.missing()
+        missing = await engine.stages.missing()
         return JSONResponse({"message": "Error" if missing else "Ok"}, 503 if missing else 200)
 
     @routes.get("/liveness")
@@ -120,7 +121,7 @@ def install(app: FastAPI, pipeline: Pipeline, model_id: str, longest_text: int) 
     @routes.get("/readiness")
     async def readiness() -> JSONResponse:
         """Whether a request would be served."""
-        if missing := await pipeline.stages.missing():
+        if missing := await engine.stages.missing():
             return JSONResponse({"status": "not ready", "message": "; ".join(missing)}, 503)
         return JSONResponse({"status": "ok"})
 

@@ -1,18 +1,15 @@
 """How well clients are served, measured where the audio leaves for them."""
 
-import functools
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from server.messages import Convert, Message, Prepare, PrepareStream
 from server.metrics import Histogram, labelled
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.request import SpeechRequest
 
 LONGEST_NAME = 64  # characters of a voice's name that are logged
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
@@ -33,21 +30,15 @@ class Account:
     underrun_seconds: float = 0.0
     failure: str | None = None  # that came when the status had gone out
 
-    def note(self, request: Message) -> None:
-        """Note what is asked of the stages."""
-        match request:
-            case Prepare():
-                self.characters += len(request.text)
-                self.voice = _name(request.voice)
-            case PrepareStream() | Convert():
-                self.voice = _name(request.voice)
-
-
-def _name(voice: str | Recording) -> str:
-    return "a recording" if isinstance(voice, Recording) else voice[:LONGEST_NAME]
-
 
 account: ContextVar[Account | None] = ContextVar("account", default=None)  # of the request that this task works for
+
+
+def note(request: SpeechRequest) -> None:
+    """Note for the log what is asked of the engine."""
+    if entry := account.get():
+        entry.characters += len(request.text or "")
+        entry.voice = request.voice[:LONGEST_NAME] if isinstance(request.voice, str) else "a recording"
 
 
 @dataclass(eq=False)
@@ -123,24 +114,3 @@ class Answers:
     def numbers(self) -> dict[str, float]:
         """For /metrics."""
         return {**self._counts, "retries_total": self._retries}
-
-
-class Speaks(Protocol):
-    """Has `speeches` to add its own to."""
-
-    speeches: Speeches
-
-
-Speaker = TypeVar("Speaker", bound=Speaks)
-P = ParamSpec("P")
-Method = Callable[Concatenate[Speaker, P], AsyncGenerator[bytes, None]]
-
-
-def measured(speak: Method[Speaker, P]) -> Method[Speaker, P]:
-    """Have `speeches` measure the audio that the method `speak` yields."""
-
-    @functools.wraps(speak)
-    def measuring(self: Speaker, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[bytes, None]:
-        return self.speeches.measure(speak(self, *args, **kwargs))
-
-    return measuring

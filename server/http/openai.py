@@ -1,7 +1,7 @@
 """OpenAI's routes: speech and models."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from time import time
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,12 @@ from server.arguments import Arguments
 from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http import reference_audio
 from server.http.errors import ApiError, too_long
-from server.http.pipeline import Pipeline, Usage
 from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
+from vllm_cosyvoice.config import SPEEDS
+from vllm_cosyvoice.engine import Engine, Usage
 from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text.characters import check_characters
 
@@ -37,6 +39,7 @@ def _whole(text: str) -> str:
 
 
 LONGEST_INSTRUCTIONS = 4096  # characters, OpenAI's limit
+Speed = Annotated[float, Field(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_whole)]
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
@@ -53,7 +56,7 @@ class VoiceId(BaseModel):
     id: Text
 
 
-class SpeechRequest(BaseModel):
+class SpeechBody(BaseModel):
     """The body of `POST /v1/audio/speech`: OpenAI's fields, then our own. Fields it does not know are ignored."""
 
     model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
@@ -67,7 +70,7 @@ class SpeechRequest(BaseModel):
     instructions: Instructions | None = None
     """How to speak, as in: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4.0, allow_inf_nan=False)
+    speed: Speed = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     """Plain audio, or server-sent events that carry it."""
 
@@ -100,15 +103,17 @@ class SpeechRequest(BaseModel):
             raise ApiError(400, message, param="sample_rate", code="invalid_value")
         return packing
 
-    def sampling(self) -> SamplingOptions:
-        """The sampling fields; raises ApiError for a value that can't be used."""
-        options = SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)})
-        try:
-            options.validate()
-        except ValueError as error:
-            param = next(name for name in asdict(options) if str(error).startswith(name))
-            raise ApiError(400, f"{error}.", param=param, code="invalid_value") from error
-        return options
+    def request(self, id: str, text: str | None, voice: str | Recording, *, streaming: bool) -> SpeechRequest:
+        """What this asks the engine for; raises InputError for a value that can't be used."""
+        return SpeechRequest(
+            id=id,
+            text=text,
+            voice=voice,
+            instructions=self.instructions,
+            speed=self.speed,
+            sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
+            streaming=streaming,
+        )
 
 
 def check_model(name: str, models: Iterable[str]) -> None:
@@ -118,7 +123,7 @@ def check_model(name: str, models: Iterable[str]) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
-async def voice_of(body: SpeechRequest, ref_audio_hosts: Sequence[str]) -> str | Recording:
+async def voice_of(body: SpeechBody, ref_audio_hosts: Sequence[str]) -> str | Recording:
     """The voice to speak with; raises ApiError when none is given, or a recording that can't be had."""
     if body.ref_audio is not None:
         return Recording(await reference_audio.read(body.ref_audio, ref_audio_hosts), body.ref_text)
@@ -127,7 +132,7 @@ async def voice_of(body: SpeechRequest, ref_audio_hosts: Sequence[str]) -> str |
     return body.voice if isinstance(body.voice, str) else body.voice.id
 
 
-def router(pipeline: Pipeline, model_id: str, arguments: Arguments) -> APIRouter:
+def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
     """The routes, for the model called `model_id`."""
     routes = APIRouter(prefix="/v1")
     created = int(time())
@@ -137,17 +142,16 @@ def router(pipeline: Pipeline, model_id: str, arguments: Arguments) -> APIRouter
     }
 
     @routes.post("/audio/speech", response_class=Response, responses=AUDIO_OR_EVENTS)
-    async def speech(request: Request, body: SpeechRequest) -> Response:
+    async def speech(request: Request, body: SpeechBody) -> Response:
         """Audio of `input`, as it is made."""
         check_model(body.model, models)
         if len(body.input) > arguments.max_input_chars:
             message = too_long("input", len(body.input), arguments.max_input_chars)
             raise ApiError(400, message, param="input", code="invalid_value")
-        packing, sampling, usage = body.packing(), body.sampling(), Usage()
+        packing, usage, whole = body.packing(), Usage(), body.stream is False
         voice = await voice_of(body, arguments.ref_audio_hosts)
-        request_id, whole = request.state.request_id, body.stream is False
-        audio = pipeline.speak(
-            request_id, body.input, voice, body.instructions, body.speed, sampling, usage, streaming=not whole
+        audio = engine.speak(
+            body.request(request.state.request_id, body.input, voice, streaming=not whole), usage=usage
         )
         audio = packed(audio, packing, body.sample_rate, whole=whole)
         if body.stream_format == "sse":

@@ -10,8 +10,6 @@ from typing import Any
 
 from server.http import session_messages as messages
 from server.http.errors import ApiError
-from server.http.failure import Failure
-from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.utterance import Utterance
 from server.http.websocket import (
@@ -24,6 +22,8 @@ from server.http.websocket import (
     Silent,
     check_text,
 )
+from vllm_cosyvoice.engine import Engine
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
 
 SECONDS_FOR_CONFIG = 10.0
@@ -38,7 +38,7 @@ class Session:
     def __init__(
         self,
         connection: Connection,
-        pipeline: Pipeline,
+        engine: Engine,
         session_id: str,
         check: Check,
         longest_text: int,
@@ -46,7 +46,7 @@ class Session:
     ) -> None:
         """`longest_text`: characters of an utterance. `leaving` is set when the server stops."""
         self._connection = connection
-        self._pipeline = pipeline
+        self._engine = engine
         self._id = session_id
         self._check = check
         self._longest_text = longest_text
@@ -139,7 +139,7 @@ class Session:
         config = SessionConfig.of(message)
         voice = await self._check(config)
         self._configured += 1
-        await self._pipeline.check_voice(f"{self._id}.voice{self._configured}", voice)
+        await self._engine.check_voice(f"{self._id}.voice{self._configured}", voice)
         self._config, self._voice = config, voice
 
     def _add(self, text: str) -> None:
@@ -158,7 +158,7 @@ class Session:
                 raise ProtocolError(f"{MOST_UTTERANCES} utterances wait already: wait for a session.done.")
             self._open = Utterance(
                 self._connection,
-                self._pipeline,
+                self._engine,
                 f"{self._id}.{self._begun}",
                 self._begun,
                 self._config,

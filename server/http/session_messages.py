@@ -18,14 +18,14 @@ from pydantic import ValidationError
 
 from server.audio_format import ResponseFormat
 from server.http.errors import CODE, ApiError, what_is_wrong
-from server.http.failure import Failure
-from server.http.openai import OPENAI_MODELS, SpeechRequest
+from server.http.openai import OPENAI_MODELS, SpeechBody
 from vllm_cosyvoice.config import DEFAULT_VOICE
+from vllm_cosyvoice.failure import Failure
 
 Message = dict[str, object]
 
 
-class SessionConfig(SpeechRequest):
+class SessionConfig(SpeechBody):
     """What a speech request has but its input, which arrives; unknown fields are ignored."""
 
     model: str = OPENAI_MODELS[0]
@@ -36,20 +36,22 @@ class SessionConfig(SpeechRequest):
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> Self:
-        """The configuration in a message; raises ApiError."""
+        """The configuration in a message; raises ApiError, and InputError for a value that can't be used."""
         try:
             config = cls.model_validate(message)
         except ValidationError as error:
             problems = [problem | {"loc": ("session.config", *problem["loc"])} for problem in error.errors()]
             text, param = what_is_wrong(problems)
             raise ApiError(400, text, param=param, code="invalid_value") from error
+        if config.voice is None and config.ref_audio is None:
+            config.voice = DEFAULT_VOICE
         if config.instructions and config.split_granularity == "none":
             text = "instructions can't be followed word by word: set split_granularity to 'sentence'."
             raise ApiError(400, text, param="instructions", code="invalid_value")
-        if config.voice is None and config.ref_audio is None:
-            config.voice = DEFAULT_VOICE
-        config.sampling()
         config.packing()
+        config.request(
+            "", None if config.split_granularity == "none" else "", DEFAULT_VOICE, streaming=True
+        )  # which checks the values
         return config
 
 

@@ -12,9 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.audio_format import FORMATS
 from server.http.errors import error_entries
-from server.http.failure import Failure
 from server.http.measuring import account
-from server.http.pipeline import Usage
+from vllm_cosyvoice.engine import Usage
+from vllm_cosyvoice.failure import Failure
 
 EVENTS = "text/event-stream"
 AUDIO: dict[int | str, dict[str, Any]] = {  # for the description of the API

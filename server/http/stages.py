@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from server.channel import Channel
-from server.http.failure import Failure
 from server.messages import Address, Kind, Ping, Pong, StageUp
 from server.metrics import Numbers
+from vllm_cosyvoice.failure import Failure
 
 SECONDS_TO_ANSWER = 1.0  # what a process may take for a Pong
 SECONDS_HEALTH_HOLDS = 1.0  # how long one look at the stages' health answers for

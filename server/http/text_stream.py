@@ -7,14 +7,14 @@ from server.arguments import Arguments
 from server.http import lighttts
 from server.http.bistream import Bistream
 from server.http.openai import OPENAI_MODELS, check_model, voice_of
-from server.http.pipeline import Pipeline
 from server.http.session import Session
 from server.http.session_messages import SessionConfig
 from server.http.websocket import Connection, Connections
+from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.recording import Recording
 
 
-def router(pipeline: Pipeline, connections: Connections, model_id: str, arguments: Arguments) -> APIRouter:
+def router(engine: Engine, connections: Connections, model_id: str, arguments: Arguments) -> APIRouter:
     """The routes, for the model called `model_id`."""
     routes = APIRouter()
 
@@ -26,7 +26,7 @@ def router(pipeline: Pipeline, connections: Connections, model_id: str, argument
     async def speech_stream(websocket: WebSocket) -> None:
         async def session(connection: Connection) -> None:
             session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
-            await Session(connection, pipeline, session_id, check, longest_text, connections.leaving).run()
+            await Session(connection, engine, session_id, check, longest_text, connections.leaving).run()
 
         await connections.serve(websocket, session)
 
@@ -35,7 +35,7 @@ def router(pipeline: Pipeline, connections: Connections, model_id: str, argument
         async def session(connection: Connection) -> None:
             models = {"default", lighttts.MODEL, model_id}
             session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
-            await Bistream(connection, pipeline, session_id, models, longest_text).run()
+            await Bistream(connection, engine, session_id, models, longest_text).run()
 
         await connections.serve(websocket, session)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from server.audio_format import packed
 from server.http import session_messages as messages
-from server.http.failure import Failure
-from server.http.pipeline import Pipeline
 from server.http.session_messages import SessionConfig
 from server.http.websocket import Connection
+from vllm_cosyvoice.engine import Engine
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.text.characters import has_words
@@ -31,7 +31,7 @@ class Utterance:
     def __init__(
         self,
         connection: Connection,
-        pipeline: Pipeline,
+        engine: Engine,
         request_id: str,
         index: int,
         config: SessionConfig,
@@ -39,7 +39,7 @@ class Utterance:
         longest_text: int,
     ) -> None:
         self._connection = connection
-        self._pipeline = pipeline
+        self._engine = engine
         self._request_id = request_id
         self._index = index
         self._config = config
@@ -96,26 +96,15 @@ class Utterance:
             async for piece in text:
                 beginning += piece
                 if has_words(beginning):
-                    whole = _joined(beginning, text)
-                    audio = self._pipeline.speak_arriving(
-                        self._request_id, whole, self._voice, config.speed, config.sampling()
-                    )
-                    yield self._packed(beginning.strip(), audio)
+                    request = config.request(self._request_id, None, self._voice, streaming=True)
+                    yield self._packed(beginning.strip(), self._engine.speak(request, _joined(beginning, text)))
                     return
             return
         number = 0
         async for sentence in sentences(text, config.split_granularity):
-            request_id, sampling = f"{self._request_id}.{number}", config.sampling()
-            audio = self._pipeline.speak(
-                request_id,
-                sentence,
-                self._voice,
-                config.instructions,
-                config.speed,
-                sampling,
-                streaming=config.stream_audio,
-            )
-            yield self._packed(sentence, audio)
+            request_id = f"{self._request_id}.{number}"
+            request = config.request(request_id, sentence, self._voice, streaming=config.stream_audio)
+            yield self._packed(sentence, self._engine.speak(request))
             number += 1
 
     async def _pieces(self) -> AsyncIterator[str]:

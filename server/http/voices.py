@@ -9,11 +9,13 @@ from fastapi.responses import Response
 
 from server.audio_format import FORMATS, ResponseFormat, packed
 from server.http.errors import ApiError
-from server.http.failure import Failure
 from server.http.guards import LARGEST_UPLOAD
-from server.http.pipeline import Pipeline
 from server.http.speech_response import AUDIO, SpeechResponse
+from vllm_cosyvoice.config import SPEEDS
+from vllm_cosyvoice.engine import Engine
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording, StoredVoice
+from vllm_cosyvoice.request import SpeechRequest
 
 LONGEST_TRANSCRIPT = 2000  # characters; nobody says more in 30 s
 
@@ -21,14 +23,14 @@ Upload = Annotated[UploadFile, File()]
 Transcript = Annotated[str, Form(max_length=LONGEST_TRANSCRIPT)]
 
 
-def router(pipeline: Pipeline) -> APIRouter:
+def router(engine: Engine) -> APIRouter:
     """The routes below `/v1/audio` that are about voices."""
     routes = APIRouter(prefix="/v1/audio")
 
     @routes.get("/voices")
     async def list_voices(request: Request) -> dict[str, object]:
         """OpenAI's kind of list, and Open WebUI's beside it."""
-        voices = await pipeline.list_voices(request.state.request_id)
+        voices = await engine.list_voices(request.state.request_id)
         return {
             "object": "list",
             "data": [_as_openai(voice) for voice in voices],
@@ -47,12 +49,12 @@ def router(pipeline: Pipeline) -> APIRouter:
         """Keep a voice. Without `ref_text` it speaks in cross-lingual mode; `consent` is OpenAI's and not looked at."""
         recording = Recording(await read_upload(audio_sample, "audio_sample"), ref_text)
         with recording_is("audio_sample"):
-            return _as_openai(await pipeline.register_voice(request.state.request_id, name, recording))
+            return _as_openai(await engine.register_voice(request.state.request_id, name, recording))
 
     @routes.delete("/voices/{name:path}")
     async def delete_voice(request: Request, name: str) -> dict[str, object]:
         """Delete a voice that was registered; what speaks with it goes on."""
-        await pipeline.delete_voice(request.state.request_id, name)
+        await engine.delete_voice(request.state.request_id, name)
         return {"id": name, "object": "audio.voice.deleted", "deleted": True}
 
     @routes.post("/voice-conversion", response_class=Response, responses=AUDIO)
@@ -62,7 +64,7 @@ def router(pipeline: Pipeline) -> APIRouter:
         voice: Annotated[str | None, Form()] = None,
         ref_audio: Upload | None = None,
         response_format: Annotated[ResponseFormat, Form()] = "mp3",
-        speed: Annotated[float, Form(ge=0.25, le=4.0, allow_inf_nan=False)] = 1.0,
+        speed: Annotated[float, Form(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)] = 1.0,
     ) -> Response:
         """What `audio` says, in the voice called `voice` or that of the recording `ref_audio`."""
         source = await read_upload(audio, "audio")
@@ -74,7 +76,7 @@ def router(pipeline: Pipeline) -> APIRouter:
         else:
             message = "Send either voice, a name, or ref_audio, a recording of the voice to speak with."
             raise ApiError(400, message, param="voice", code="invalid_value")
-        pieces = pipeline.convert(request.state.request_id, source, target, speed)
+        pieces = engine.convert(SpeechRequest(id=request.state.request_id, voice=target, speed=speed), source)
         audio_format = FORMATS[response_format]
         return SpeechResponse(packed(pieces, audio_format), audio_format.media_type)
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from server.http.errors import answer_to
-from server.http.failure import Failure
+from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.text.characters import check_characters
 
 SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once

@@ -1,4 +1,4 @@
-"""One http process: uvicorn in front, the pipeline behind."""
+"""One http process: uvicorn in front, the engine behind."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import uvicorn
 
 from server.channel import Channel
 from server.http.app import create
-from server.http.pipeline import Pipeline
+from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
 from server.messages import Ready
 from server.process import Settings, serve
@@ -41,10 +41,10 @@ class _Server(uvicorn.Server):
 async def run(settings: Settings, channel: Channel) -> None:
     """Serve until SIGTERM, then finish what is in flight."""
     assert settings.listener is not None
-    pipeline = Pipeline(channel)
+    engine = StagedEngine(channel)
     arguments = settings.arguments
     connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
-    app = create(pipeline, connections, settings.model_id, arguments)
+    app = create(engine, connections, settings.model_id, arguments)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -56,7 +56,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     server = _Server(config, connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle_exit, signal.SIGTERM, None)
     channel.send(settings.supervisor, Ready(channel.address))
-    answering = asyncio.create_task(serve(pipeline, channel))
+    answering = asyncio.create_task(serve(engine, channel))
     answering.add_done_callback(lambda _: server.handle_exit(signal.SIGINT, None))  # deaf, it is of no use
     try:
         await server.serve([socket.socket(fileno=settings.listener)])

@@ -1,156 +1,25 @@
-"""The generate stage: vLLM turns segments into speech tokens, which go straight on to a decoder."""
+"""The generate process."""
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn
 
 from server.channel import Channel
-from server.messages import Abort, Address, AnyMessage, Failed, Generate, GenerateFromText, Ready, Text, Tokens
+from server.messages import Ready
 from server.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.generator import EngineDeadError, EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.stages.generate import GenerateStage
 from vllm_cosyvoice.text import ArrivingText
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
-from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.vocabulary import prompt_ids
 
 log = logging.getLogger(__name__)
 
 WAITING_PER_SLOT = 4  # segments held for each that vLLM runs at a time; more are refused
-SECONDS_BETWEEN_CHECKS = 0.2
-
-
-@dataclass(frozen=True, eq=False)
-class _Live:
-    work: Generate | GenerateFromText
-    text: asyncio.Queue[Text]  # not yet read
-    task: asyncio.Task[None]
-
-
-class GenerateStage:
-    """One task for each segment. The tokens of one engine step leave in one message for each decoder."""
-
-    def __init__(
-        self, channel: Channel, generator: SpeechTokenGenerator, arriving: ArrivingText, capacity: int
-    ) -> None:
-        self._channel = channel
-        self._generator = generator
-        self._arriving = arriving
-        self._capacity = capacity
-        self._live: dict[str, _Live] = {}
-        self._unsent: dict[Address, list[tuple[str, list[int], bool]]] = {}
-        self._generated = 0
-        self._text_tokens = 0
-        self._refused = 0
-
-    def handle(self, message: AnyMessage) -> None:  # noqa: D102 - see Stage
-        match message:
-            case Generate() | GenerateFromText():
-                self._accept(message)
-            case Text() if live := self._live.get(message.segment_id):
-                live.text.put_nowait(message)
-            case Abort():
-                self._abort(message)
-
-    def drop(self, address: Address) -> None:
-        """End what a dead http worker owned. For a dead decoder the http workers send Aborts themselves."""
-        for segment_id, live in list(self._live.items()):
-            if live.work.open.reply_to == address:
-                self._abort(Abort(segment_id, live.work.decoder))
-
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see Stage
-        return {
-            "segments": len(self._live),
-            "segments_running": self._generator.running,
-            "segments_from_text": sum(isinstance(live.work, GenerateFromText) for live in self._live.values()),
-            "segments_refused_total": self._refused,
-            "speech_tokens_total": self._generated,
-            "text_tokens_total": self._text_tokens,
-        }
-
-    async def watch_engine(self) -> NoReturn:
-        """End this process once vLLM's are dead or hang: vLLM tells nobody while it is idle, and takes long to stop."""
-        while True:
-            try:
-                await self._generator.check_health()
-            except EngineDeadError as error:
-                log.critical("The language model's engine has died: %s", error)
-                os._exit(1)
-            await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
-
-    def _accept(self, work: Generate | GenerateFromText) -> None:
-        reply_to, segment_id = work.open.reply_to, work.open.segment_id
-        if self._channel.is_dead(reply_to):
-            return
-        if work.refusable and len(self._live) >= self._capacity:
-            self._refused += 1
-            reason = f"{self._capacity} segments are being generated or wait for it; try again in a moment."
-            self._channel.send(reply_to, Failed(segment_id, "overloaded", reason))
-            return
-        if isinstance(work, Generate):
-            self._text_tokens += work.segment.text_tokens
-        self._channel.send(work.decoder, work.open)
-        text: asyncio.Queue[Text] = asyncio.Queue()
-        self._live[segment_id] = _Live(work, text, asyncio.create_task(self._generate(work, text)))
-
-    def _abort(self, abort: Abort) -> None:
-        if live := self._live.pop(abort.segment_id, None):
-            live.task.cancel()
-        self._channel.send(abort.decoder, abort)
-
-    async def _generate(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> None:
-        segment_id, decoder = work.open.segment_id, work.decoder
-        try:
-            async with aclosing(self._steps(work, text)) as steps:
-                async for tokens in steps:
-                    self._generated += len(tokens)
-                    self._queue(decoder, segment_id, tokens, last=False)
-            self._queue(decoder, segment_id, [], last=True)
-        except ValueError as error:
-            self._channel.send(decoder, Failed(segment_id, "invalid", str(error), "input"))
-        except EngineDeadError:
-            reason = "The language model has died and is being restarted; try again in a few seconds."
-            self._channel.send(decoder, Failed(segment_id, "unavailable", reason))
-        except Exception:
-            log.exception("Segment %s failed.", segment_id)
-            self._channel.send(decoder, Failed(segment_id, "internal", "The language model failed."))
-        finally:
-            self._live.pop(segment_id, None)
-
-    def _steps(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> AsyncGenerator[list[int], None]:
-        """The speech tokens of `work`, as they come."""
-        segment_id = work.open.segment_id
-        if isinstance(work, Generate):
-            return self._generator.generate(segment_id, work.segment, work.sampling)
-        tokens = small_pieces(self._arriving.tokens(_read(text)))
-        return self._generator.generate_from_text_stream(
-            segment_id, work.prompt_text, work.prompt_speech, tokens, work.sampling
-        )
-
-    def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:
-        """vLLM hands out a whole step in one turn of the event loop: what that turn brings is sent at its end."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._unsent.setdefault(decoder, []).append((segment_id, tokens, last))
-
-    def _send(self) -> None:
-        unsent, self._unsent = self._unsent, {}
-        for decoder, new in unsent.items():
-            self._channel.send(decoder, Tokens(new))
-
-
-async def _read(text: asyncio.Queue[Text]) -> AsyncIterator[str]:
-    while True:
-        piece = await text.get()
-        yield piece.text
-        if piece.last:
-            return
 
 
 async def run(settings: Settings, channel: Channel) -> None:
@@ -175,10 +44,18 @@ async def run(settings: Settings, channel: Channel) -> None:
         stage = GenerateStage(channel, generator, arriving, arguments.gpt_paral_num * (1 + WAITING_PER_SLOT))
         channel.send(settings.supervisor, Ready(channel.address))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(stage.watch_engine())
+            tasks.create_task(_end_with_engine(stage))
             tasks.create_task(serve(stage, channel))
     finally:
         generator.shutdown()
+
+
+async def _end_with_engine(stage: GenerateStage) -> NoReturn:
+    try:
+        await stage.watch_engine()
+    except EngineDeadError as error:
+        log.critical("The language model's engine has died: %s", error)
+        os._exit(1)  # vLLM takes long to stop
 
 
 async def _warm_up(generator: SpeechTokenGenerator) -> None:

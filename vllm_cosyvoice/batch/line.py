@@ -1,10 +1,12 @@
 """The lines of a batch: one JSON object each."""
 
 import re
+import uuid
 from dataclasses import fields
 
 import msgspec
 
+from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
 
 ID = re.compile(r"[^\W_][\w. -]{0,59}")  # names a file: at most 240 bytes, and the suffix
@@ -12,7 +14,7 @@ ID_DIGITS = 6  # of a line's number, which is the id of a line without one, so t
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What to speak, and how; the fields mean what they mean to `Synthesizer.speak` and in SamplingOptions."""
+    """What to speak, and how; the fields mean what they mean in SpeechRequest and in SamplingOptions."""
 
     id: str = ""
     text: str
@@ -28,9 +30,18 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_tokens: int | None = None
     max_tokens: int | None = None
 
-    def sampling(self) -> SamplingOptions:
-        """The sampling fields."""
-        return SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)})
+    def request(self) -> SpeechRequest:
+        """What this asks the engine for; raises InputError for a value that can't be used."""
+        return SpeechRequest(
+            id=uuid.uuid4().hex,
+            text=self.text,
+            voice=self.voice,
+            instructions=self.instructions,
+            cross_lingual=self.cross_lingual,
+            speed=self.speed,
+            sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
+            streaming=False,
+        )
 
 
 OPTIONAL = [field for field in Line.__struct_fields__ if field != "text"]
@@ -69,7 +80,5 @@ def _parse(content: bytes, number: int, voice: str) -> Line:
             f"the id {line.id!r} can't name a file: use up to 60 letters, digits, spaces and . _ -, "
             "with a letter or digit first"
         )
-    if not 0.25 <= line.speed <= 4:
-        raise ValueError(f"speed must be between 0.25 and 4, not {line.speed}")
-    line.sampling().validate()
+    line.request()  # which checks the values
     return line

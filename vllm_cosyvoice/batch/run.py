@@ -91,14 +91,7 @@ def speak_lines(
 
 def _speak(synthesizer: Synthesizer, line: Line, path: Path, file_format: AudioFileFormat) -> float | ValueError:
     try:
-        audio = synthesizer.speak(
-            line.text,
-            line.voice,
-            instructions=line.instructions,
-            cross_lingual=line.cross_lingual,
-            speed=line.speed,
-            sampling=line.sampling(),
-        )
+        audio = synthesizer.audio_of(line.request())
     except ValueError as error:
         return error
     write_whole(path, audio_file(audio, file_format))

@@ -1,6 +1,7 @@
 """What computes the flow: TensorRT where it is asked for and there, fused kernels on a GPU, PyTorch elsewhere."""
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +21,9 @@ class AnyFlow(Protocol):
 
     def speaker(self, embedding: Tensor) -> Tensor:
         """As `Flow.speaker`."""
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call."""
 
     def __call__(self, rows: list[FlowRow]) -> list[Tensor]:
         """As `Flow.forward`."""

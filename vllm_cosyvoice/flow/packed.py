@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from vllm_cosyvoice.batching import packed_groups
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.cuda_graphs import CudaGraphs
 from vllm_cosyvoice.flow.estimator import Condition
@@ -79,6 +80,10 @@ class PackedFlow:
         return self._flow.speaker(embedding)
 
     @torch.inference_mode()
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call: all, as none is padded."""
+        return packed_groups(lengths)
+
     def __call__(self, rows: Sequence[FlowRow]) -> list[Tensor]:
         """The mel of each row behind its prompt, [frames, 80] float32, in as few solves as hold all rows.
 

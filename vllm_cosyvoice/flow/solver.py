@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vllm_cosyvoice.batching import padded_groups
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, FlowConfig
 from vllm_cosyvoice.flow.encoder import Encoder
 from vllm_cosyvoice.flow.estimator import Estimator
@@ -88,6 +89,10 @@ class Flow(nn.Module):
         """What the estimator knows of a voice, [80], from its speaker embedding [192]."""
         vector: Tensor = self.speaker_proj(F.normalize(embedding.to(self.noise), dim=0))
         return vector
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call: those of similar length."""
+        return padded_groups(lengths, self.noise.device)
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[FlowRow]) -> list[Tensor]:

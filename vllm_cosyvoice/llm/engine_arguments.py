@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 
 import torch
 from vllm import ModelRegistry
@@ -46,12 +45,10 @@ def engine_arguments(
     others: arguments of vLLM in place of ours, for measuring.
     """
     load_general_plugins()
-    # An earlier version installed its sampling as a plugin of vLLM. There twice, it would draw from its own draws.
-    stale = entry_points(group="vllm.logits_processors", name="cosyvoice2")
-    if stale or ARCHITECTURE not in ModelRegistry.get_supported_archs():
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         raise RuntimeError(
-            f"vLLM does not find the plugin of this package, {ARCHITECTURE}, or finds an outdated one: install the "
-            "package (pip install -e .), anew after an update, and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
+            f"vLLM does not find the plugin of this package, {ARCHITECTURE}: install the package (pip install -e .), "
+            "and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
         )
     on_cpu = current_platform.is_cpu()
     # vLLM's second model runner does less on the host at each step. It needs a GPU, and samples by our `model_state`.

@@ -64,7 +64,6 @@ class SpeechTokenGenerator:
         Raises ValueError, before anything is generated, for options or a prompt that can't be used, and vLLM's
         EngineDeadError when the engine has died.
         """
-        sampling.validate()
         shortest, longest = _limits(sampling, segment.min_tokens, segment.max_tokens)
         _check_ids(segment.prompt, self._ids, "prompt id")
         with self._counted():
@@ -85,7 +84,6 @@ class SpeechTokenGenerator:
         `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The speech depends on
         how the text is cut into pieces, not on when they come; long pieces should go through `small_pieces`.
         """
-        sampling.validate()
         _check_ids(prompt_text, self._config.text_vocab_size, "text token")
         _check_ids(prompt_speech, SPEECH_TOKENS, "speech token")
         stream = TextStream(prompt_text, prompt_speech)

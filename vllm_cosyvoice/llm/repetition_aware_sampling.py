@@ -31,9 +31,8 @@ def extra_args(options: SamplingOptions, earlier: Sequence[int], min_tokens: int
     options: with a seed, because each rank of a tensor-parallel engine draws for itself.
     earlier: the tokens generated before this request.
 
-    Raises ValueError for options that can't be used.
+    Raises ValueError for options without a seed.
     """
-    options.validate()
     if options.seed is None:
         raise ValueError("seed must be given: whoever fills in extra_args draws one for requests without")
     return {KEY: {"options": asdict(options), "earlier": list(earlier), "min_tokens": min_tokens}}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vllm_cosyvoice.batching import packed_groups
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.cuda_graphs import CudaGraphs
 from vllm_cosyvoice.gpu import Gpu
@@ -61,6 +62,10 @@ class PackedVocoder:
         self._graphs.capture(self._graphs.sizes)
 
     @torch.inference_mode()
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call: all, as none is padded."""
+        return packed_groups(lengths)
+
     def __call__(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
         """The audio of all rows, in as few replays as hold their frames, without waiting for the device.
 

@@ -33,6 +33,10 @@ class AnyVocoder(Protocol):
 
     source: HarmonicSource
 
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call."""
+        ...
+
     def __call__(self, rows: Sequence[VocoderRow], /) -> tuple[list[Tensor], Tensor]:
         """See `Vocoder.forward`."""
         ...

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from vllm_cosyvoice.batching import padded_groups
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME, VocoderConfig
 from vllm_cosyvoice.layers import load
 from vllm_cosyvoice.vocoder.f0 import F0Predictor
@@ -51,6 +52,10 @@ class Vocoder(nn.Module):
         vocoder.source.draw_noise()
         vocoder.generator.spectrum = Spectrum(config.n_fft, config.hop_length, device)
         return vocoder
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call: those of similar length."""
+        return padded_groups(lengths, self.source.noise.device)
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:

@@ -1,9 +1,9 @@
 """Voices: prompt audio → what the networks are conditioned on, and the recordings on disk."""
 
+from vllm_cosyvoice.recording import Voice, voice_key
 from vllm_cosyvoice.voice.audio import AudioError, load_audio
 from vllm_cosyvoice.voice.encoder import VoiceEncoder
 from vllm_cosyvoice.voice.store import UnknownVoice, VoiceDirectory, VoiceRefused
-from vllm_cosyvoice.voice.voice import Voice, voice_key
 
 __all__ = [
     "AudioError",

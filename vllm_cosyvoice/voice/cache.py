@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
-from vllm_cosyvoice.voice.voice import Voice
+from vllm_cosyvoice.recording import Voice
 
 
 class VoiceCache:

@@ -10,10 +10,10 @@ import torch
 
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, PROMPT_SAMPLE_RATE, SAMPLE_RATE, SPEAKER_DIM
+from vllm_cosyvoice.recording import Voice, voice_key
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice.audio import check_audio, resample
 from vllm_cosyvoice.voice.features import prompt_mel, speaker_fbank, whisper_log_mel
-from vllm_cosyvoice.voice.voice import Voice, voice_key
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM
+from vllm_cosyvoice.recording import Voice
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
-from vllm_cosyvoice.voice.voice import Voice
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from vllm_cosyvoice.recording import Recording, StoredVoice
+from vllm_cosyvoice.recording import Recording, StoredVoice, Voice, registered_key
 from vllm_cosyvoice.voice import feature_file
 from vllm_cosyvoice.voice.audio import load_audio
-from vllm_cosyvoice.voice.voice import Voice, registered_key
 
 BUILT_IN = Path(__file__).parents[1] / "voices"
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")  # of two recordings with one name the first in this order counts
