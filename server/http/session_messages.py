@@ -49,9 +49,7 @@ class SessionConfig(SpeechBody):
             text = "instructions can't be followed word by word: set split_granularity to 'sentence'."
             raise ApiError(400, text, param="instructions", code="invalid_value")
         config.packing()
-        config.request(
-            "", None if config.split_granularity == "none" else "", DEFAULT_VOICE, streaming=True
-        )  # which checks the values
+        config.request("", config.input, DEFAULT_VOICE, streaming=True)  # which checks the values
         return config
 
 
