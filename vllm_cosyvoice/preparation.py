@@ -15,6 +15,7 @@ from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.voice import (
     AudioError,
+    TranscriptError,
     UnknownVoice,
     Voice,
     VoiceDirectory,
@@ -157,6 +158,8 @@ class Preparation:
     def _recorded(self, recording: Recording) -> Voice:
         try:
             return self.clone(*load_audio(recording.data), recording.transcript)
+        except TranscriptError as error:
+            raise InputError("ref_text", str(error)) from error
         except AudioError as error:
             raise InputError("ref_audio", str(error)) from error
 

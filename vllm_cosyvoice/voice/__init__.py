@@ -2,11 +2,13 @@
 
 from vllm_cosyvoice.voice.audio import AudioError, load_audio
 from vllm_cosyvoice.voice.encoder import VoiceEncoder
+from vllm_cosyvoice.voice.prompt import TranscriptError
 from vllm_cosyvoice.voice.store import UnknownVoice, VoiceDirectory, VoiceRefused
 from vllm_cosyvoice.voice.voice import Voice, voice_key
 
 __all__ = [
     "AudioError",
+    "TranscriptError",
     "UnknownVoice",
     "Voice",
     "VoiceDirectory",
