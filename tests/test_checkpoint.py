@@ -78,12 +78,6 @@ def test_states_have_the_layouts_names_in_float32(tiny_model: Path) -> None:
         assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
-def test_preset_speakers_are_embeddings(tiny_model: Path) -> None:
-    speakers = open_model(tiny_model).preset_speakers()
-    assert len(speakers) == 2
-    assert {tuple(embedding.shape) for embedding in speakers.values()} == {(192,)}
-
-
 # --- other spellings that are just as good
 
 
@@ -133,22 +127,6 @@ def test_half_precision_files_are_read_as_float32(model: Path) -> None:
     assert {tensor.dtype for tensor in open_model(model).flow_state().values()} == {torch.float32}
 
 
-def test_a_model_without_preset_speakers_has_none(model: Path) -> None:
-    (model / "spk2info.pt").unlink()
-    assert open_model(model).preset_speakers() == {}
-
-
-def test_preset_embeddings_come_with_or_without_a_batch_axis(model: Path) -> None:
-    zero_shot = {"flow_embedding": torch.ones(1, 192)}  # what `add_zero_shot_spk` saves
-    torch.save(
-        {"flat": {"embedding": torch.ones(192)}, "row": {"embedding": torch.zeros(1, 192)}, "saved": zero_shot},
-        model / "spk2info.pt",
-    )
-    speakers = open_model(model).preset_speakers()
-    assert speakers.keys() == {"flat", "row"}
-    assert torch.equal(speakers["flat"], torch.ones(192))
-
-
 # --- everything that can be wrong
 
 
@@ -195,26 +173,26 @@ def test_an_empty_file_is_named(model: Path, name: str) -> None:
     refused(model, str(model / name), "is empty", "download")
 
 
-@pytest.mark.parametrize("name", [*ALL_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", ALL_FILES)
 def test_a_git_lfs_pointer_is_named(model: Path, name: str) -> None:
     (model / name).write_bytes(GIT_LFS_POINTER)
     refused(model, str(model / name), "git lfs pull")
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.999])
-@pytest.mark.parametrize("name", [*BINARY_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", BINARY_FILES)
 def test_a_cut_file_is_named(model: Path, name: str, keep: float) -> None:
     cut(model / name, keep)
     refused(model, str(model / name), "cut short", "download it again")
 
 
-@pytest.mark.parametrize("name", [*BINARY_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", BINARY_FILES)
 def test_a_file_of_another_kind_is_named(model: Path, name: str) -> None:
     (model / name).write_text("<html>404 Not Found</html>" * 100)
     refused(model, str(model / name), "not a", "download it again")
 
 
-@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt", "spk2info.pt"])
+@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt"])
 def test_a_pickle_that_would_run_code_is_not_loaded(model: Path, name: str, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
 
@@ -342,12 +320,6 @@ def test_an_onnx_file_in_the_wrong_place_is_named(model: Path) -> None:
     refused(model, str(model / "campplus.onnx"), "takes feats float32 [1, 128, ?], feats_length int32 [1]")
     shutil.copy(model / "flow.decoder.estimator.fp32.onnx", model / "campplus.onnx")
     refused(model, str(model / "campplus.onnx"), "x float32 [2, 80, ?]")
-
-
-@pytest.mark.parametrize("embedding", [torch.ones(80), [0.0] * 192])
-def test_a_broken_preset_speaker_is_named(model: Path, embedding: object) -> None:
-    torch.save({"alto": {"embedding": embedding}}, model / "spk2info.pt")
-    refused(model, str(model / "spk2info.pt"), "alto", "192")
 
 
 def test_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:

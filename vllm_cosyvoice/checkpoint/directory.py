@@ -10,6 +10,7 @@ from vllm_cosyvoice.checkpoint import engine, onnx_header, sizes, tensors
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, LanguageModelConfig, ModelConfig
 
 YAML = "cosyvoice2.yaml"
@@ -49,9 +50,10 @@ class ModelDirectory:
         """ONNX file: float32 [1, 128, T] and int32 [1] → speech tokens, T/4 of them."""
         return self.path / SPEECH_TOKENIZER
 
-    def preset_speakers(self) -> dict[str, torch.Tensor]:
-        """The model's own speakers: name → float32 [192]; empty where the model has none."""
-        return _read_presets(self.path / PRESET_SPEAKERS)
+    def preset_speakers(self) -> dict[str, PresetSpeaker]:
+        """The model's own speakers by name; without those that are damaged, which `find` has logged."""
+        speakers, _ = read_presets(self.path / PRESET_SPEAKERS)
+        return speakers
 
     def flow_state(self) -> dict[str, torch.Tensor]:
         """float32 tensors by the names of `flow_layout`."""
@@ -91,7 +93,6 @@ def open_model(path: Path) -> ModelDirectory:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
     _check_graphs(path)
-    _read_presets(path / PRESET_SPEAKERS)
     return ModelDirectory(path, config)
 
 
@@ -137,26 +138,6 @@ def _check_graphs(path: Path) -> None:
     spectrogram = [(floats, (1, WHISPER_MEL_BINS, None)), ((onnx_header.INT32,), (1,))]
     onnx_header.check_signature(path / SPEAKER_ENCODER, features, [(floats, (1, SPEAKER_DIM))])
     onnx_header.check_signature(path / SPEECH_TOKENIZER, spectrogram, [(integers, None)])
-
-
-def _read_presets(path: Path) -> dict[str, torch.Tensor]:
-    if not path.exists():
-        return {}
-    speakers = tensors.read_pickle(path, meta=False)
-    if not isinstance(speakers, dict):
-        raise CheckpointError(f"{path} is not a table of speakers; remove it or put the model's own file there")
-    embeddings = {}
-    for name, facts in speakers.items():
-        # Voices that CosyVoice's `add_zero_shot_spk` saved here have no `embedding`: they are not preset speakers.
-        if isinstance(facts, dict) and "embedding" in facts:
-            embedding = facts["embedding"]
-            shape = tuple(embedding.shape) if isinstance(embedding, torch.Tensor) else None
-            if shape not in ((1, SPEAKER_DIM), (SPEAKER_DIM,)):
-                raise CheckpointError(
-                    f"{path} gives speaker {name} an embedding that is not {SPEAKER_DIM} numbers; remove that speaker"
-                )
-            embeddings[str(name)] = embedding.float().reshape(SPEAKER_DIM).clone()
-    return embeddings
 
 
 def _as_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

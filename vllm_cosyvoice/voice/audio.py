@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torchaudio.transforms import Resample
 
+from vllm_cosyvoice.config import MOST_PROMPT_SECONDS
+
 logger = logging.getLogger(__name__)
 
 MIN_SECONDS = 1.0
-MAX_SECONDS = 30.0
 MAX_FILE_SECONDS = 60.0  # silence at the ends of a prompt recording does not count
 MIN_RATE, MAX_RATE = 8_000, 192_000
 # The resampler's filter bank grows with rate / gcd(rate, 24000): gigabytes for 44,099 Hz. Every usual rate is a
@@ -62,8 +63,8 @@ def load_audio(source: bytes | str | Path) -> tuple[np.ndarray, int]:
 def check_audio(samples: np.ndarray, rate: int) -> None:
     """As `check_samples`, and raise AudioError if there are more than 30 s."""
     check_samples(samples, rate)
-    if len(samples) > MAX_SECONDS * rate:
-        raise AudioError(f"The recording is longer than {MAX_SECONDS:.0f} s: {CUT}.")
+    if len(samples) > MOST_PROMPT_SECONDS * rate:
+        raise AudioError(f"The recording is longer than {MOST_PROMPT_SECONDS:.0f} s: {CUT}.")
 
 
 def check_samples(samples: np.ndarray, rate: int) -> None:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from vllm_cosyvoice.voice.audio import CUT, MAX_SECONDS, MIN_SECONDS, AudioError, check_samples
+from vllm_cosyvoice.config import MOST_PROMPT_SECONDS
+from vllm_cosyvoice.voice.audio import CUT, MIN_SECONDS, AudioError, check_samples
 from vllm_cosyvoice.voice.silence import without_silence
 from vllm_cosyvoice.voice.syllables import syllables
 
@@ -29,8 +30,10 @@ def prompt_part(samples: np.ndarray, rate: int, transcript: str) -> np.ndarray:
             f"The recording is {seconds:.2f} s long without the silence at its ends: it takes at least "
             f"{MIN_SECONDS:.0f} s of speech."
         )
-    if seconds > MAX_SECONDS:
-        raise AudioError(f"The recording is longer than {MAX_SECONDS:.0f} s without the silence at its ends: {CUT}.")
+    if seconds > MOST_PROMPT_SECONDS:
+        raise AudioError(
+            f"The recording is longer than {MOST_PROMPT_SECONDS:.0f} s without the silence at its ends: {CUT}."
+        )
     if (count := syllables(transcript)) > MOST_SYLLABLES_A_SECOND * seconds:
         raise TranscriptError(
             f"The transcript has about {count} syllables, too many for a recording of {seconds:.1f} s: send what the "
