@@ -8,8 +8,9 @@ import torch
 
 from vllm_cosyvoice.checkpoint import engine, onnx_header, sizes, tensors
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.checkpoint.family import check_family
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout, with_folded_norms
 from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, LanguageModelConfig, ModelConfig
 
@@ -60,7 +61,10 @@ class ModelDirectory:
         return _as_float32(tensors.read_tensors(self.path / FLOW, meta=False))
 
     def vocoder_state(self) -> dict[str, torch.Tensor]:
-        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling."""
+        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling.
+
+        A weight whose norm is folded into it in the file is one tensor here, too: `weight` in place of two.
+        """
         state = tensors.read_tensors(self.path / VOCODER, meta=False)
         return _as_float32(tensors.rename(state, tensors.vocoder_name))
 
@@ -86,7 +90,7 @@ def open_model(path: Path) -> ModelDirectory:
     )
     tensors.check_layout(path / FLOW, flow, flow_layout(config.flow))
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
-    tensors.check_layout(path / VOCODER, vocoder, vocoder_layout(config.vocoder))
+    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
     layout = language_model_layout(config.language_model)
     language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
     if UNUSED_TENSOR not in language_model:
@@ -111,7 +115,7 @@ def read_settings(path: Path) -> HyperYaml:
             )
     tensors.check_present(path / YAML)
     settings = HyperYaml(path / YAML)
-    sizes.check_family(settings)
+    check_family(settings)
     return settings
 
 
