@@ -291,7 +291,7 @@ def test_one_of_deepspeeds_shards_is_refused_with_what_joins_them(model: Path, c
     refused(model, f"{model / 'llm.pt'} is one file of a DeepSpeed checkpoint", "zero_to_fp32")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.ones(3)])
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {7: torch.ones(3)}, torch.ones(3)])
 def test_a_checkpoint_of_another_make_is_named(model: Path, content: object) -> None:
     torch.save(content, model / "flow.pt")
     refused(model, str(model / "flow.pt"), "no state dict")

@@ -100,7 +100,7 @@ def named_tensors(content: object) -> dict[str, torch.Tensor]:
     return {
         name.replace("_orig_mod.", "").removeprefix("module."): tensor
         for name, tensor in content.items()
-        if isinstance(tensor, torch.Tensor) and not name.endswith(COMPUTED)
+        if isinstance(name, str) and isinstance(tensor, torch.Tensor) and not name.endswith(COMPUTED)
     }
 
 
