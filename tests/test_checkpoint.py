@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.savers import SAVERS
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory, open_model
 from vllm_cosyvoice.checkpoint.engine import engine_directory
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
@@ -20,6 +21,7 @@ from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model
 from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
 from vllm_cosyvoice.random_checkpoint import TINY, write_model_directory
 from vllm_cosyvoice.random_checkpoint.weights import flow_weights, language_model_weights, vocoder_weights
+from vllm_cosyvoice.vocoder.loading import vocoder_weights as vocoder_modules
 
 MANIFEST = Path(__file__).parent / "golden_data" / "manifest.json"
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2023316821\n"
@@ -78,12 +80,6 @@ def test_states_have_the_layouts_names_in_float32(tiny_model: Path) -> None:
         assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
-def test_preset_speakers_are_embeddings(tiny_model: Path) -> None:
-    speakers = open_model(tiny_model).preset_speakers()
-    assert len(speakers) == 2
-    assert {tuple(embedding.shape) for embedding in speakers.values()} == {(192,)}
-
-
 # --- other spellings that are just as good
 
 
@@ -114,6 +110,59 @@ def test_older_spellings_of_the_vocoder_give_the_same_state(tiny_model: Path, mo
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("saved", SAVERS)
+def test_what_saved_a_checkpoint_makes_no_difference(tiny_model: Path, model: Path, saved: str) -> None:
+    for name in ("llm.pt", "flow.pt", "hift.pt"):
+        torch.save(SAVERS[saved](torch.load(model / name, weights_only=True)), model / name)
+    expected, actual = open_model(tiny_model), open_model(model)
+    for ours, theirs in (
+        (actual.flow_state(), expected.flow_state()),
+        (actual.vocoder_state(), expected.vocoder_state()),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_files_of_the_time_before_pytorch_1_6_are_read(tiny_model: Path, model: Path) -> None:
+    for name in ("llm.pt", "flow.pt", "hift.pt", "spk2info.pt"):
+        content = torch.load(model / name, weights_only=True)
+        torch.save(content, model / name, _use_new_zipfile_serialization=False)
+    expected, actual = open_model(tiny_model), open_model(model)
+    flow = actual.flow_state()
+    assert all(torch.equal(flow[name], tensor) for name, tensor in expected.flow_state().items())
+    assert actual.preset_speakers().keys() == expected.preset_speakers().keys()
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_weights_with_their_norm_folded_in_make_the_same_vocoder(
+    tiny_model: Path, model: Path, old_names: bool
+) -> None:
+    """As torch's remove_weight_norm and remove_parametrizations leave them; here in all layers but one."""
+    kept = "generator.conv_post."
+
+    def fold(state: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in state if name.endswith(".original0") and not name.startswith(kept)]:
+            layer = name.removesuffix(".parametrizations.weight.original0")
+            norm, direction = state.pop(name), state.pop(f"{layer}.parametrizations.weight.original1")
+            state[f"{layer}.weight"] = norm * direction / direction.flatten(1).norm(dim=1)[:, None, None]
+        if old_names:
+            for number, name in enumerate(("weight_g", "weight_v")):
+                state[kept + name] = state.pop(f"{kept}parametrizations.weight.original{number}")
+
+    change(model / "hift.pt", fold)
+    folded = open_model(model).vocoder_state()
+    assert "conv_pre.weight" in folded
+    expected = vocoder_modules(open_model(tiny_model).vocoder_state())
+    actual = vocoder_modules(folded)
+    assert actual.keys() == expected.keys()
+    assert all(torch.allclose(actual[name], expected[name], rtol=1e-5, atol=0) for name in expected)
+
+
+def test_a_folded_weight_beside_its_norm_is_refused(model: Path) -> None:
+    change(model / "hift.pt", lambda state: state.update({"generator.conv_pre.weight": torch.ones(64, 80, 7)}))
+    refused(model, str(model / "hift.pt"), "holds conv_pre.parametrizations.weight.original0")
+
+
 def test_what_training_leaves_in_the_files_is_ignored(model: Path) -> None:
     change(model / "llm.pt", lambda state: state.update(epoch=3, step=700))
     change(model / "flow.pt", lambda state: state.update(epoch=3, step=700))
@@ -131,22 +180,6 @@ def test_the_unused_text_head_may_be_missing(model: Path) -> None:
 def test_half_precision_files_are_read_as_float32(model: Path) -> None:
     change(model / "flow.pt", lambda state: state.update({name: value.half() for name, value in state.items()}))
     assert {tensor.dtype for tensor in open_model(model).flow_state().values()} == {torch.float32}
-
-
-def test_a_model_without_preset_speakers_has_none(model: Path) -> None:
-    (model / "spk2info.pt").unlink()
-    assert open_model(model).preset_speakers() == {}
-
-
-def test_preset_embeddings_come_with_or_without_a_batch_axis(model: Path) -> None:
-    zero_shot = {"flow_embedding": torch.ones(1, 192)}  # what `add_zero_shot_spk` saves
-    torch.save(
-        {"flat": {"embedding": torch.ones(192)}, "row": {"embedding": torch.zeros(1, 192)}, "saved": zero_shot},
-        model / "spk2info.pt",
-    )
-    speakers = open_model(model).preset_speakers()
-    assert speakers.keys() == {"flat", "row"}
-    assert torch.equal(speakers["flat"], torch.ones(192))
 
 
 # --- everything that can be wrong
@@ -195,26 +228,26 @@ def test_an_empty_file_is_named(model: Path, name: str) -> None:
     refused(model, str(model / name), "is empty", "download")
 
 
-@pytest.mark.parametrize("name", [*ALL_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", ALL_FILES)
 def test_a_git_lfs_pointer_is_named(model: Path, name: str) -> None:
     (model / name).write_bytes(GIT_LFS_POINTER)
     refused(model, str(model / name), "git lfs pull")
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.999])
-@pytest.mark.parametrize("name", [*BINARY_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", BINARY_FILES)
 def test_a_cut_file_is_named(model: Path, name: str, keep: float) -> None:
     cut(model / name, keep)
     refused(model, str(model / name), "cut short", "download it again")
 
 
-@pytest.mark.parametrize("name", [*BINARY_FILES, "spk2info.pt"])
+@pytest.mark.parametrize("name", BINARY_FILES)
 def test_a_file_of_another_kind_is_named(model: Path, name: str) -> None:
     (model / name).write_text("<html>404 Not Found</html>" * 100)
     refused(model, str(model / name), "not a", "download it again")
 
 
-@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt", "spk2info.pt"])
+@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt"])
 def test_a_pickle_that_would_run_code_is_not_loaded(model: Path, name: str, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
 
@@ -223,11 +256,42 @@ def test_a_pickle_that_would_run_code_is_not_loaded(model: Path, name: str, tmp_
             return trace.touch, ()
 
     torch.save({"weight": Trap()}, model / name)
-    refused(model, str(model / name), "more than tensors and plain data")
+    refused(model, str(model / name), "more than tensors and plain data", "torch.save(model.state_dict(), path)")
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.ones(3)])
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt"])
+def test_a_cut_file_of_the_old_format_is_named(model: Path, name: str, keep: float) -> None:
+    content = torch.load(model / name, weights_only=True)
+    torch.save(content, model / name, _use_new_zipfile_serialization=False)
+    cut(model / name, keep)
+    refused(model, str(model / name))
+
+
+def test_a_folder_of_deepspeeds_shards_is_refused_with_what_joins_them(model: Path) -> None:
+    shards = model / "llm.pt"
+    shards.unlink()
+    shards.mkdir()
+    refused(model, f"{shards} is a directory; put the file itself in its place")
+    for name in ("mp_rank_00_model_states.pt", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"):
+        (shards / name).touch()
+    refused(model, f"{shards} is a DeepSpeed checkpoint", f"join('{model}', 'llm.pt'), '{shards}.joined')")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"optimizer_state_dict": {"single_partition_of_fp32_groups": [torch.ones(9)]}, "ds_version": "0.16"},
+        {"module": {"llm.model.model.norm.weight": torch.zeros(0)}, "ds_version": "0.16"},  # ZeRO 3
+    ],
+)
+def test_one_of_deepspeeds_shards_is_refused_with_what_joins_them(model: Path, content: object) -> None:
+    torch.save(content, model / "llm.pt")
+    refused(model, f"{model / 'llm.pt'} is one file of a DeepSpeed checkpoint", "zero_to_fp32")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {7: torch.ones(3)}, torch.ones(3)])
 def test_a_checkpoint_of_another_make_is_named(model: Path, content: object) -> None:
     torch.save(content, model / "flow.pt")
     refused(model, str(model / "flow.pt"), "no state dict")
@@ -283,6 +347,43 @@ def edit_text(path: Path, old: str, new: str) -> None:
         ("channels: [64]", "channels: [64, 64]", "one resolution"),
         ("num_blocks: 2", "num_blocks: two", "flow.encoder.num_blocks to two, which is not a positive whole number"),
         ("num_blocks: 2", "num_blocks: 3", "flow.pt lacks encoder.encoders.2."),
+        ("mix_ratio: [5, 15]", "mix_ratio: [4, 20]", "llm.mix_ratio to [4, 20], but this engine is built for [5, 15]"),
+        ("common.ras_sampling", "common.nucleus_sampling", "llm.sampling to cosyvoice.utils.common.nucleus_sampling"),
+        ("top_p: 0.8", "top_p: 0.9", "llm.sampling.top_p to 0.9, but this engine is built for 0.8; write that there"),
+        ("top_k: 25", "top_k: 50", "llm.sampling.top_k to 50, but this engine is built for 25"),
+        ("win_size: 10", "win_size: 20", "llm.sampling.win_size to 20, but this engine is built for 10"),
+        ("tau_r: 0.1", "tau_r: 0.2", "llm.sampling.tau_r to 0.2, but this engine is built for 0.1"),
+        (
+            "matching.CausalConditionalCFM",
+            "matching.ConditionalCFM",
+            "flow.decoder to cosyvoice.flow.flow_matching.Con",
+        ),
+        ("solver: 'euler'", "solver: 'midpoint'", "content.solver to midpoint, but this engine is built for euler"),
+        (
+            "t_scheduler: 'cosine'",
+            "t_scheduler: 'linear'",
+            "t_scheduler to linear, but this engine is built for cosine",
+        ),
+        ("inference_cfg_rate: 0.7", "inference_cfg_rate: off", "inference_cfg_rate to False, which is not a number"),
+        (
+            "act_fn: 'gelu'",
+            "act_fn: 'silu'",
+            "flow.decoder.estimator.act_fn to silu, but this engine is built for gelu",
+        ),
+        (
+            "'rel_pos_espnet'",
+            "'rel_pos'",
+            "flow.encoder.pos_enc_layer_type to rel_pos, but this engine is built for rel_p",
+        ),
+        ("macaron_style: False", "macaron_style: True", "flow.encoder.macaron_style to True"),
+        ("ConvRNNF0Predictor", "CausalConvRNNF0Predictor", "hift.f0_predictor to cosyvoice.hifigan.f0_predictor.Caus"),
+        ("n_fft: 1920", "n_fft: 1024", "feat_extractor.n_fft to 1024, but this engine is built for 1920"),
+        ("hop_size: 480", "hop_size: 256", "feat_extractor.hop_size to 256"),
+        ("fmin: 0", "fmin: 50", "feat_extractor.fmin to 50, but this engine is built for 0"),
+        ("fmax: 8000", "fmax: 12000", "feat_extractor.fmax to 12000, but this engine is built for 8000"),
+        ("fmax: 8000", "fmax: null", "feat_extractor.fmax to None, but this engine is built for 8000"),
+        ("center: False", "center: True", "feat_extractor.center to True"),
+        ("get_qwen_tokenizer", "get_tokenizer", "get_tokenizer to cosyvoice.tokenizer.tokenizer.get_tokenizer"),
         ("nsf_alpha: 0.1", "nsf_alpha: loud", "hift.nsf_alpha to loud, which is not a number"),
         ("[[1, 3, 5], [1, 3, 5], [1, 3, 5]]", "[[1, 3, 5], [1, 2, 3], [1, 3, 5]]", "equal lists"),
         ("upsample_rates: [8, 5, 3]", "upsample_rates: [8, 5]", "different numbers of stages"),
@@ -310,6 +411,19 @@ def test_qwen2_configurations_of_transformers_5_are_understood(model: Path) -> N
     assert open_model(model).config.language_model == replace(TINY.language_model, rope_theta=5e5)
 
 
+def test_settings_that_a_model_may_choose_are_used(model: Path) -> None:
+    chosen = {
+        "inference_cfg_rate: 0.7": "inference_cfg_rate: 0.5",
+        "nsf_voiced_threshold: 10.0": "nsf_voiced_threshold: 5",
+        "lrelu_slope: 0.1": "lrelu_slope: 0.2",
+    }
+    for old, new in chosen.items():
+        edit_text(model / "cosyvoice2.yaml", old, new)
+    config = open_model(model).config
+    assert config.flow == replace(TINY.flow, guidance=0.5)
+    assert config.vocoder == replace(TINY.vocoder, voiced_threshold=5.0, leaky_slope=0.2)
+
+
 def test_settings_that_older_files_leave_out_are_the_releases(model: Path) -> None:
     edit_text(model / "cosyvoice2.yaml", "            static_chunk_size: !ref <chunk_size> * <token_mel_ratio>\n", "")
     assert open_model(model).config == TINY
@@ -322,6 +436,11 @@ def test_settings_that_older_files_leave_out_are_the_releases(model: Path) -> No
         ("[]", "is not a Qwen2 config.json"),
         ("{}", "lacks 'hidden_size'"),
         (json.dumps(QWEN2_CONFIG | {"num_attention_heads": 0}), "sizes must be positive"),
+        (json.dumps(QWEN2_CONFIG | {"model_type": "qwen3"}), "model_type to qwen3, but this engine is built for qwen2"),
+        (json.dumps(QWEN2_CONFIG | {"hidden_act": "gelu"}), "hidden_act to gelu, but this engine is built for silu"),
+        (json.dumps(QWEN2_CONFIG | {"use_sliding_window": True}), "use_sliding_window to True"),
+        (json.dumps(QWEN2_CONFIG | {"rope_scaling": {"type": "yarn"}}), "rope_scaling to {'type': 'yarn'}"),
+        (json.dumps(QWEN2_CONFIG | {"rope_parameters": {"rope_type": "yarn"}}), "rope_type to yarn"),
     ],
 )
 def test_a_broken_qwen2_configuration_is_named(model: Path, content: str, says: str) -> None:
@@ -342,12 +461,6 @@ def test_an_onnx_file_in_the_wrong_place_is_named(model: Path) -> None:
     refused(model, str(model / "campplus.onnx"), "takes feats float32 [1, 128, ?], feats_length int32 [1]")
     shutil.copy(model / "flow.decoder.estimator.fp32.onnx", model / "campplus.onnx")
     refused(model, str(model / "campplus.onnx"), "x float32 [2, 80, ?]")
-
-
-@pytest.mark.parametrize("embedding", [torch.ones(80), [0.0] * 192])
-def test_a_broken_preset_speaker_is_named(model: Path, embedding: object) -> None:
-    torch.save({"alto": {"embedding": embedding}}, model / "spk2info.pt")
-    refused(model, str(model / "spk2info.pt"), "alto", "192")
 
 
 def test_a_path_that_is_no_directory_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vllm_cosyvoice.__main__ import main
+from vllm_cosyvoice.voice.store import BUILT_IN
 
 Run = Callable[..., int]
 
@@ -29,6 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> Run:
         (("--voice", "nobody"), "no voice 'nobody'"),
         (("--prompt_wav", "missing.wav"), "missing.wav"),
         (("--prompt_wav", __file__), "can't be decoded"),
+        (("--prompt_wav", str(BUILT_IN / "slt.wav"), "--prompt_text", "word " * 80), "80 syllables, too many"),
         (("--voices_dir", "missing"), "missing is not a directory"),
     ],
 )

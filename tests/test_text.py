@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import TOKEN_RATE
+from vllm_cosyvoice.config import MOST_PROMPT_SECONDS, TOKEN_RATE
 from vllm_cosyvoice.flow.solver import MAX_TOKENS
 from vllm_cosyvoice.segment import MOST_SPEECH, MOST_TEXT
 from vllm_cosyvoice.text import TextFrontEnd
@@ -30,7 +30,6 @@ from vllm_cosyvoice.text.split import (
     split,
 )
 from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from vllm_cosyvoice.voice.audio import MAX_SECONDS
 
 
 def words(text: str) -> int:
@@ -236,7 +235,7 @@ def test_english_segments_are_bounded_in_tokens(front_end: TextFrontEnd) -> None
     ],
 )
 def test_no_segment_is_longer_than_a_decoder_takes(front_end: TextFrontEnd, text: str) -> None:
-    assert MOST_SPEECH + MAX_SECONDS * TOKEN_RATE <= MAX_TOKENS
+    assert MOST_SPEECH + MOST_PROMPT_SECONDS * TOKEN_RATE <= MAX_TOKENS
     parts = front_end.segments(text)
     assert len(parts) > 1
     assert all(MOST_TEXT / 4 < len(front_end.tokens(part)) <= MOST_TEXT for part in parts)

@@ -94,8 +94,11 @@ def speak(argv: Sequence[str]) -> int:
     from vllm_cosyvoice.preparation import check_voice
     from vllm_cosyvoice.sampling import SamplingOptions
     from vllm_cosyvoice.voice import load_audio
+    from vllm_cosyvoice.voice.prompt import prompt_part
 
     recording = load_audio(arguments.prompt_wav) if arguments.prompt_wav else None
+    if recording is not None:
+        prompt_part(*recording, arguments.prompt_text)
     model = _open_model(arguments)
     if recording is None:
         check_voice(arguments.voice, model, arguments.voices_dir)

@@ -14,6 +14,7 @@ DEFAULT_VOICE = "default"
 SAMPLE_RATE = 24_000  # samples a second of generated audio
 PROMPT_SAMPLE_RATE = 16_000  # samples a second heard by the speech tokenizer and the speaker encoder
 TOKEN_RATE = 25  # speech tokens a second
+MOST_PROMPT_SECONDS = 30.0  # of a recording that a voice is made from
 FRAMES_PER_TOKEN = 2  # mel frames a speech token
 FRAME_RATE = TOKEN_RATE * FRAMES_PER_TOKEN  # mel frames a second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE

@@ -16,6 +16,7 @@ from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.voice import (
     AudioError,
+    TranscriptError,
     UnknownVoice,
     VoiceDirectory,
     VoiceEncoder,
@@ -23,6 +24,7 @@ from vllm_cosyvoice.voice import (
     load_audio,
 )
 from vllm_cosyvoice.voice.cache import VoiceCache
+from vllm_cosyvoice.voice.presets import preset_voices
 from vllm_cosyvoice.voice.store import check_name, no_such_voice
 
 log = logging.getLogger(__name__)
@@ -55,9 +57,7 @@ class Preparation:
         self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
-        self._presets = {
-            name: Voice.preset(name, embedding.numpy()) for name, embedding in model.preset_speakers().items()
-        }
+        self._presets = preset_voices(model)
         self._cache = VoiceCache(cache_capacity)
         self._aliases = aliases
 
@@ -149,6 +149,8 @@ class Preparation:
     def _recorded(self, recording: Recording) -> Voice:
         try:
             return self.clone(*load_audio(recording.data), recording.transcript)
+        except TranscriptError as error:
+            raise InputError("ref_text", str(error)) from error
         except AudioError as error:
             raise InputError("ref_audio", str(error)) from error
 

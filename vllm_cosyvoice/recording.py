@@ -29,7 +29,7 @@ class StoredVoice:
 
 
 class Voice(msgspec.Struct, frozen=True, eq=False, tag=True):
-    """Everything speech is conditioned on. A preset speaker has an embedding and neither tokens nor mel."""
+    """Everything speech is conditioned on. Most preset speakers have an embedding and neither tokens nor mel."""
 
     transcript: str  # what the recording says; '' if unknown
     speech_tokens: np.ndarray  # int32 [n], 25 a second
@@ -63,6 +63,11 @@ def voice_key(samples: np.ndarray, sample_rate: int, transcript: str) -> str:
 def registered_key(recording: str, transcript: str) -> str:
     """The key of a registered voice, by the digest of its recording's file."""
     return _digest(b"registered", recording.encode(), transcript.encode())
+
+
+def saved_key(preset: str, transcript: str, speech_tokens: np.ndarray, mel: np.ndarray) -> str:
+    """The key of a preset speaker who was saved with a recording's features, by the key of the speaker without them."""
+    return _digest(b"saved", preset.encode(), transcript.encode(), speech_tokens.tobytes(), mel.tobytes())
 
 
 def _digest(*parts: bytes) -> str:

@@ -147,5 +147,5 @@ async def _refusing(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes
             raise
         status = STATUS[failure.kind]
         if failure.kind == "invalid":
-            status = 400 if failure.param == "ref_audio" else CANNOT_BE_SPOKEN
+            status = 400 if failure.param in ("ref_audio", "ref_text") else CANNOT_BE_SPOKEN
         raise _Refused(status, str(failure), retry_after(failure)) from failure

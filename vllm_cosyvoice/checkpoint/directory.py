@@ -8,8 +8,10 @@ import torch
 
 from vllm_cosyvoice.checkpoint import engine, onnx_header, sizes, tensors
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.checkpoint.family import check_family
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout, with_folded_norms
+from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, LanguageModelConfig, ModelConfig
 
 YAML = "cosyvoice2.yaml"
@@ -49,16 +51,20 @@ class ModelDirectory:
         """ONNX file: float32 [1, 128, T] and int32 [1] → speech tokens, T/4 of them."""
         return self.path / SPEECH_TOKENIZER
 
-    def preset_speakers(self) -> dict[str, torch.Tensor]:
-        """The model's own speakers: name → float32 [192]; empty where the model has none."""
-        return _read_presets(self.path / PRESET_SPEAKERS)
+    def preset_speakers(self) -> dict[str, PresetSpeaker]:
+        """The model's own speakers by name; without those that are damaged, which `find` has logged."""
+        speakers, _ = read_presets(self.path / PRESET_SPEAKERS)
+        return speakers
 
     def flow_state(self) -> dict[str, torch.Tensor]:
         """float32 tensors by the names of `flow_layout`."""
         return _as_float32(tensors.read_tensors(self.path / FLOW, meta=False))
 
     def vocoder_state(self) -> dict[str, torch.Tensor]:
-        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling."""
+        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling.
+
+        A weight whose norm is folded into it in the file is one tensor here, too: `weight` in place of two.
+        """
         state = tensors.read_tensors(self.path / VOCODER, meta=False)
         return _as_float32(tensors.rename(state, tensors.vocoder_name))
 
@@ -84,14 +90,13 @@ def open_model(path: Path) -> ModelDirectory:
     )
     tensors.check_layout(path / FLOW, flow, flow_layout(config.flow))
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
-    tensors.check_layout(path / VOCODER, vocoder, vocoder_layout(config.vocoder))
+    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
     layout = language_model_layout(config.language_model)
     language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
     _check_graphs(path)
-    _read_presets(path / PRESET_SPEAKERS)
     return ModelDirectory(path, config)
 
 
@@ -110,7 +115,7 @@ def read_settings(path: Path) -> HyperYaml:
             )
     tensors.check_present(path / YAML)
     settings = HyperYaml(path / YAML)
-    sizes.check_family(settings)
+    check_family(settings)
     return settings
 
 
@@ -137,26 +142,6 @@ def _check_graphs(path: Path) -> None:
     spectrogram = [(floats, (1, WHISPER_MEL_BINS, None)), ((onnx_header.INT32,), (1,))]
     onnx_header.check_signature(path / SPEAKER_ENCODER, features, [(floats, (1, SPEAKER_DIM))])
     onnx_header.check_signature(path / SPEECH_TOKENIZER, spectrogram, [(integers, None)])
-
-
-def _read_presets(path: Path) -> dict[str, torch.Tensor]:
-    if not path.exists():
-        return {}
-    speakers = tensors.read_pickle(path, meta=False)
-    if not isinstance(speakers, dict):
-        raise CheckpointError(f"{path} is not a table of speakers; remove it or put the model's own file there")
-    embeddings = {}
-    for name, facts in speakers.items():
-        # Voices that CosyVoice's `add_zero_shot_spk` saved here have no `embedding`: they are not preset speakers.
-        if isinstance(facts, dict) and "embedding" in facts:
-            embedding = facts["embedding"]
-            shape = tuple(embedding.shape) if isinstance(embedding, torch.Tensor) else None
-            if shape not in ((1, SPEAKER_DIM), (SPEAKER_DIM,)):
-                raise CheckpointError(
-                    f"{path} gives speaker {name} an embedding that is not {SPEAKER_DIM} numbers; remove that speaker"
-                )
-            embeddings[str(name)] = embedding.float().reshape(SPEAKER_DIM).clone()
-    return embeddings
 
 
 def _as_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

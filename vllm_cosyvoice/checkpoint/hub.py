@@ -9,6 +9,7 @@ from huggingface_hub import constants, errors, snapshot_download
 
 from vllm_cosyvoice.checkpoint import directory
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.checkpoint.presets import warn_of_damage
 from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def find(model: str, hub: str = "huggingface") -> Path:
 
     Files already downloaded are used again and a broken download is taken up where it stopped; without a network the
     hub's cache answers. The hubs' own settings count: `HF_ENDPOINT` for a mirror, `HF_HOME` for the cache, and so on.
+    Damage to the model's own speakers, which it can do without, is logged as a warning.
 
     Args:
         model: a path, or a name such as `FunAudioLLM/CosyVoice2-0.5B` (`iic/CosyVoice2-0.5B` on ModelScope).
@@ -39,6 +41,12 @@ def find(model: str, hub: str = "huggingface") -> Path:
     Raises:
         CheckpointError: no such directory or model, no way to reach the hub, or not a CosyVoice2.
     """
+    path = _directory(model, hub)
+    warn_of_damage(path / directory.PRESET_SPEAKERS)
+    return path
+
+
+def _directory(model: str, hub: str) -> Path:
     path = Path(model).expanduser()
     if path == DEMO_MODEL:
         log.warning(

@@ -59,8 +59,8 @@ class HyperYaml:
             raise CheckpointError(f"{path} holds no settings; download the file again")
         self._root = root
 
-    def get(self, path: str) -> object:
-        """The value at `path` with references resolved, or None where there is nothing.
+    def get(self, path: str, default: object = None) -> object:
+        """The value at `path` with references resolved, or `default` where there is nothing.
 
         Raises:
             CheckpointError: a reference on the way cannot be worked out.
@@ -68,9 +68,9 @@ class HyperYaml:
         value: object = self._root
         for key in path.split("."):
             value = self._resolve(value, 0)
-            if not isinstance(value, dict):
-                return None
-            value = value.get(key)
+            if not isinstance(value, dict) or key not in value:
+                return default
+            value = value[key]
         return self._resolve(value, 0)
 
     def _resolve(self, value: object, depth: int) -> object:

@@ -1,6 +1,7 @@
 """Name and shape of every tensor in `llm.pt`, `flow.pt` and `hift.pt`, derived from a model's sizes."""
 
 import math
+from collections.abc import Collection
 
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, FlowConfig, LanguageModelConfig, VocoderConfig
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
@@ -12,6 +13,7 @@ UPSAMPLE_KERNEL = 5
 ESTIMATOR_KERNEL = 3
 ESTIMATOR_INPUTS = 4 * MEL_BINS  # x, mu, speaker and condition side by side
 ESTIMATOR_EXPANSION = 4  # feed-forward and time embedding widths, in units of the estimator's channels
+PARAMETRIZED, NORM, DIRECTION = ".parametrizations.weight.", "original0", "original1"  # weight norm
 VOCODER_OUTER_KERNEL = 7  # conv_pre and conv_post
 F0_KERNEL = 3
 F0_LAYERS = 5
@@ -86,6 +88,18 @@ def vocoder_layout(config: VocoderConfig) -> Layout:
     return entries
 
 
+def with_folded_norms(layout: Layout, names: Collection[str]) -> Layout:
+    """`layout` with a layer's `weight` in place of norm and direction wherever `names` has it."""
+    folded: Layout = {}
+    for name, shape in layout.items():
+        layer, _, part = name.partition(PARAMETRIZED)
+        if not part or f"{layer}.weight" not in names:
+            folded[name] = shape
+        elif part == DIRECTION:
+            folded[f"{layer}.weight"] = shape
+    return folded
+
+
 def _affine(name: str, outputs: int, *rest: int) -> Layout:
     return {f"{name}.weight": (outputs, *rest), f"{name}.bias": (outputs,)}
 
@@ -93,8 +107,8 @@ def _affine(name: str, outputs: int, *rest: int) -> Layout:
 def _weight_normed(name: str, first: int, *rest: int, bias: int | None = None) -> Layout:
     return {
         f"{name}.bias": (first if bias is None else bias,),
-        f"{name}.parametrizations.weight.original0": (first, 1, 1),
-        f"{name}.parametrizations.weight.original1": (first, *rest),
+        f"{name}{PARAMETRIZED}{NORM}": (first, 1, 1),
+        f"{name}{PARAMETRIZED}{DIRECTION}": (first, *rest),
     }
 
 

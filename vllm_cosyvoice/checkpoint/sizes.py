@@ -7,67 +7,16 @@ from dataclasses import astuple
 from pathlib import Path
 
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
-from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
-from vllm_cosyvoice.config import (
-    CHUNK_FRAMES,
-    FRAMES_PER_TOKEN,
-    LOOKAHEAD_TOKENS,
-    MEL_BINS,
-    SAMPLE_RATE,
-    SPEAKER_DIM,
-    TOKEN_RATE,
-    FlowConfig,
-    LanguageModelConfig,
-    VocoderConfig,
-)
-from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
+from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
 
-# What makes a CosyVoice2: CosyVoice 1 and 3 name other classes here.
-CLASSES = {
-    "llm": "cosyvoice.llm.llm.Qwen2LM",
-    "flow": "cosyvoice.flow.flow.CausalMaskedDiffWithXvec",
-    "flow.encoder": "cosyvoice.transformer.upsample_encoder.UpsampleConformerEncoder",
-    "hift": "cosyvoice.hifigan.generator.HiFTGenerator",
+# What a Qwen2 `config.json` must say if it says anything of it.
+QWEN2 = {
+    "model_type": "qwen2",
+    "hidden_act": "silu",
+    "use_sliding_window": False,
+    "rope_scaling": None,
 }
-
-# The engine's arithmetic is built on these, so a model that differs is refused rather than misread.
-FIXED = {
-    "sample_rate": SAMPLE_RATE,
-    "token_frame_rate": TOKEN_RATE,
-    "token_mel_ratio": FRAMES_PER_TOKEN,
-    "spk_embed_dim": SPEAKER_DIM,
-    "llm.speech_token_size": SPEECH_TOKENS,
-    "flow.output_size": MEL_BINS,
-    "flow.spk_embed_dim": SPEAKER_DIM,
-    "flow.input_frame_rate": TOKEN_RATE,
-    "flow.token_mel_ratio": FRAMES_PER_TOKEN,
-    "flow.pre_lookahead_len": LOOKAHEAD_TOKENS,
-    "flow.decoder.estimator.static_chunk_size": CHUNK_FRAMES,
-    "hift.in_channels": MEL_BINS,
-    "hift.sampling_rate": SAMPLE_RATE,
-}
-
-
-def check_family(settings: HyperYaml) -> None:
-    """Refuse a YAML that does not describe a CosyVoice2.
-
-    Raises:
-        CheckpointError: another class is named, or a fixed fact differs.
-    """
-    for part, class_name in CLASSES.items():
-        found = settings.get(f"{part}.{CLASS}")
-        if found != class_name:
-            raise CheckpointError(
-                f"{settings.path} is not a CosyVoice2 configuration: {part} is {found or 'missing'}, not {class_name};"
-                f" this engine runs CosyVoice2 models only, such as FunAudioLLM/CosyVoice2-0.5B"
-            )
-    for name, expected in FIXED.items():
-        found = settings.get(name)
-        if found not in (expected, None):  # what a YAML leaves out has the release's value
-            raise CheckpointError(
-                f"{settings.path} sets {name} to {found}, but this engine is built for {expected};"
-                f" use a model with the rates of CosyVoice2-0.5B"
-            )
 
 
 def flow_config(settings: HyperYaml, tensor_names: Iterable[str]) -> FlowConfig:
@@ -136,6 +85,11 @@ def language_model_config(path: Path) -> LanguageModelConfig:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         rope = facts.get("rope_parameters") or {}  # where transformers 5 writes what was `rope_theta`
+        for name, expected in QWEN2.items():
+            if facts.get(name, expected) != expected:
+                raise ValueError(f"it sets {name} to {facts[name]}, but this engine is built for {expected}")
+        if rope.get("rope_type", "default") != "default":
+            raise ValueError(f"it sets rope_type to {rope['rope_type']}, but this engine is built for default")
         config = LanguageModelConfig(
             hidden_size=int(facts["hidden_size"]),
             intermediate_size=int(facts["intermediate_size"]),
@@ -153,7 +107,9 @@ def language_model_config(path: Path) -> LanguageModelConfig:
     except KeyError as error:
         raise CheckpointError(f"{path} lacks {error}; it must be the config.json of a Qwen2 model") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a Qwen2 config.json ({error}); download the file again") from error
+        raise CheckpointError(
+            f"{path} is not a Qwen2 config.json that this engine can use ({error}); use the model's own file"
+        ) from error
 
 
 def _number(settings: HyperYaml, name: str) -> float:

@@ -1,4 +1,7 @@
-"""`.pt` files: their tensors' names and shapes without reading the tensors, and the tensors themselves."""
+"""`.pt` files: their tensors' names and shapes without reading the tensors, and the tensors themselves.
+
+Training tools wrap and rename what they save; it is read under the model's own names whichever saved it.
+"""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -10,16 +13,30 @@ from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.layout import Layout
 
 ZIP_MAGIC = b"PK\x03\x04"
+PICKLE_MAGIC = b"\x80"  # what torch.save wrote before PyTorch 1.6
 GIT_LFS_MAGIC = b"version https://git-lfs"
 NAMES_SHOWN = 3
 
+WRAPPERS = ("model", "state_dict", "module")  # `module` is DeepSpeed's
+COMPUTED = "rotary_emb.inv_freq"  # a buffer of older versions of transformers; it follows from the settings
+DEEPSPEED_SHARD = "optimizer_state_dict"
+JOIN_SHARDS = (
+    'join its shards with `python -c "import torch; from deepspeed.utils.zero_to_fp32 import'
+    " get_fp32_state_dict_from_zero_checkpoint as join; torch.save(join('{directory}', '{tag}'), '{file}')\"`"
+)
+
 
 def check_present(path: Path) -> None:
-    """Refuse a file that is missing, empty or a git-lfs pointer.
+    """Refuse a file that is missing, empty, a git-lfs pointer or a directory.
 
     Raises:
         CheckpointError: with the cure.
     """
+    if path.is_dir():
+        if any(path.glob("*_states.pt")):
+            join = JOIN_SHARDS.format(directory=path.parent, tag=path.name, file=f"{path}.joined")
+            raise CheckpointError(f"{path} is a DeepSpeed checkpoint; {join} and put that file in its place")
+        raise CheckpointError(f"{path} is a directory; put the file itself in its place")
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; download the whole model again")
     with path.open("rb") as file:
@@ -38,31 +55,53 @@ def read_pickle(path: Path, *, meta: bool) -> object:
     """
     check_present(path)
     with path.open("rb") as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            raise CheckpointError(f"{path} is not a PyTorch checkpoint; download it again or save it with torch.save")
+        head = file.read(len(ZIP_MAGIC))
+    if head != ZIP_MAGIC and not head.startswith(PICKLE_MAGIC):
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint; download it again or save it with torch.save")
     try:
-        return torch.load(path, map_location="meta" if meta else "cpu", mmap=True, weights_only=True)
+        return torch.load(path, map_location="meta" if meta else "cpu", mmap=head == ZIP_MAGIC, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds more than tensors and plain data, so it is not loaded") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain data, so it is not loaded, as that could run any code; where it"
+            " was made, save its tensors alone, as in torch.save(model.state_dict(), path)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         raise CheckpointError(f"{path} is cut short or damaged; download it again") from error
 
 
 def read_tensors(path: Path, *, meta: bool) -> dict[str, torch.Tensor]:
-    """The state dict at `path`. What training leaves beside the tensors (`epoch`, `step`) is dropped.
+    """The state dict at `path`, see `named_tensors`.
 
     Raises:
         CheckpointError: as `read_pickle`, or not a state dict.
     """
-    state = read_pickle(path, meta=meta)
-    tensors = (
-        {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-        if isinstance(state, dict)
-        else {}
-    )
+    content = read_pickle(path, meta=meta)
+    tensors = named_tensors(content)
+    shard = isinstance(content, dict) and DEEPSPEED_SHARD in content
+    if shard or (tensors and all(not tensor.numel() for tensor in tensors.values())):
+        join = JOIN_SHARDS.format(directory="CHECKPOINTS", tag="TAG", file=path)
+        raise CheckpointError(f"{path} is one file of a DeepSpeed checkpoint, CHECKPOINTS/TAG; {join}")
     if not tensors:
         raise CheckpointError(f"{path} holds no state dict of named tensors; put the model's own file there")
     return tensors
+
+
+def named_tensors(content: object) -> dict[str, torch.Tensor]:
+    """The tensors in what a checkpoint holds, under the model's own names; empty if it holds no state dict.
+
+    They are taken out of wrappers as in `{"model": …}` and lose the prefixes of DistributedDataParallel and
+    torch.compile. What training leaves beside them (`epoch`, `step`) and what the settings say anyway is dropped.
+    """
+    if not isinstance(content, dict):
+        return {}
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), dict):
+            return named_tensors(content[wrapper])
+    return {
+        name.replace("_orig_mod.", "").removeprefix("module."): tensor
+        for name, tensor in content.items()
+        if isinstance(name, str) and isinstance(tensor, torch.Tensor) and not name.endswith(COMPUTED)
+    }
 
 
 def vocoder_name(name: str) -> str | None:

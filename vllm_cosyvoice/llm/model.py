@@ -10,6 +10,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 
+from vllm_cosyvoice.checkpoint.tensors import named_tensors
+
 # The tables of llm.pt in the order of the one id space, see `vocabulary`.
 EMBEDDING_TABLES = ("speech_embedding.weight", "llm_embedding.weight", "llm.model.model.embed_tokens.weight")
 TEXT_HEAD = "llm.model.lm_head.weight"  # predicts text, which this model is never asked for
@@ -61,12 +63,10 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
         return loaded
 
 
-def _engine_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+def _engine_weights(content: Iterable[tuple[str, object]]) -> Iterator[tuple[str, torch.Tensor]]:
     """llm.pt's tensors under vLLM's names, the three embedding tables joined into one."""
-    tables: dict[str, torch.Tensor] = {}
-    for name, tensor in weights:
-        if name in EMBEDDING_TABLES:
-            tables[name] = tensor
-        elif name != TEXT_HEAD and isinstance(tensor, torch.Tensor):  # training leaves its epoch and step there too
+    weights = named_tensors(dict(content))
+    yield "model.embed_tokens.weight", torch.cat([weights.pop(name) for name in EMBEDDING_TABLES])
+    for name, tensor in weights.items():
+        if name != TEXT_HEAD:
             yield name.replace("llm_decoder.", "lm_head.").removeprefix("llm.model."), tensor
-    yield "model.embed_tokens.weight", torch.cat([tables[name] for name in EMBEDDING_TABLES])

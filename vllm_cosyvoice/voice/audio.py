@@ -10,17 +10,22 @@ import numpy as np
 import torch
 from torchaudio.transforms import Resample
 
+from vllm_cosyvoice.config import MOST_PROMPT_SECONDS
+
 logger = logging.getLogger(__name__)
 
 MIN_SECONDS = 1.0
-MAX_SECONDS = 30.0
+MAX_FILE_SECONDS = 60.0  # silence at the ends of a prompt recording does not count
 MIN_RATE, MAX_RATE = 8_000, 192_000
 # The resampler's filter bank grows with rate / gcd(rate, 24000): gigabytes for 44,099 Hz. Every usual rate is a
 # multiple of 25; the few others are brought to 48 kHz while decoding.
 RATE_STEP = 25
 UNUSUAL_RATE_BECOMES = 48_000
 
+CUT = "cut it to the best 5 to 15 s"
+
 SILENCE = 1e-3  # peak, −60 dB
+CANCELLED = 1e-2  # of the louder channel's power; a channel beside a silent one keeps a quarter
 MAX_PEAK = 2.0  # decoders overshoot 1 a little; more is a wrong scale
 CLIPPED = 0.999
 CLIPPED_SHARE = 1e-3
@@ -40,12 +45,12 @@ class AudioError(ValueError):
 def load_audio(source: bytes | str | Path) -> tuple[np.ndarray, int]:
     """Decode a recording of any format, a path or a file's content, to float32 mono samples [n] and their rate in Hz.
 
-    Channels are averaged. Decoding stops as soon as there is more than 30 s, whatever the file claims to hold.
-    A clipped recording is logged as a warning. Raises AudioError, see `check_audio`, and OSError for a path that
-    can't be read.
+    Channels are averaged; of two that cancel each other the louder is used. Decoding stops as soon as there is more
+    than 60 s, whatever the file claims to hold. A clipped recording is logged as a warning. Raises AudioError, see
+    `check_samples`, and OSError for a path that can't be read.
     """
     samples, rate = _decode(source if isinstance(source, bytes) else Path(source).read_bytes())
-    check_audio(samples, rate)
+    check_samples(samples, rate)
     clipped = float(np.mean(np.abs(samples) >= CLIPPED))
     if clipped > CLIPPED_SHARE:
         logger.warning(
@@ -56,7 +61,14 @@ def load_audio(source: bytes | str | Path) -> tuple[np.ndarray, int]:
 
 
 def check_audio(samples: np.ndarray, rate: int) -> None:
-    """Raise AudioError unless `samples` [n] are 1 to 30 s of sound, finite, in scale, at a usable `rate`."""
+    """As `check_samples`, and raise AudioError if there are more than 30 s."""
+    check_samples(samples, rate)
+    if len(samples) > MOST_PROMPT_SECONDS * rate:
+        raise AudioError(f"The recording is longer than {MOST_PROMPT_SECONDS:.0f} s: {CUT}.")
+
+
+def check_samples(samples: np.ndarray, rate: int) -> None:
+    """Raise AudioError unless `samples` [n] are at least 1 s of sound, finite, in scale, at a usable `rate`."""
     if not MIN_RATE <= rate <= MAX_RATE or rate % RATE_STEP:
         raise AudioError(_bad_rate(rate))
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
@@ -66,8 +78,6 @@ def check_audio(samples: np.ndarray, rate: int) -> None:
     seconds = len(samples) / rate
     if seconds < MIN_SECONDS:
         raise AudioError(f"The recording is {seconds:.2f} s long: it takes at least {MIN_SECONDS:.0f} s of speech.")
-    if seconds > MAX_SECONDS:
-        raise AudioError(_too_long())
     peak = float(np.abs(samples).max())  # NaN if any sample is
     if not np.isfinite(peak):
         raise AudioError("The recording holds samples that are not finite numbers: export it anew.")
@@ -89,7 +99,7 @@ def _resampler(rate: int, new_rate: int) -> Resample:
 
 
 def _decode(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples [n] and rate of the first audio stream; stops with AudioError behind `MAX_SECONDS`."""
+    """Samples [n] and rate of the first audio stream; stops with AudioError behind `MAX_FILE_SECONDS`."""
     pieces: list[np.ndarray] = []
     count = rate = 0
     options = {"format_whitelist": FORMATS}
@@ -105,12 +115,12 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
                     rate = frame.sample_rate if frame.sample_rate % RATE_STEP == 0 else UNUSUAL_RATE_BECOMES
                     converter = av.AudioResampler(format="fltp", rate=rate)
                 for planes in converter.resample(frame):
-                    pieces.append(planes.to_ndarray().mean(axis=0))
+                    pieces.append(_at_most_two(planes.to_ndarray()))
                     count += planes.samples
-                if count > MAX_SECONDS * rate:
-                    raise AudioError(_too_long())
+                if count > MAX_FILE_SECONDS * rate:
+                    raise AudioError(f"The recording is longer than {MAX_FILE_SECONDS:.0f} s: {CUT}.")
             if converter is not None:
-                pieces += [planes.to_ndarray().mean(axis=0) for planes in converter.resample(None)]
+                pieces += [_at_most_two(planes.to_ndarray()) for planes in converter.resample(None)]
     except AudioError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -119,7 +129,21 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
         ) from error
     if not pieces:
         raise AudioError("The recording is empty: send a file with at least 1 s of speech.")
-    return np.concatenate(pieces), rate
+    return _mixed(np.concatenate(pieces, axis=1)), rate
+
+
+def _at_most_two(channels: np.ndarray) -> np.ndarray:
+    """Samples [channels, n], the mean of more than two: only a pair is ever recorded in opposite phase."""
+    return channels if len(channels) <= 2 else channels.mean(axis=0, keepdims=True)
+
+
+def _mixed(channels: np.ndarray) -> np.ndarray:
+    """Samples [channels, n] as [n]."""
+    mean: np.ndarray = channels.mean(axis=0)
+    powers = np.square(channels).mean(axis=1)
+    if np.square(mean).mean() < CANCELLED * powers.max():
+        mean = channels[powers.argmax()]
+    return mean
 
 
 def _bad_rate(rate: int) -> str:
@@ -127,7 +151,3 @@ def _bad_rate(rate: int) -> str:
         f"The sample rate is {rate} Hz: resample to one between {MIN_RATE} and {MAX_RATE} Hz that is a multiple of "
         f"{RATE_STEP}, best 24000."
     )
-
-
-def _too_long() -> str:
-    return f"The recording is longer than {MAX_SECONDS:.0f} s: cut it to the best 5 to 15 s."

@@ -14,13 +14,14 @@ from vllm_cosyvoice.recording import Voice, voice_key
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice.audio import check_audio, resample
 from vllm_cosyvoice.voice.features import prompt_mel, speaker_fbank, whisper_log_mel
+from vllm_cosyvoice.voice.prompt import prompt_part
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-FEATURES_VERSION = 1  # to be raised when this code makes other features of the same networks
+FEATURES_VERSION = 2  # to be raised when this code makes other features of the same networks
 
 
 class VoiceEncoder:
@@ -35,10 +36,13 @@ class VoiceEncoder:
         self._speaker_encoder = _session(model.speaker_encoder, threads, (CPU,))
 
     def encode(self, samples: np.ndarray, sample_rate: int, transcript: str) -> Voice:
-        """The voice of a recording: float32 mono `samples` [n] in [−1, 1], 1 to 30 s. Raises AudioError."""
+        """The voice of a recording: float32 mono `samples` [n] in [−1, 1], 1 to 30 s without the silence at its ends.
+
+        Raises AudioError, see `prompt_part`.
+        """
         transcript = transcript.strip()
-        check_audio(samples, sample_rate)
-        wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+        part = prompt_part(samples, sample_rate, transcript)
+        wave = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
         heard = resample(wave, sample_rate, PROMPT_SAMPLE_RATE)
         tokens = self._tokenize(heard)
         mel = prompt_mel(resample(wave, sample_rate, SAMPLE_RATE)).numpy()
@@ -52,7 +56,10 @@ class VoiceEncoder:
         )
 
     def speech_tokens(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Speech tokens of a recording, int32 [n], 25 a second. Takes and raises what `encode` does."""
+        """Speech tokens of a whole recording, int32 [n], 25 a second: float32 mono `samples` [n] in [−1, 1], 1 to 30 s.
+
+        Raises AudioError.
+        """
         check_audio(samples, sample_rate)
         wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
         return self._tokenize(resample(wave, sample_rate, PROMPT_SAMPLE_RATE))
