@@ -14,6 +14,7 @@ from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text.normalise import NO_WORDS
 from vllm_cosyvoice.voice import (
     AudioError,
     TranscriptError,
@@ -191,17 +192,25 @@ class Preparation:
         return tokens
 
     def segments(
-        self, text: str, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False
+        self,
+        text: str,
+        voice: Voice,
+        instructions: str | None = None,
+        *,
+        cross_lingual: bool = False,
+        normalize: bool = True,
+        language: str | None = None,
+        pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> list[Segment]:
-        """`text` normalised, split and tokenized for `voice`.
+        """`text` normalised, split and tokenized for `voice`; for the last three arguments see `TextFrontEnd.segments`.
 
         Modes: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which
         for a preset speaker is the sft mode. `cross_lingual` leaves a voice's transcript and speech out of the
         language model's prompt, for text in another language than the recording's.
-        Raises InputError when there is nothing to speak.
+        Raises InputError when there is nothing to speak, for a pause that can't be read and for an unknown language.
         """
         try:
-            pieces = self._text.segments(text)
+            pieces = self._text.segments(text, normalize=normalize, language=language, pronunciations=pronunciations)
         except ValueError as error:
             raise InputError("input", str(error)) from error
         prompt_text = self.prompt_text(voice, instructions, cross_lingual=cross_lingual)
@@ -209,8 +218,18 @@ class Preparation:
         return [Segment.of(self._text.tokens(piece), prompt_text, prompt_speech) for piece in pieces]
 
     def prepare(
-        self, text: str, voice: str | Recording, instructions: str | None = None
+        self,
+        text: str,
+        voice: str | Recording,
+        instructions: str | None = None,
+        *,
+        normalize: bool = True,
+        language: str | None = None,
+        pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> tuple[list[Segment], Voice]:
         """Segments and voice for one request. Raises InputError naming the field."""
         features = self.voice(voice)
-        return self.segments(text, features, instructions), features
+        segments = self.segments(
+            text, features, instructions, normalize=normalize, language=language, pronunciations=pronunciations
+        )
+        return segments, features

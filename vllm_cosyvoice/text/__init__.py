@@ -2,5 +2,6 @@
 
 from vllm_cosyvoice.text.arriving import ArrivingText
 from vllm_cosyvoice.text.front_end import TextFrontEnd
+from vllm_cosyvoice.text.pauses import Pause
 
-__all__ = ["ArrivingText", "TextFrontEnd"]
+__all__ = ["ArrivingText", "Pause", "TextFrontEnd"]

@@ -1,13 +1,14 @@
 """From a caller's text to segments and tokens."""
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 
 from vllm_cosyvoice.segment import MOST_TEXT
 from vllm_cosyvoice.text.arriving import ArrivingText
 from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
-from vllm_cosyvoice.text.normalise import grammar, is_chinese, normalise, number_speller
+from vllm_cosyvoice.text.normalise import NO_WORDS, is_unspaced, load, normalise, spoken_language
+from vllm_cosyvoice.text.pauses import Pause, split_at_pauses
 from vllm_cosyvoice.text.split import cut, split
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
@@ -16,32 +17,70 @@ from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
 class TextFrontEnd:
     """Normalises, splits and tokenizes for one model. Its methods may run in several threads at once."""
 
-    def __init__(self, tokenizer: Path) -> None:
-        """Load everything, so that the first request waits for nothing. `tokenizer`: the tokenizer's directory."""
+    def __init__(self, tokenizer: Path, pronunciations: Mapping[str, str] = NO_WORDS) -> None:
+        """Load everything, so that the first request waits for nothing.
+
+        `tokenizer`: the tokenizer's directory. `pronunciations`: words → how to spell them for the model.
+        """
         self._tokenizer = load_tokenizer(tokenizer)
-        ttsfrd = load_ttsfrd(tokenizer.parent)
-        if ttsfrd is None:
-            grammar("zh")
-            grammar("en")
-            number_speller()
-        self._normalise = ttsfrd or normalise
+        self._pronunciations = pronunciations
+        self._ttsfrd = load_ttsfrd(tokenizer.parent)
+        if self._ttsfrd is None:
+            load()
 
     @cached_property
     def arriving(self) -> ArrivingText:
         """For text that comes in pieces."""
         return ArrivingText(self._tokenizer)
 
-    def segments(self, text: str) -> list[str]:
-        """`text` normalised and split into pieces to speak one after the other.
+    def segments(
+        self,
+        text: str,
+        *,
+        normalize: bool = True,
+        language: str | None = None,
+        pronunciations: Mapping[str, str] = NO_WORDS,
+    ) -> list[str]:
+        """`text` normalised and split into pieces to speak one after the other; its pauses are left out.
 
-        Raises ValueError when there is nothing to speak.
+        Without `normalize` the text is split, but not changed. `language` is a code such as "en"; without one the
+        script and the words of the text tell it. `pronunciations` are added to those of the front end.
+
+        Raises ValueError when there is nothing to speak, for a pause that can't be read, and for what is no code.
         """
-        return segments(text, self._normalise, lambda part: len(self.tokens(part)))
+        parts = split_at_pauses(text)
+        spoken = " ".join(part for part in parts if isinstance(part, str)) if len(parts) > 1 else text
+        return self._segments(spoken, normalize, language, pronunciations)
 
-    def normalise(self, text: str) -> str:
-        """`text` as it is put in a prompt: normalised, not split."""
+    def pieces(
+        self,
+        text: str,
+        *,
+        normalize: bool = True,
+        language: str | None = None,
+        pronunciations: Mapping[str, str] = NO_WORDS,
+    ) -> list[str | Pause]:
+        """`segments` with the pauses that `text` asks for, in order: a pause also ends a segment.
+
+        Raises ValueError as `segments` does.
+        """
+        parts = split_at_pauses(text)
+        code = language or spoken_language(" ".join(part for part in parts if isinstance(part, str)), None)
+        pieces: list[str | Pause] = []
+        for part in parts:
+            if isinstance(part, Pause):
+                pieces.append(part)
+            elif has_words(part):
+                pieces += self._segments(part, normalize, code, pronunciations)
+        if not any(isinstance(piece, str) for piece in pieces):
+            raise ValueError(NOTHING_TO_SPEAK)
+        return pieces
+
+    def normalise(self, text: str, language: str | None = None, pronunciations: Mapping[str, str] = NO_WORDS) -> str:
+        """`text` as it is put in a prompt: normalised, not split. Raises ValueError for what is no language's code."""
         check_characters(text)
-        return text if has_markup(text) else self._normalise(text)
+        words = {**self._pronunciations, **pronunciations}
+        return text if has_markup(text) else normalise(text, language, words, self._ttsfrd)
 
     def tokens(self, text: str) -> list[int]:
         """Tokenizer ids of `text` as it stands; special tokens in it are encoded as such."""
@@ -49,8 +88,21 @@ class TextFrontEnd:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def _segments(
+        self, text: str, normalize: bool, language: str | None, pronunciations: Mapping[str, str]
+    ) -> list[str]:
+        check_characters(text)
+        code = spoken_language(text, language)
+        change = partial(self.normalise, language=code, pronunciations=pronunciations) if normalize else str
+        return segments(text, change, lambda part: len(self.tokens(part)), code)
 
-def segments(text: str, normalise: Callable[[str], str], length: Callable[[str], int]) -> list[str]:
+
+NOTHING_TO_SPEAK = "The text has nothing to speak: send at least one word or number."
+
+
+def segments(
+    text: str, normalise: Callable[[str], str], length: Callable[[str], int], language: str | None = None
+) -> list[str]:
     """Segments of `text`, of at most `MOST_TEXT` tokens each; `length` counts tokens.
 
     Text with markup is not normalised, and only cut where it is too long.
@@ -60,11 +112,11 @@ def segments(text: str, normalise: Callable[[str], str], length: Callable[[str],
     check_characters(text)
     if has_markup(text):
         pieces = [text]
-    elif is_chinese(text):
+    elif is_unspaced(spoken_language(text, language)):
         pieces = split(normalise(text), chinese=True, length=len)
     else:
         pieces = split(normalise(text), chinese=False, length=length)
     spoken = [part for piece in pieces for part in cut(piece, MOST_TEXT, length) if has_words(part)]
     if not spoken:
-        raise ValueError("The text has nothing to speak: send at least one word or number.")
+        raise ValueError(NOTHING_TO_SPEAK)
     return spoken

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal
 
+from vllm_cosyvoice.text.abbreviations import is_abbreviation
 from vllm_cosyvoice.text.characters import has_words
 
 Granularity = Literal["sentence", "clause"]
@@ -33,5 +34,5 @@ async def sentences(pieces: AsyncIterator[str], granularity: Granularity) -> Asy
 
 def _first_end(text: str, granularity: Granularity) -> int:
     """Where the first sentence ends, 0 if that is not certain yet."""
-    ends = (match.end() for match in ENDS[granularity].finditer(text))
+    ends = (match.end() for match in ENDS[granularity].finditer(text) if not is_abbreviation(text, match.end()))
     return next((end for end in ends if len(text[:end].strip()) >= SHORTEST and has_words(text[:end])), 0)

@@ -3,15 +3,19 @@
 import re
 from collections.abc import Callable
 
+from vllm_cosyvoice.text.abbreviations import is_abbreviation
 from vllm_cosyvoice.text.characters import MARKUP
 
 CHINESE_STOPS = "。？！；：、.?!;"
 ENGLISH_STOPS = ".?!;:"
+CLOSING = '"”’」』'  # quotes that may follow the last stop
+INSIDE_WORD = r"(?<=[A-Za-z0-9])[.:](?=[A-Za-z0-9])"
 
 # in characters (Chinese) or tokens (English)
 FULL = 80  # a segment this long takes no further sentence …
 ENOUGH = 60  # … if it has more than this without it
 SHORT = 20  # a last segment shorter than this joins the one before
+LONG = 120  # a sentence longer than this is cut into parts of at most `FULL`
 
 # Where too long a sentence is cut, the best places first: behind a stop, behind a comma, between words, anywhere.
 PLACES = tuple(
@@ -23,26 +27,33 @@ MARK = re.compile(rf"{MARKUP.pattern}|<[^<>]*>|\[[^\[\]]*\]", MARKUP.flags)  # o
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
     """Segments of whole sentences; `length` measures a text in the units of the limits above.
 
-    No sentence is cut, so a segment may be longer than `FULL`. Nothing is lost but stops that follow a stop.
+    Only a sentence of more than `LONG` is cut, so a segment may be longer than `FULL`. Nothing is lost but stops that
+    follow a stop.
     """
     if not text:
         return []
     stops = CHINESE_STOPS if chinese else ENGLISH_STOPS
-    if text[-1] not in stops:
+    if text.rstrip(CLOSING)[-1:] not in stops:
         text += "。" if chinese else "."
-    return pack(sentences(text, stops), length)
+    parts = (
+        [sentence] if length(sentence) <= LONG else cut(sentence, FULL, length) for sentence in sentences(text, stops)
+    )
+    return pack([part for sentence in parts for part in sentence], length)
 
 
 def sentences(text: str, stops: str) -> list[str]:
     """`text`, which ends with a stop, cut behind every stop and the closing quote that may follow it.
 
-    Of several stops in a row the first stays; quotes between them stay too.
+    Of several stops in a row the first stays; quotes between them stay too. A mark between two letters or digits
+    ("2.5", "10:30", "www.example.com") and the dot of an abbreviation are no stops.
     """
-    stop = f"[{re.escape(stops)}]"
+    stop = f"(?!{INSIDE_WORD})[{re.escape(stops)}]"
     end = re.compile(rf'({stop}["”]?)((?:{stop}["”]?)*)')
     found: list[str] = []
     opening, start = "", 0
     for match in end.finditer(text):
+        if match[0] == "." and match.end() < len(text) and is_abbreviation(text, match.end()):
+            continue
         body = opening + text[start : match.start()]
         further_quotes = re.sub(stop, "", match[2])
         if body:

@@ -1,0 +1,241 @@
+"""Chinese as it is spoken: years, telephone numbers, units, dots and dashes; wetext reads the numbers that are left."""
+
+import re
+
+from vllm_cosyvoice.text.abbreviations import UNFINISHED
+from vllm_cosyvoice.text.grammar import read_out
+from vllm_cosyvoice.text.hidden import HIDDEN
+from vllm_cosyvoice.text.rules import Rule, apply
+
+NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
+AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # a one that is heard is no seven
+WIDE = str.maketrans("０１２３４５６７８９％", "0123456789%")
+AMOUNT = r"\d+(?:\.\d+)?"
+DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
+ALONE = r"(?<![\d.,/:-])"
+ENDED = r"(?![\d/:-]|[.,]\d)"
+HAN = r"\u4e00-\u9fff"
+
+
+def _digits(text: str) -> str:
+    return text.translate(NUMERALS)
+
+
+def _code(text: str) -> str:
+    return text.translate(AS_CODE)
+
+
+def _telephone(digits: str) -> str:
+    """Digits in the groups they were written in; a mobile number is read as wetext reads one."""
+    groups = re.findall(r"\d+", digits)
+    read = _digits if digits.startswith("0") else _code
+    return "，".join(map(read, groups))
+
+
+WRITING_RULES: list[Rule] = [  # how numbers are written
+    (re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])"), lambda match: match[0].replace(",", "")),
+    (re.compile(r"−(?=\d)"), "-"),
+    (re.compile(r"^\s*(\d{1,2})[.．]\s*(?=[^\d\s])"), r"\1、"),
+    (re.compile(r"(?<![\d.])((?:19|20)\d\d)\.(\d{1,2})\.(\d{1,2})(?![\d.])"), r"\1年\2月\3日"),
+    (
+        re.compile(r"(?<![\d.])([vV]?)(\d+(?:\.\d+){2}|\d+(?:\.\d+){4,})(?!\.?\d)"),
+        lambda match: match[1] + "点".join(map(_version_part, match[2].split("."))),
+    ),
+]
+
+
+def _version_part(digits: str) -> str:
+    return _digits(digits) if len(digits) == 1 or digits[0] == "0" else read_out(digits, "zh")
+
+
+# Numbers that are names: of telephones, rooms, people.
+NUMBERED = (
+    "编号|编码|学号|工号|房号|卡号|账号|帐号|单号|订单号?|座号|证号|身份证号?码?|邮编|邮政编码|密码|验证码|校验码|尾号|号码|代码|代号|批号|序列号|流水号"
+    "|车牌号?|门牌号?|QQ号?|会员号|取件码|股票代码|航班号?|班次|区号|分机号?"
+)
+CALLED = "电话号?码?|手机号?码?|热线|客服|拨打|致电|传真|座机|专线|打给?|呼叫"
+ROOM = "室(?!外|内|温)|号?房|房间|病房|教室|会议室|宿舍|寝室|包厢|包间|办公室|病室"
+CODE_RULES: list[Rule] = [
+    (
+        re.compile(r"(?<!\d)(?:\(0\d{2,3}\)|（0\d{2,3}）|0\d{2,3}[- ])\d{7,8}(?!\d)"),
+        lambda match: _telephone(re.sub(r"[^\d]", "-", match[0].strip("(（"))),
+    ),
+    (re.compile(r"(?<!\d)0\d{2,3}-\d{3,4}-\d{4}(?!\d)"), lambda match: _telephone(match[0])),
+    (re.compile(r"\+86[- ]?(?=1[3-9]\d)"), "加八六，"),
+    (re.compile(r"(?<!\d)1[3-9]\d[- ]\d{4}[- ]\d{4}(?!\d)"), lambda match: _telephone(match[0])),
+    (re.compile(r"(?<!\d)[48]00[- ](?:\d{3}[- ]\d{4}|\d{4}[- ]\d{3}|\d{7})(?!\d)"), lambda match: _telephone(match[0])),
+    (
+        re.compile(r"(?<!\d)\d{4}(?:[ -]\d{4}){3}(?: \d{3})?(?!\d)"),
+        lambda match: "，".join(map(_digits, re.findall(r"\d+", match[0]))),
+    ),
+    (
+        re.compile(rf"((?:{CALLED})(?:[是为：:]|\s)*)(\d{{4,8}}){ENDED}(?![年月日元块个人次分秒])"),
+        lambda match: match[1] + (_code(match[2]) if len(match[2]) < 7 else _digits(match[2])),
+    ),
+    (
+        re.compile(rf"((?:{NUMBERED})(?:[是为：:]|\s)*[A-Za-z]*)(\d+(?:-\d+)*){ENDED}"),
+        lambda match: match[1] + "，".join(map(_digits, match[2].split("-"))),
+    ),
+    (re.compile(rf"(?<![\d.])(\d{{3,5}})(?={ROOM})"), lambda match: _digits(match[1])),
+    (
+        re.compile(r"((?:房间|房号|教室|会议室|宿舍|病房|包厢)[是为：:]?)(\d{3,5})(?![\d人个平米元])"),
+        lambda match: match[1] + _digits(match[2]),
+    ),
+    (re.compile(r"(?<![\dA-Za-z])([GDCZTK])(\d{1,4})(?=次|列车|高铁|动车)"), lambda match: match[1] + _code(match[2])),
+    (re.compile(rf"{ALONE}0\d+{ENDED}(?![年月日号点时分秒])"), lambda match: _digits(match[0])),
+    (re.compile(rf"{ALONE}(?!1[3-9]\d{{9}}(?!\d))\d{{10,}}(?:[Xx]\b)?{ENDED}"), lambda match: _digits(match[0])),
+]
+
+# Years of two digits, and hours.
+LASTS = "代|前|后|来|间|内|期|以|左右|多|的?历史|的?时间|的?寿命|的?经验|的?工龄|如一日|之|过去|才|就|没|不|[（(]"
+DATED = (
+    r"(?:出生|生人?|毕业|入学|高考|入伍|入职|参军|结婚|[春夏秋冬初底末]|世界杯|奥运|亚运|欧洲杯|金融|非典|洪水"
+    r"|\d{1,2}月|[款版届级]|开始|起)"
+)
+TIME_RULES: list[Rule] = [
+    (re.compile(rf"(?<!\d)([089]\d){DASH}(\d\d)年"), lambda match: f"{_digits(match[1])}到{_digits(match[2])}年"),
+    (re.compile(rf"(?<![\d.近约过第满了达])(\d\d)年(?={DATED})"), lambda match: _digits(match[1]) + "年"),
+    (
+        re.compile(rf"(?<![\d.近约过第满了达这共活住等])(0\d|[89]\d)年(?!{LASTS})"),
+        lambda match: _digits(match[1]) + "年",
+    ),
+    (re.compile(r"(?<!\d)([06-9][05])(?=后(?!来))"), lambda match: _digits(match[1])),
+    (re.compile(r"(?<!\d)([0-289]\d)(?=[级届](?:的?学|新生|毕业|校友|本科|研究))"), lambda match: _digits(match[1])),
+    (re.compile(r"(?<!\d)2点(?!\d+(?!\d*[分刻]))"), "两点"),
+    (re.compile(r"(?<=点)2分(?!钟)"), "二分"),
+    (re.compile(r"(?<=月)2(?=[日号])"), "二"),
+    (re.compile(r"(?<=点)0([1-9])(?=分)"), lambda match: "零" + _digits(match[1])),
+]
+
+# Ranges, scores, hyphens.
+RANGE_RULES: list[Rule] = [
+    (re.compile(rf"(?<![\d.A-Za-z])({AMOUNT})%?{DASH}({AMOUNT})%"), r"\1%到\2%"),
+    (re.compile(rf"(?<![\d.])({AMOUNT})(℃|°C|度|元|万|亿|[kcm]?m|kg|g){DASH}({AMOUNT})(?=\2)"), r"\1\2到\3"),
+    (re.compile(rf"[$]({AMOUNT}){DASH}[$]?({AMOUNT})"), r"\1到\2美元"),
+    (re.compile(rf"[¥￥]({AMOUNT}){DASH}[¥￥]?({AMOUNT})"), r"\1到\2元"),
+    (re.compile(r"(?<=\d)\s?[–—～]+\s?(?=\d)"), "~"),
+    (
+        re.compile(r"(?<![\d-])(\d{3})-(\d{3})(?![\d-])(?=客机|飞机|型|系列)"),
+        lambda match: _digits(match[1] + match[2]),
+    ),
+    (
+        re.compile(r"(?<![\d.A-Za-z:/-])(\d{1,3})-(\d{1,3})(?![\d.:/%-])(?!\s?(?:=|等于))"),
+        lambda match: _range_or_score(match[1], match[2]),
+    ),
+    (re.compile(r"(?<=[A-Za-z])[-‐](?=\d)"), ""),
+    (re.compile(r"(?<=\d)[-‐](?=[A-Za-z])"), ""),
+]
+
+
+def _range_or_score(first: str, second: str) -> str:
+    return f"{first}到{second}" if int(first) < int(second) else f"{first}比{second}"
+
+
+# Slashes, units and money.
+UNITS = {
+    "mmol/L": "毫摩尔每升", "μmol/L": "微摩尔每升", "umol/L": "微摩尔每升", "µmol/L": "微摩尔每升",
+    "nmol/L": "纳摩尔每升", "mg/dL": "毫克每分升", "mg/L": "毫克每升", "g/L": "克每升", "U/L": "单位每升",
+    "IU/L": "国际单位每升", "ng/mL": "纳克每毫升", "mmHg": "毫米汞柱", "mmol": "毫摩尔", "mol": "摩尔", "μg": "微克",
+    "µg": "微克", "ug": "微克", "μm": "微米", "µm": "微米", "nm": "纳米", "kWh": "千瓦时", "kW": "千瓦", "MW": "兆瓦",
+    "W": "瓦", "kV": "千伏", "V": "伏", "mAh": "毫安时", "mA": "毫安", "GHz": "吉赫兹", "MHz": "兆赫兹",
+    "kHz": "千赫兹", "Hz": "赫兹", "dB": "分贝", "kPa": "千帕", "MPa": "兆帕", "hPa": "百帕", "Pa": "帕",
+    "kcal": "千卡", "kJ": "千焦", "rpm": "转每分钟", "bpm": "次每分钟", "fps": "帧每秒", "Mbps": "兆比特每秒",
+    "㎡": "平方米", "㎏": "千克", "㎞": "公里", "㎝": "厘米", "㎜": "毫米", "mL": "毫升", "L": "升", "h": "小时",
+    "min": "分钟", "°": "度",
+}  # fmt: skip
+UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+CURRENCIES = {"€": "欧元", "£": "英镑", "$": "美元", "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比"}
+UNIT_RULES: list[Rule] = [
+    (
+        re.compile(r"(?<!\d)(\d{2,3})/(\d{2,3})(?=\s?(?:mmHg|毫米汞柱))"),
+        lambda match: f"{_amount(match[1])}比{match[2]}",
+    ),
+    (re.compile(r"(?<![\d/])24/7(?![\d/])(?:小时)?"), "二十四小时七天"),
+    (re.compile(r"(?<![\d/])9/11(?![\d/])"), "九一一"),
+    (
+        re.compile(r"(?<![\d/.])(\d{1,3})/(\d{1,3})(?![\d/.])"),
+        lambda match: match[0] if _is_fraction(match) else f"{match[1]}比{match[2]}",
+    ),
+    (re.compile(rf"(?<=\d)\s?({UNIT})(?![A-Za-z/²³])"), lambda match: UNITS[match[1]]),
+    (
+        re.compile(rf"([{''.join(CURRENCIES)}])\s?({AMOUNT})([万亿千百]*)"),
+        lambda match: match[2] + match[3] + CURRENCIES[match[1]] + "",
+    ),
+    (re.compile(r"(?<=[\d万亿])\s?([€£₩₹])"), lambda match: CURRENCIES[match[1]]),
+    (re.compile(r"(?<=[元镑比])元"), ""),
+]
+
+
+def _amount(digits: str) -> str:
+    """A number in words, also where wetext would take it for that of the police (110) or an ambulance (120)."""
+    return read_out(f"{digits}米", "zh").removesuffix("米")
+
+
+def _is_fraction(match: re.Match[str]) -> bool:
+    return int(match[1]) < int(match[2])
+
+
+SIGN_RULES: list[Rule] = [
+    (re.compile(r"(?<=[\w)²³])\s*\^\s*(\d+)"), lambda match: "的" + match[1] + "次方"),
+    (re.compile(r"\s*(?:<=|≤)\s*"), "小于等于"),
+    (re.compile(r"\s*(?:>=|≥)\s*"), "大于等于"),
+    (re.compile(r"\s*(?:!=|≠)\s*"), "不等于"),
+    (re.compile(r"\s*<\s*(?=[\w-])"), "小于"),
+    (re.compile(r"(?<=[\w)%])\s*(?<![-=])>\s*(?=[\w-])"), "大于"),
+    (re.compile(r"(?<=[A-Za-z)²³])\s*=\s*(?=[\w-])|(?<=\w)\s*=\s*(?=[A-Za-z])"), "等于"),
+    (re.compile(r"\s*±\s*"), "正负"),
+    (re.compile(r"\s*≈\s*"), "约等于"),
+    (re.compile(r"\s*÷\s*"), "除以"),
+    (re.compile(rf"(?<=[{HAN}])/(?=[{HAN}])"), "、"),
+    (re.compile(r"\s*&\s*"), "和"),
+]
+
+# Dots: of addresses, initials and abbreviations; those left end a sentence.
+KEPT_DOT = "\ue000"  # stands for the dot of an abbreviation until the others have become 。
+ABBREVIATION = rf"{UNFINISHED}|etc|Inc|Ltd|Co|Corp"
+DOT_RULES: list[Rule] = [
+    (re.compile(r"https?://"), ""),
+    (re.compile(r"(?<=[A-Za-z\d])@(?=[A-Za-z\d])"), "艾特"),
+    (
+        re.compile(r"(?<![A-Za-z.])(?:[A-Z]\.\s?){2,}"),
+        lambda match: re.sub(r"[.\s]", "", match[0]) + ("。" if match.end() == len(match.string) else ""),
+    ),
+    (
+        re.compile(rf"(?<![A-Za-z.])({ABBREVIATION})\.(?![A-Za-z]\.)(?=\s?[\w{HIDDEN}])"),
+        lambda match: match[1].replace(".", KEPT_DOT) + KEPT_DOT,
+    ),
+    (re.compile(r"(?<=[A-Za-z\d_])\.(?=[A-Za-z\d])"), "点"),
+    (re.compile(r"(?:(?<=\s)|(?<=^))\.(?=[A-Za-z])"), "点"),
+    (re.compile(r"\.(?=NET\b)"), "点"),
+    (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])"), " "),
+    (re.compile(r"\.{2,}"), "。"),
+    (re.compile(r"\."), "。"),
+    (re.compile(KEPT_DOT), "."),
+]
+
+WRITTEN_MARKS = str.maketrans({"²": "平方", "³": "立方"})
+BRACKETS = str.maketrans("", "", "（）【】`")
+TRAILING_COMMAS = re.compile(r"[，,、]+$")
+# A space stays only between two ASCII characters, or hidden words, that are not spaces themselves.
+WORD_MARK = rf"\x00-\x1f\x21-\x7f{HIDDEN}"
+LOOSE_SPACE = re.compile(rf"(?<![{WORD_MARK}]) | (?![{WORD_MARK}])")
+
+CLAUSE = re.compile(rf"([，。！？；、“”\"\\\n{HIDDEN}]+)")  # wetext is slow, so it gets only clauses with numbers
+HAS_DIGIT = re.compile(r"\d")
+NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *RANGE_RULES, *UNIT_RULES]
+
+
+def read(line: str) -> str:
+    """The Chinese words to speak for one line of text."""
+    line = apply(SIGN_RULES, line.translate(WIDE))
+    if HAS_DIGIT.search(line):
+        line = apply(NUMBER_RULES, line)
+        line = "".join(read_out(part, "zh") if HAS_DIGIT.search(part) else part for part in CLAUSE.split(line))
+    line = close_up(apply(DOT_RULES, line)).translate(WRITTEN_MARKS)
+    line = line.replace(" - ", "，").translate(BRACKETS).replace("——", " ")
+    return TRAILING_COMMAS.sub("。", line)
+
+
+def close_up(line: str) -> str:
+    """`line` without the spaces that Chinese and Japanese do not write."""
+    return LOOSE_SPACE.sub("", line)

@@ -1,0 +1,79 @@
+"""English as it is spoken: abbreviations, money, ranges, telephone numbers, signs.
+
+Own rules come first, where wetext reads wrongly or not at all; wetext then gets the numbers that are left, each with
+the words beside it that belong to it, and nothing else: it takes plain words for abbreviations ("Sun", "Sat", "Bei"),
+and time for every character. What no one reads is spelled by inflect.
+"""
+
+import re
+
+from vllm_cosyvoice.text.english.amounts import RANGE_RULES, THOUSAND_RULES, UNIT_RULES
+from vllm_cosyvoice.text.english.codes import CODE_RULES, VERSION_RULES
+from vllm_cosyvoice.text.english.money import MONEY_RULES
+from vllm_cosyvoice.text.english.numbers import cardinal, number_speller
+from vllm_cosyvoice.text.english.patterns import MONTH
+from vllm_cosyvoice.text.english.roman import ROMAN_RULES
+from vllm_cosyvoice.text.english.signs import SIGN_RULES
+from vllm_cosyvoice.text.english.times import DECADE_RULES, DURATION_RULES, TIME_RULES
+from vllm_cosyvoice.text.english.words import WORD_RULES
+from vllm_cosyvoice.text.grammar import grammar, read_out
+from vllm_cosyvoice.text.hidden import HIDDEN
+from vllm_cosyvoice.text.rules import apply
+
+# What wetext gets: an address, a date, or a number with the word behind it that it reads together with it.
+ADDRESS = (
+    r"(?:https?://|www\.)[^\s\"“”<>()]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|\b[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|cn|uk|de|app)\b(?:/[^\s\"“”<>()]*)?"
+)
+ADDRESSES = re.compile(f"({ADDRESS})")
+UNIT = (
+    r"(?:[ap]m|[mbtr]illion|thousand|[kcm]?m(?:/h|²|³)?|km/h|kph|mph|[kmµ]?g|lbs?|oz|ft|m[ls]|[KMGT]i?B|[kMG]?Hz|s|min|h"
+    r"|hrs?|sec|rpm)\b(?![-'’])|°?[CF]\b|%"
+)
+ORDINAL_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
+DATE = rf"{MONTH}\.?\s+{ORDINAL_DAY}(?:,?\s+\d{{4}})?(?![\w:])|{ORDINAL_DAY}\s+{MONTH}(?:\.?,?\s+\d{{4}})?(?![\w:])"
+NUMBER_PART = rf"[^\s\"“”()\[\]{{}}<>|\\*{HIDDEN}]*"
+NUMBER = rf"{NUMBER_PART}[\d½¼¾⅓⅔]{NUMBER_PART}(?:\s+\d+/\d+|\s+(?:{UNIT}))?"
+FOR_WETEXT = re.compile(rf"{DATE}|{NUMBER}|(?<!\S)[%©](?!\S)")
+TRAILING_MARKS = re.compile(r"[.,:;!?'’…—–-]*$")
+DIGITS = re.compile(r"\d+")
+HAS_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹½¼¾⅓⅔]")
+
+NUMBER_RULES = [
+    *CODE_RULES,
+    *VERSION_RULES,
+    *DURATION_RULES,
+    *DECADE_RULES,
+    *MONEY_RULES,
+    *RANGE_RULES,
+    *TIME_RULES,
+    *UNIT_RULES,
+    *THOUSAND_RULES,
+]
+
+
+def read(line: str) -> str:
+    """The English words to speak for one line of text."""
+    parts = ADDRESSES.split(" ".join(line.split()))
+    spoken = "".join(_by_wetext(part) if place % 2 else _read(part) for place, part in enumerate(parts))
+    return DIGITS.sub(lambda digits: cardinal(digits.group()), " ".join(spoken.split()))
+
+
+def load() -> None:
+    """Load what reading needs, so that the first text does not wait for it."""
+    grammar("en")
+    number_speller()
+
+
+def _read(text: str) -> str:
+    text = apply([*WORD_RULES, *ROMAN_RULES], text)
+    if HAS_NUMBER.search(text):
+        text = apply(NUMBER_RULES, text)
+    return FOR_WETEXT.sub(lambda match: _by_wetext(match[0]), apply(SIGN_RULES, text))
+
+
+def _by_wetext(text: str) -> str:
+    """`text` read by wetext, but for the marks at its end."""
+    marks = TRAILING_MARKS.search(text)
+    end = marks.start() if marks else len(text)
+    return read_out(text[:end], "en") + text[end:]

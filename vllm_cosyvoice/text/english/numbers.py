@@ -1,0 +1,62 @@
+"""English numbers in words, as inflect spells them but in wetext's style: no hyphens, no commas."""
+
+from functools import cache
+from typing import Any
+
+LONGEST_NAMED = 36  # digits; inflect names no number of more, so such a run is read digit by digit
+
+
+@cache
+def number_speller() -> Any:  # noqa: ANN401 - an `inflect.engine`; importing inflect takes over a second
+    """inflect's engine."""
+    import inflect
+
+    return inflect.engine()
+
+
+def cardinal(digits: str, and_word: str = "") -> str:
+    """A whole number: "1,234" → "one thousand two hundred thirty four"."""
+    digits = digits.replace(",", "")
+    if len(digits) > LONGEST_NAMED:
+        return one_by_one(digits)
+    words = str(number_speller().number_to_words(digits, andword=and_word))
+    return words.replace("-", " ").replace(",", "")
+
+
+def number(digits: str) -> str:
+    """`cardinal`, with a decimal part read digit by digit and an "and" ahead of the last two digits."""
+    whole, point, decimals = digits.partition(".")
+    *groups, last = cardinal(whole, "and").rsplit(" and ", 1)
+    spoken = " and ".join([group.replace(" and ", " ") for group in groups] + [last])
+    return f"{spoken} point {one_by_one(decimals)}" if point else spoken
+
+
+def ordinal(digits: str) -> str:
+    """The number's place in an order: "8" → "eighth"."""
+    return str(number_speller().ordinal(cardinal(digits)))
+
+
+def year(digits: str) -> str:
+    """A year of four digits, as people say it: "1980" → "nineteen eighty"."""
+    century, rest = digits[:2], digits[2:]
+    if century.endswith("0") and rest[0] == "0":
+        return cardinal(digits)
+    if rest == "00":
+        return f"{cardinal(century)} hundred"
+    return f"{cardinal(century)} {'oh ' if rest[0] == '0' else ''}{cardinal(rest)}"
+
+
+def plural(words: str) -> str:
+    """`words` with the last one in the plural: "eighty" → "eighties"."""
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}es" if words.endswith("x") else f"{words}s"
+
+
+def one_by_one(digits: str, zero: str = "zero") -> str:
+    """Each digit of its own; other characters stay: "0042X" → "zero zero four two X"."""
+    return " ".join((zero if digit == "0" else cardinal(digit)) if digit.isdecimal() else digit for digit in digits)
+
+
+def in_groups(digits: str, zero: str = "oh") -> str:
+    """Digits in the groups they were written in: "555-0199" → "five five five, oh one nine nine"."""
+    groups = "".join(character if character.isalnum() else " " for character in digits).split()
+    return ", ".join(one_by_one(group, zero) for group in groups)

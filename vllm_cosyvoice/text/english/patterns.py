@@ -1,0 +1,24 @@
+"""Patterns that several groups of English rules share."""
+
+import re
+from collections.abc import Iterable
+
+from vllm_cosyvoice.text.hidden import HIDDEN
+
+MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)\b"
+)
+CAPITAL = rf"(?=\s+[A-Z{HIDDEN}\"“]|[\"”’)]*$)"  # a sentence may begin here, or the text ends
+DASH = r"\s?[–—~～‐-]\s?"
+AMOUNT = r"\d+(?:,\d{3})*(?:\.\d+)?"
+ALONE = r"(?<![\w.,:/$€£¥^-])"  # ahead of a number that belongs to nothing before it
+FUNCTION_WORD = (
+    r"(?:and|or|of|in|on|at|to|for|from|by|is|was|are|per|each|away|ago|long|tall|high|wide|deep|more|less|off|if)\b"
+)
+ENDED = r"(?![\w/:-]|[.,:]\d)"  # behind one that belongs to nothing after it
+
+
+def one_of(words: Iterable[str]) -> str:
+    """A pattern for one of `words`, the longest first."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))

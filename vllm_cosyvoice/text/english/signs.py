@@ -1,0 +1,42 @@
+"""Signs that are said in English: comparisons, powers, arithmetic."""
+
+import re
+
+from vllm_cosyvoice.text.english.numbers import cardinal, ordinal
+from vllm_cosyvoice.text.rules import Rule
+
+# Signs.
+POWERS = {"2": "squared", "3": "cubed"}
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+
+
+def _power(match: re.Match[str]) -> str:
+    exponent = (match[2] or match[1]).translate(RAISED)
+    minus, digits = ("minus ", exponent[1:]) if exponent.startswith("-") else ("", exponent)
+    if not minus and digits in POWERS:
+        return " " + POWERS[digits]
+    return f" to the {minus}{cardinal(digits) if minus else ordinal(digits)}"
+
+
+SIGN_RULES: list[Rule] = [
+    (re.compile(r"(?<=[\w)])(?:([⁰¹²³⁴-⁹⁻]+)|\^\{?(-?\d+)\}?)"), _power),
+    (re.compile(r"\s*(?:<=|≤)\s*"), " less than or equal to "),
+    (re.compile(r"\s*(?:>=|≥)\s*"), " greater than or equal to "),
+    (re.compile(r"\s*(?:!=|≠)\s*"), " not equal to "),
+    (re.compile(r"\s*<\s*(?=[\w$-])"), " less than "),
+    (re.compile(r"(?<=[\w)%])\s*(?<!-)(?<!=)>\s*(?=[\w$-])"), " greater than "),
+    (re.compile(r"(?<=[\w)²³])\s*={1,3}\s*(?=[\w$(-])"), " equals "),
+    (re.compile(r"(?<=[\w)])\s*\+\s*(?=[\w(])"), " plus "),
+    (re.compile(r"(?<![\w+])\+(?=\d)"), "plus "),
+    (re.compile(r"(?<=\d)\+(?!\w)"), " plus"),
+    (re.compile(r"(?<=\d)[x×](?=\d)"), " by "),
+    (re.compile(r"(?<=[\w)])\s*[×*]\s*(?=[\w(])|(?<=\d)\s+x\s+(?=\d)"), " times "),
+    (re.compile(r"\s*÷\s*"), " divided by "),
+    (re.compile(r"\s*±\s*"), " plus or minus "),
+    (re.compile(r"\s*≈\s*"), " about "),
+    (re.compile(r"−(?=\d)"), "-"),
+    (re.compile(r"§§?\s*(?=\d)"), "section "),
+    (re.compile(r"(?<!\w)#\s?(?=\d)"), "number "),
+    (re.compile(r"(?<!\S)@(?=\w)"), "at "),
+    (re.compile(r"(?<=\d)°(?=\s|[.,;!?]|$)"), " degrees"),
+]

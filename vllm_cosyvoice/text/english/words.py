@@ -1,0 +1,73 @@
+"""English abbreviations, titles and initials."""
+
+import re
+
+from vllm_cosyvoice.text.english.patterns import CAPITAL, DASH, MONTH, one_of
+from vllm_cosyvoice.text.hidden import HIDDEN
+from vllm_cosyvoice.text.rules import Rule
+
+# Words. wetext reads the first group alike; "Dr." has its small letter from there, and the model was trained on it.
+TITLES = {
+    "Mr": "Mister", "Mrs": "Misses", "Ms": "Miss", "Dr": "doctor", "Gen": "general", "Col": "colonel",
+    "Capt": "captain", "Lt": "lieutenant", "Sgt": "sergeant", "Rev": "Reverend", "Hon": "Honorable",
+    "Gov": "governor", "Mt": "Mount", "Ft": "Fort",
+    "Prof": "Professor", "Sen": "Senator", "Rep": "Representative", "Pres": "President",
+}  # fmt: skip
+WORDS = {
+    "e.g": "for example", "eg": "for example", "i.e": "that is", "vs": "versus", "approx": "approximately",
+    "a.k.a": "also known as", "cf": "compare", "dept": "department", "Dept": "Department", "w/o": "without",
+}  # fmt: skip
+LAST_WORDS = {  # which may end a sentence
+    "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",
+    "Jr": "junior", "Sr": "senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
+    "Ph.D": "PHD", "M.D": "MD",
+}  # fmt: skip
+SAINTS = (
+    "John|Louis|Mary|Paul|Peter|George|Patrick|Helens?|Petersburg|Francis|Thomas|James|Joseph|Andrews?|Nicholas|Lucia"
+    "|Catherine|Martin|Michael|Vincent|Albans|Ives|Kitts|Moritz|Tropez|Lawrence|Bernard|Clair|Pancras|Augustine|Anne"
+    "|Anthony|Valentine|Stephen|Matthew|Mark|Luke|Jude|Cloud|Charles|Croix|Johns|Denis|Germain|Pierre"
+)
+DAYS = {
+    "Mon": "Monday", "Tue": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Fri": "Friday", "Sat": "Saturday",
+    "Sun": "Sunday",
+}  # fmt: skip
+DAY = "|".join(DAYS)
+NUMBERED_WORDS = {"No": "number", "Nos": "numbers", "Fig": "figure", "Vol": "volume", "p": "page", "pp": "pages"}
+
+
+WORD_RULES: list[Rule] = [
+    (re.compile(rf"(?<=\d)\s?([ap])\.m\.{CAPITAL}(?!\s+(?:{DAY}|{MONTH}|E[SD]?T|P[SD]?T|GMT|UTC))"), r" \1m."),
+    (re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE), r" \1m"),
+    (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}])"), lambda match: TITLES[match[1]]),
+    (re.compile(r"(?<![\w.])(Mrs?|Ms|Dr)(?=\s+[A-Z])"), lambda match: TITLES[match[1]]),
+    (re.compile(rf"\bSt\.?(?=\s+(?:{SAINTS})\b)"), "Saint"),
+    (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.{CAPITAL}"), r"\1Street."),
+    (re.compile(r"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\b\.?(?!\s+[A-Z])"), r"\1Street"),
+    (re.compile(r"\bSt\.(?=\s+[A-Z])"), "Saint"),
+    (
+        re.compile(rf"(?<![\w.])({one_of(NUMBERED_WORDS)})\.\s?(?=\d|(?<=No\. )(?:is|was)\b)"),
+        lambda match: NUMBERED_WORDS[match[1]] + " ",
+    ),
+    (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=w/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
+    (re.compile(r"\bw/(?=\s)"), "with"),
+    (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.{CAPITAL}"), lambda match: LAST_WORDS[match[1]] + "."),
+    (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.(?=[\s,;:)])"), lambda match: LAST_WORDS[match[1]]),
+    # Initials are said as one word of letters. The last dot stays where it ends the text or a sentence.
+    (
+        re.compile(r"(?<![\w.])(?:[A-Z]\.\s?)+[A-Z]\.(?!\w)"),
+        lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
+    ),
+    (re.compile(rf"\b({DAY})\.?{DASH}({DAY})\b\.?"), lambda match: f"{DAYS[match[1]]} to {DAYS[match[2]]}"),
+    (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as wetext: TV's, GPU's
+    (re.compile(r"\s*&\s*"), " and "),
+    (re.compile(r"\b([Hh]e)/([Ss]he)\b|\b([Ss]he)/([Hh]e)\b"), lambda match: " or ".join(filter(None, match.groups()))),
+    (re.compile(r"(?<![\w/.:@])(?<!\d )([A-Za-z]{1,15})/([A-Za-z]{1,15})(?![\w/.])"), r"\1 \2"),
+]
+
+
+def _ends_text(match: re.Match[str]) -> bool:
+    """Whether the dot of initials is kept: a sentence that begins with a word of its own follows, not a name."""
+    return (
+        re.match(r"\s+(?:The|A|An|It|He|She|We|They|I|In|On|But|And|This|That|There)\b", match.string[match.end() :])
+        is not None
+    )

@@ -1,0 +1,94 @@
+"""Which language a text is in: by its script, and for Latin script by its commonest words."""
+
+import re
+
+CODE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
+SAME_AS = {"yue": "zh", "cmn": "zh", "wuu": "zh", "nan": "zh", "jp": "ja", "kr": "ko", "nb": "no", "nn": "no"}
+
+IDEOGRAPH = re.compile(r"[\u4e00-\u9fff]")
+KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
+JAPANESE_ONLY = re.compile(r"[円駅働込峠畑]")
+CHINESE_ONLY = re.compile(r"[这们吗呢吧说你您她很给让为对时语谢个來個這們嗎]")
+HANGUL = re.compile(r"[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
+OTHER_SCRIPTS = {
+    "ru": re.compile(r"[\u0400-\u04ff]"),
+    "el": re.compile(r"[\u0370-\u03ff]"),
+    "he": re.compile(r"[\u0590-\u05ff]"),
+    "ar": re.compile(r"[\u0620-\u064a]"),
+    "hi": re.compile(r"[\u0900-\u0963]"),
+    "th": re.compile(r"[\u0e00-\u0e4f]"),
+}
+UKRAINIAN_ONLY = re.compile(r"[іїєґІЇЄҐ]")
+LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+# A word of running text: neither letters beside a digit ("10am"), nor a part of an address or of "e.g.".
+LATIN_WORD = re.compile(r"(?<![\w.@/-])[A-Za-z\u00c0-\u024f\u1ea0-\u1ef9]{2,}(?![\w@/-]|\.\w)")
+
+# Words that tell a language: those ahead of the bar two points each, those behind it, which are names, too, or words of
+# another language, one point.
+WORDS = {
+    "en": "the of and is are was were this that with have has you your they it its for from we he she will would | "
+    "in to on at by be not or as an but my our us all about there their his her him me do if please",
+    "de": "ich nicht und wir haben habe ist sind für auf eine einen einem einer das uhr kostet kosten jahre jahren "
+    "jahr es gibt wird wurde bis zum zur auch noch nur kommt wohnt wohnen kinder tage prozent heute morgen | "
+    "der die den dem ein im am um von zu er sie mit euro hat aus",
+    "fr": "je nous vous sont avec dans une ans heures euros être cette qui coûte mètres jours il ils elle avons "
+    "heure mois chats enfants | le la et un du de les des au en sur est pour ai",
+    "es": "tengo tiene tenemos tienen hay una años cuesta cuestan está días muy pero metros personas compré quiero | "
+    "los las de la que el en un se del al su con por para es son euros horas",
+    "it": "ho abbiamo sono della delle degli gli anni che una metri giorni ore questo gatti alle | "
+    "di la le un da in non il con euro costa per",
+    "pt": "tenho temos tem são não uma você dias metros pessoas reais gatos às custa | "
+    "de que um do da em os dos para anos com euros horas",
+    "nl": "ik het een wij hebben heeft zijn niet voor jaar uur deze katten kost | "
+    "de is in op te er met dat van en euro",
+    "sv": "jag och har är det att inte med för ett kostar år | en på av den som i till",
+    "pl": "mam jest nie się na ma lat kosztuje złotych | w z do to i",
+    "tr": "bir ve için var yıl saat lira çok | bu de da",
+    "id": "saya dan yang ada tidak untuk orang rupiah tahun | di ke ini itu",
+    "vi": "tôi có là không và của năm người đồng | một",
+}  # fmt: skip
+POINTS = {
+    language: {word: points for words, points in zip(words.split("|"), (2, 1), strict=True) for word in words.split()}
+    for language, words in WORDS.items()
+}
+LETTERS = {
+    "de": "äöüß", "fr": "çœêèàùîïé", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò", "sv": "å", "pl": "ąęłżźćśń", "tr": "ğış",
+    "vi": "đơưạảấầẩậắằặẹẻếềểệịọốồổộớờợụủứừửựỳỹ", "da": "øæ", "cs": "ěřů", "ro": "țșă", "hu": "őű",
+}  # fmt: skip
+ENOUGH_POINTS = 2
+
+
+def language_code(language: str) -> str:
+    """`language` as used here: "en-US" → "en", "yue" → "zh". Raises ValueError for what is no code."""
+    if not CODE.fullmatch(language):
+        raise ValueError(f'The language {language!r} is no code such as "en", "zh", "ja", "ko" or "de".')
+    code = re.split("[-_]", language.lower())[0]
+    return SAME_AS.get(code, code)
+
+
+def language_of(text: str) -> str:
+    """The code of the language that `text` is read in; English where nothing tells another."""
+    kana = len(KANA.findall(text))
+    if (kana or JAPANESE_ONLY.search(text)) and kana >= 3 * len(CHINESE_ONLY.findall(text)):
+        return "ja"
+    hangul = len(HANGUL.findall(text))
+    if ideographs := len(IDEOGRAPH.findall(text)):
+        return "ko" if hangul > ideographs else "zh"
+    if text.isascii():
+        return _by_words(text)
+    counts = {code: len(script.findall(text)) for code, script in OTHER_SCRIPTS.items()} | {"ko": hangul}
+    most = max(counts, key=lambda code: counts[code])
+    if (most == "ko" and hangul) or counts[most] > len(LATIN.findall(text)):
+        return "uk" if most == "ru" and UKRAINIAN_ONLY.search(text) else most
+    return _by_words(text)
+
+
+def _by_words(text: str) -> str:
+    words = [word.lower() for word in LATIN_WORD.findall(text) if not word.isupper()]
+    points = {language: sum(known.get(word, 0) for word in words) for language, known in POINTS.items()}
+    if not text.isascii():
+        for language, letters in LETTERS.items():
+            found = sum(letter in letters for letter in text.lower())
+            points[language] = points.get(language, 0) + min(found, ENOUGH_POINTS)
+    best = max(points, key=lambda language: points[language])
+    return best if points[best] >= ENOUGH_POINTS and points[best] > points["en"] else "en"

@@ -1,0 +1,100 @@
+"""Numbers in the languages that num2words spells, beside those that have readings of their own."""
+
+import re
+from functools import cache
+
+from num2words import CONVERTER_CLASSES, num2words
+
+# The languages that write 1.000,5; the others write 1,000.5.
+DECIMAL_COMMA = {
+    "cs",
+    "da",
+    "de",
+    "es",
+    "fi",
+    "fr",
+    "hu",
+    "id",
+    "it",
+    "nl",
+    "no",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "sv",
+    "tr",
+    "uk",
+    "vi",
+}
+HUNDREDS = {"de", "nl", "sv", "no", "da"}  # which say 1995 as "nineteen hundred ninety-five"
+COMMA_STYLE = re.compile(r"\d{1,3}(?:[. ]\d{3})+(?!\d)(?:,\d+)?|\d+(?:,\d+)?")
+POINT_STYLE = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
+TEARS = re.compile(r"(?<=\d)[.:/-](?=\d)")
+MOST_DIGITS = 15
+NAMED = ("%", "€", "$", "£", "°C", "km", "kg")
+NAMES = {
+    "de": "Prozent|Euro|Dollar|Pfund|Grad Celsius|Kilometer|Kilogramm",
+    "fr": "pour cent|euros|dollars|livres|degrés|kilomètres|kilos",
+    "es": "por ciento|euros|dólares|libras|grados|kilómetros|kilos",
+    "it": "per cento|euro|dollari|sterline|gradi|chilometri|chili",
+    "pt": "por cento|euros|dólares|libras|graus|quilômetros|quilos",
+    "nl": "procent|euro|dollar|pond|graden|kilometer|kilo",
+    "ru": "процентов|евро|долларов|фунтов|градусов|километров|килограммов",
+}
+SIGN_AHEAD = re.compile(r"([€$£])\s?(\d[\d.,]*\d|\d)")
+COINS = re.compile(r"(\d+),(\d\d)\s?([€$£])")
+GERMAN_DAY = re.compile(r"\b(\d{1,2})\.(?=\s(?:Jan|Feb|März|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez))")
+CLOCK = {"de": " Uhr ", "fr": " heures ", "nl": " uur "}
+TIME = re.compile(r"(?<![\d:])([01]?\d|2[0-4]):([0-5]\d)(?![\d:])(?: (?:Uhr|uur|heures)\b)?")
+
+
+def read(line: str, language: str) -> str:
+    """`line` with its numbers in words of `language`; as it is, where num2words does not know the language."""
+    if language not in CONVERTER_CLASSES or not any(character.isdigit() for character in line):
+        return line
+    names = dict(zip(NAMED, NAMES[language].split("|"), strict=True)) if language in NAMES else {}
+    line = SIGN_AHEAD.sub(r"\2 \1", line)
+    line = re.sub(r"(?<=\d)\s?[–~](?=\d)", "-", line)
+    if language in CLOCK:
+        line = TIME.sub(lambda time: (time[1] + CLOCK[language] + ("" if time[2] == "00" else time[2])).strip(), line)
+    line = COINS.sub(lambda money: f"{money[1]} {names.get(money[3], money[3])} {money[2]}", line)
+    if language == "de":
+        line = GERMAN_DAY.sub(lambda day: _words(day[1], "de", "ordinal") + "n", line)
+    for sign, name in names.items():
+        line = re.sub(rf"(?<=\d)\s?{re.escape(sign)}(?![\w])", f" {name}", line)
+    pattern = COMMA_STYLE if language in DECIMAL_COMMA else POINT_STYLE
+    spelled = pattern.sub(lambda number: _spell(number[0], language), _apart(line, pattern))
+    return " ".join(spelled.split())
+
+
+def _apart(line: str, pattern: re.Pattern[str]) -> str:
+    """`line` with a space where a mark tears a number in two ("3-5", "2.4.1"), so that both are spelled."""
+    whole = {place for match in pattern.finditer(line) for place in range(match.start(), match.end())}
+    return TEARS.sub(lambda mark: mark[0] if mark.start() in whole else " ", line)
+
+
+def _spell(written: str, language: str) -> str:
+    comma = language in DECIMAL_COMMA
+    digits = re.sub(r"[. ]", "", written).replace(",", ".") if comma else written.replace(",", "")
+    whole, _, decimals = digits.partition(".")
+    if len(whole) > MOST_DIGITS or (len(whole) > 1 and whole[0] == "0"):
+        return _one_by_one(digits, language)
+    if decimals:
+        point = _words("0.5", language).split()[1:-1]
+        if not point:  # a language that writes it in one word
+            return _words(digits, language)
+        return " ".join([_words(whole, language), *point, _one_by_one(decimals, language)])
+    if language in HUNDREDS and re.fullmatch(r"1[1-9]\d\d", whole):
+        return _words(whole, language, "year")
+    return _words(whole, language)
+
+
+def _one_by_one(digits: str, language: str) -> str:
+    return " ".join(_words(digit, language) for digit in digits if digit.isdecimal())
+
+
+@cache
+def _words(digits: str, language: str, to: str = "cardinal") -> str:
+    value = float(digits) if "." in digits else int(digits)
+    return str(num2words(value, lang=language, to=to))
