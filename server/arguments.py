@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from server.voice_aliases import VOICE_ALIASES, read_aliases
+from server.word_table import read_word_table
 from vllm_cosyvoice.config import DEMO_MODEL
 
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
@@ -36,6 +37,7 @@ class Arguments:
     cache_capacity: int
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
+    pronunciations: Mapping[str, str]
     ref_audio_hosts: tuple[str, ...]
     max_input_chars: int
     max_websockets: int
@@ -176,6 +178,12 @@ def _parser() -> _Parser:
         type=read_aliases,
         default=VOICE_ALIASES,
         help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names)',
+    )
+    add(
+        "--pronunciations",
+        type=read_word_table,
+        default={},
+        help='JSON file of words and how to spell them for the model, {"nginx": "engine ex", …} (default: none)',
     )
     add("--ref_audio_hosts", type=_hosts, default=(), help="hosts that ref_audio is fetched from: HOST[:PORT],…")
     add("--api_key", type=_keys, action="append", help="ask for this API key, or one of several: KEY,… (default: none)")

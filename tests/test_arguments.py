@@ -56,13 +56,21 @@ def test_voice_aliases_are_openais_names_and_those_of_the_file(tmp_path: Path) -
     assert aliases == {**openais, "nova": "Änna", "narrator": "default"}
 
 
+def test_pronunciations_are_none_or_those_of_the_file(tmp_path: Path) -> None:
+    assert arguments().pronunciations == {}
+    table = tmp_path / "words.json"
+    table.write_text('{"nginx": "engine ex", "重庆": "崇庆"}', encoding="utf-8")
+    assert arguments("--pronunciations", str(table)).pronunciations == {"nginx": "engine ex", "重庆": "崇庆"}
+
+
+@pytest.mark.parametrize("flag", ["--voice_aliases", "--pronunciations"])
 @pytest.mark.parametrize("text", ["[]", '{"nova": 1}', "nova: Anna", ""])
-def test_a_table_of_aliases_that_is_none_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+def test_a_table_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, text: str
 ) -> None:
-    table = tmp_path / "aliases.json"
+    table = tmp_path / "table.json"
     table.write_text(text)
-    assert str(table) in refusal(capsys, "--voice_aliases", str(table))
+    assert str(table) in refusal(capsys, flag, str(table))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_cross_lingual_leaves_the_recording_out_of_the_prompt(preparation: Prepa
 def test_instructions_take_the_transcripts_place_and_end_once(preparation: Preparation) -> None:
     plain = preparation.tokens("Speak slowly.<|endofprompt|>")
     for instructions in ("Speak slowly.", " Speak slowly.<|endofprompt|>"):
-        (segment,), _ = preparation.prepare("Hello world.", "default", instructions)
+        (segment,) = preparation.segments("Hello world.", preparation.voice("default"), instructions)
         assert segment.prompt == [START, *text_ids(plain), *text_ids(preparation.tokens("Hello world.")), TASK]
 
 

@@ -228,6 +228,43 @@ async def test_open_webui_finds_models_without_its_key(server: ServerProcess, ti
     assert {model["id"] for model in models[1:]} == set(MODELS)
 
 
+async def test_pauses_are_silence_of_their_length(openai: AsyncOpenAI) -> None:
+    text = '[pause:500ms] Hello. [pause:1.5s] Goodbye. <break time="1s"/>'
+    samples = np.frombuffer((await speak(openai, 20, input=text, extra_body={"stream": False})).content, np.int16)
+    speech = 20 * SAMPLES_PER_TOKEN
+    lengths = [SAMPLE_RATE // 2, speech, 3 * SAMPLE_RATE // 2, speech, SAMPLE_RATE]
+    assert len(samples) == sum(lengths)
+    parts = np.split(samples, np.cumsum(lengths)[:-1])
+    assert [bool(part.any()) for part in parts] == [False, True, False, True, False]
+
+
+async def text_tokens(openai: AsyncOpenAI, **fields: Any) -> int:
+    """Of what is spoken, as the usage tells."""
+    body = BODY | {"response_format": "pcm"} | fields.pop("body", {})
+    extra = exactly(10) | fields
+    answer = await openai.audio.speech.create(**body, stream_format="sse", extra_body=extra)
+    events = [json.loads(line.removeprefix(b"data: ")) for line in answer.content.split(b"\n") if line]
+    return int(events[-1]["usage"]["input_tokens"])
+
+
+async def test_what_is_spoken_follows_language_normalize_and_pronunciations(
+    openai: AsyncOpenAI, tiny_model: Path
+) -> None:
+    front_end = TextFrontEnd(tiny_model / "CosyVoice-BlankEN")
+
+    def tokens(text: str) -> int:
+        return len(front_end.tokens(text))
+
+    for fields, said in (
+        ({}, "It costs five dollars."),
+        ({"normalize": False}, "It costs $5."),
+        ({"pronunciations": {"costs": "cossts"}}, "It cossts five dollars."),
+    ):
+        assert await text_tokens(openai, body={"input": "It costs $5."}, **fields) == tokens(said), fields
+    german = await text_tokens(openai, body={"input": "42"}, language="de")
+    assert german == tokens("zweiundvierzig")
+
+
 async def test_instructions_are_followed_by_every_model_and_unknown_fields_are_ignored(openai: AsyncOpenAI) -> None:
     extra = {"language": "en", "task_type": "Base", "x_vector_only_mode": True, "user": None}
     plain = await speak(openai, model="tts-1", extra_body=extra)

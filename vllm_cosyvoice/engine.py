@@ -12,10 +12,12 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from vllm_cosyvoice.config import SAMPLE_RATE
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.stages.messages import (
     Abort,
     Address,
@@ -189,7 +191,8 @@ class Engine:
             for index, segment in enumerate(prepared.segments):
                 opening = self._open(request, index, generator, encoder, prepared.voice_key)
                 work = Generate(segment, request.sampling, decoder, opening, refusable=index == 0)
-                streams.append(self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage))
+                speech = self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage)
+                streams.append(_between_silence(segment, speech))
             async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -300,3 +303,18 @@ class Engine:
             asked.answer.set_exception(failure)
         if speaking := self._speaking.get(id):
             speaking.pieces.put_nowait(failure)
+
+
+async def _between_silence(segment: Segment, speech: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The segment's `speech`, with the pauses that the text asks for around it."""
+    async with aclosing(speech) as pieces:
+        if segment.silence_before:
+            yield _silence(segment.silence_before)
+        async for piece in pieces:
+            yield piece
+        if segment.silence_after:
+            yield _silence(segment.silence_after)
+
+
+def _silence(seconds: float) -> bytes:
+    return bytes(2 * round(SAMPLE_RATE * seconds))

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.text.normalise import NO_WORDS
+from vllm_cosyvoice.text.pauses import Pause
 from vllm_cosyvoice.voice import (
     AudioError,
     TranscriptError,
@@ -44,7 +46,7 @@ class Preparation:
     """Text front end, voice encoder and the voices in use, for one model.
 
     `cache_capacity` voices keep their features in memory, the least recently used goes first. `aliases` are names that
-    stand for voices, unless there is a voice of that name.
+    stand for voices, unless there is a voice of that name. `pronunciations`: see TextFrontEnd.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Preparation:
         voices_dir: Path | None = None,
         cache_capacity: int = 200,
         aliases: Mapping[str, str] = MappingProxyType({}),
+        pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> None:
-        self._text = TextFrontEnd(model.tokenizer)
+        self._text = TextFrontEnd(model.tokenizer, pronunciations)
         self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
@@ -210,26 +213,24 @@ class Preparation:
         Raises InputError when there is nothing to speak, for a pause that can't be read and for an unknown language.
         """
         try:
-            pieces = self._text.segments(text, normalize=normalize, language=language, pronunciations=pronunciations)
+            pieces = self._text.pieces(text, normalize=normalize, language=language, pronunciations=pronunciations)
         except ValueError as error:
             raise InputError("input", str(error)) from error
         prompt_text = self.prompt_text(voice, instructions, cross_lingual=cross_lingual)
         prompt_speech = self.prompt_speech(voice, instructions, cross_lingual=cross_lingual)
-        return [Segment.of(self._text.tokens(piece), prompt_text, prompt_speech) for piece in pieces]
+        segments: list[Segment] = []
+        silence = 0.0  # that nothing has been said after yet
+        for piece in pieces:
+            if isinstance(piece, Pause):
+                silence += piece.seconds
+            else:
+                segment = Segment.of(self._text.tokens(piece), prompt_text, prompt_speech)
+                segments.append(replace(segment, silence_before=silence))
+                silence = 0.0
+        segments[-1] = replace(segments[-1], silence_after=silence)
+        return segments
 
-    def prepare(
-        self,
-        text: str,
-        voice: str | Recording,
-        instructions: str | None = None,
-        *,
-        normalize: bool = True,
-        language: str | None = None,
-        pronunciations: Mapping[str, str] = NO_WORDS,
-    ) -> tuple[list[Segment], Voice]:
-        """Segments and voice for one request. Raises InputError naming the field."""
+    def prepare(self, text: str, voice: str | Recording) -> tuple[list[Segment], Voice]:
+        """Segments and voice for one text. Raises InputError naming the field."""
         features = self.voice(voice)
-        segments = self.segments(
-            text, features, instructions, normalize=normalize, language=language, pronunciations=pronunciations
-        )
-        return segments, features
+        return self.segments(text, features), features

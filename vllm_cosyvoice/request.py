@@ -6,6 +6,7 @@ from vllm_cosyvoice.config import DEFAULT_VOICE, SPEEDS
 from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.recording import Recording, Voice
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.languages import language_code
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,9 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
     voice: str | Recording | Voice = DEFAULT_VOICE
     instructions: str | None = None
     cross_lingual: bool = False  # for text in another language than the recording's: its transcript is not used
+    language: str | None = None  # of the text, a code such as "en"; None: told by its script and words
+    normalize: bool = True  # read numbers, dates and abbreviations out; else the text is spoken as it stands
+    pronunciations: dict[str, str] = {}  # words → how to spell them for the model, on top of the server's
     speed: float = 1.0  # 2 is twice as fast
     sampling: SamplingOptions = SamplingOptions()
     streaming: bool = True  # audio in pieces, the first of them soon; else each segment in one go, which costs less
@@ -33,6 +37,11 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
         slowest, fastest = SPEEDS
         if not slowest <= self.speed <= fastest:
             raise InputError("speed", f"speed must be between {slowest} and {fastest:g}, not {self.speed}.")
+        if self.language is not None:
+            try:
+                language_code(self.language)
+            except ValueError as error:
+                raise InputError("language", str(error)) from error
         if self.text is None and self.instructions:
             message = "instructions can't be followed while the text arrives: send whole sentences."
             raise InputError("instructions", message)

@@ -19,6 +19,8 @@ class Segment:
     text_tokens: int  # tokens of the text to speak, without the prompt text
     min_tokens: int  # speech tokens
     max_tokens: int
+    silence_before: float = 0.0  # seconds
+    silence_after: float = 0.0
 
     @classmethod
     def of(cls, text: Sequence[int], prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = ()) -> "Segment":

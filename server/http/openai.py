@@ -38,6 +38,7 @@ def _whole(text: str) -> str:
     return text
 
 
+MOST_PRONUNCIATIONS = 1000
 LONGEST_INSTRUCTIONS = 4096  # characters, OpenAI's limit
 Speed = Annotated[float, Field(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_whole)]
@@ -70,6 +71,12 @@ class SpeechBody(BaseModel):
     instructions: Instructions | None = None
     """How to speak, as in: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
+    language: str | None = None
+    """Code of the text's language, such as en or zh; without it, script and words tell it."""
+    normalize: bool = True
+    """Read numbers, dates and abbreviations out; false: speak the text as it stands."""
+    pronunciations: Annotated[dict[Text, Text], Field(max_length=MOST_PRONUNCIATIONS)] = {}
+    """Words and how to spell them for the model, for whole words in any language."""
     speed: Speed = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     """Plain audio, or server-sent events that carry it."""
@@ -110,6 +117,9 @@ class SpeechBody(BaseModel):
             text=text,
             voice=voice,
             instructions=self.instructions,
+            language=self.language,
+            normalize=self.normalize,
+            pronunciations=self.pronunciations,
             speed=self.speed,
             sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
             streaming=streaming,

@@ -14,7 +14,13 @@ async def run(settings: Settings, channel: Channel) -> None:
     arguments = settings.arguments
     with step(settings, channel, "Loading the text front end and the voice encoder"):
         model = open_model(settings.model)
-        preparation = Preparation(model, arguments.voices_dir, arguments.cache_capacity, arguments.voice_aliases)
+        preparation = Preparation(
+            model,
+            arguments.voices_dir,
+            arguments.cache_capacity,
+            arguments.voice_aliases,
+            arguments.pronunciations,
+        )
     with step(settings, channel, "Preparing a first sentence"):
         preparation.prepare("Hello.", DEFAULT_VOICE)
     channel.send(settings.supervisor, Ready(channel.address))

@@ -21,6 +21,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     voice: str = ""
     instructions: str | None = None
     cross_lingual: bool = False
+    language: str | None = None
+    normalize: bool = True
+    pronunciations: dict[str, str] = {}
     speed: float = 1.0
     seed: int | None = None
     temperature: float = SamplingOptions.temperature
@@ -38,6 +41,9 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             voice=self.voice,
             instructions=self.instructions,
             cross_lingual=self.cross_lingual,
+            language=self.language,
+            normalize=self.normalize,
+            pronunciations=self.pronunciations,
             speed=self.speed,
             sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
             streaming=False,

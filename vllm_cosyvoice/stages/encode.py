@@ -116,7 +116,15 @@ class EncodeStage:
     def _prepare_text(self, asked: SpeechRequest, voice: Voice) -> Prepared | StreamPrepared:
         preparation, cross_lingual = self._preparation, asked.cross_lingual
         if asked.text is not None:
-            segments = preparation.segments(asked.text, voice, asked.instructions, cross_lingual=cross_lingual)
+            segments = preparation.segments(
+                asked.text,
+                voice,
+                asked.instructions,
+                cross_lingual=cross_lingual,
+                normalize=asked.normalize,
+                language=asked.language,
+                pronunciations=asked.pronunciations,
+            )
             return Prepared(asked.id, segments, voice.key)
         prompt_text = preparation.prompt_text(voice, cross_lingual=cross_lingual)
         prompt_speech = preparation.prompt_speech(voice, cross_lingual=cross_lingual)
