@@ -100,6 +100,13 @@ async def test_groups_are_the_same_wherever_the_tokens_were_cut() -> None:
         ("It costs 3.50 today. Fine!", "sentence", ["It costs 3.50 today.", "Fine!"]),
         ('He said "Go away!" Then left. ', "sentence", ['He said "Go away!"', "Then left."]),
         ("Mr. Smith is here.\nYes", "sentence", ["Mr. Smith is here.", "Yes"]),
+        (
+            "We saw Dr. Wang of the U.S. Army. Then we left.",
+            "sentence",
+            ["We saw Dr. Wang of the U.S. Army.", "Then we left."],
+        ),
+        ("Use a bag, e.g. this one. At 5 p.m. we go.", "sentence", ["Use a bag, e.g. this one.", "At 5 p.m. we go."]),
+        ("It was Dr.", "sentence", ["It was Dr."]),
         ("Wait... what?! No.", "sentence", ["Wait...", "what?!", "No."]),
         ("今天天气很好。我们去公园玩吧！！好", "sentence", ["今天天气很好。", "我们去公园玩吧！！", "好"]),
         ("他说：“你好吗？”我很好。", "sentence", ["他说：“你好吗？”", "我很好。"]),

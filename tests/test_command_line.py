@@ -1,5 +1,7 @@
 """`python -m vllm_cosyvoice`: a wrong command line is told before the engine starts, which takes half a minute."""
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +65,37 @@ def test_a_text_is_shown_as_it_would_be_spoken(run: Run, capsys: pytest.CaptureF
     assert capsys.readouterr().out == "It costs five dollars.\n"
     assert run("normalize", "?!") == 1
     assert "nothing to speak" in capsys.readouterr().err
+
+
+def test_pauses_are_shown_between_segments(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("normalize", "--language", "de", "Um 10 [pause:1.5s] Uhr") == 0
+    assert capsys.readouterr().out == "Um zehn.\n[pause:1.5s]\nUhr.\n"
+
+
+def test_lines_are_shown_as_they_would_be_spoken(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        '{"id": "a", "input": "10"}',
+        '{"id": 2, "input": "10", "language": "de"}',
+        "",
+        '{"id": 3, "input": "?"}',
+        "[]",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("normalize", "--jsonl") == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert answers[:2] == [{"id": "a", "segments": ["ten."]}, {"id": 2, "segments": ["zehn."]}]
+    assert [answer["segments"] for answer in answers[2:]] == [[], []]
+    assert "nothing to speak" in answers[2]["error"]
+    assert answers[3]["id"] == 5
+
+
+@pytest.mark.parametrize("arguments", [[], ["text", "--jsonl"]])
+def test_either_a_text_or_lines_are_shown(run: Run, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("normalize", *arguments)
+    assert ended.value.code == 2
 
 
 def test_the_server_is_one_of_the_commands(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

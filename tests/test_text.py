@@ -16,7 +16,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import MOST_PROMPT_SECONDS, TOKEN_RATE
 from vllm_cosyvoice.flow.solver import MAX_TOKENS
 from vllm_cosyvoice.segment import MOST_SPEECH, MOST_TEXT
-from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text import Pause, TextFrontEnd
 from vllm_cosyvoice.text.front_end import segments
 from vllm_cosyvoice.text.grammar import PIECE, _pieces
 from vllm_cosyvoice.text.normalise import normalise
@@ -109,6 +109,83 @@ def test_a_number_no_name_exists_for_is_read_digit_by_digit() -> None:
     assert "_" + "é".join(normalise("é" + "7" * 40).split()) == "_é" + "é".join(["seven"] * 40)
 
 
+# the options of the front end
+
+
+def test_without_normalising_the_text_is_only_split(front_end: TextFrontEnd) -> None:
+    text = "It costs $3.50 at 10:30. **See** www.example.com. Dr. Wang left."
+    assert front_end.segments(text, normalize=False) == [text]
+    assert "".join(front_end.segments(text * 30, normalize=False)) == text * 30
+
+
+def test_a_language_is_told_or_given(front_end: TextFrontEnd) -> None:
+    assert front_end.segments("10") == ["ten."]
+    for language, spoken in {
+        "zh": "十。",
+        "yue": "十。",
+        "ja": "十。",
+        "ko": "십.",
+        "de-AT": "zehn.",
+        "xx": "10.",
+    }.items():
+        assert front_end.segments("10", language=language) == [spoken]
+    with pytest.raises(ValueError, match="'klingonisch' is no code"):
+        front_end.segments("10", language="klingonisch")
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("SQL and sql, MySQL.", "sequel and sequel, MySQL."),
+        ("**SQL** 5", "sequel five."),
+        ("C++ is GPT-4o.", "see plus plus is G P T four oh."),
+        ("重庆有3个，SQL好", "崇庆有三个，sequel好。"),
+        ("Use SQL, not 重庆 alone", "Use sequel, not 崇庆 alone。"),
+    ],
+)
+def test_words_are_spelled_as_the_caller_says(tokenizer_directory: Path, text: str, spoken: str) -> None:
+    words = {"SQL": "sequel", "重庆": "崇庆", "C++": "see plus plus"}
+    front_end = TextFrontEnd(tokenizer_directory, pronunciations=words)
+    assert front_end.segments(text, pronunciations={"GPT-4o": "G P T four oh"}) == [spoken]
+    assert front_end.segments("SQL", pronunciations={"SQL": "S Q L"}) == ["S Q L."]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("One.[pause:1.5s]Two 2", ["One.", Pause(1.5), "Two two."]),
+        ("[pause:500ms] Hi [PAUSE: 2s]", [Pause(0.5), "Hi.", Pause(2)]),
+        ('Hello <break time="1.5s"/> world', ["Hello.", Pause(1.5), "world."]),
+        ("a<break time='250ms'></break>b <break/> c", ["a.", Pause(0.25), "b c."]),
+        ("价格[pause:10s]5", ["价格。", Pause(10), "五。"]),
+        ("No pause [paused:1s]", ["No pause [paused:one second]."]),
+    ],
+)
+def test_pauses_stand_between_the_segments(front_end: TextFrontEnd, text: str, pieces: list[str | Pause]) -> None:
+    assert front_end.pieces(text) == pieces
+
+
+def test_segments_leave_pauses_out(front_end: TextFrontEnd) -> None:
+    assert front_end.segments('Hello <break time="1s"/> world [pause:1s] 5.') == ["Hello world five."]
+    for method in (front_end.segments, front_end.pieces):
+        with pytest.raises(ValueError, match="nothing to speak"):
+            method("[pause:1s] ... [pause:1s]")
+
+
+@pytest.mark.parametrize(
+    "pause", ["[pause]", "[pause:]", "[pause:-1s]", "[pause:1]", "[pause:xs]", '<break time="soon"/>']
+)
+def test_a_pause_that_cannot_be_read_is_refused(front_end: TextFrontEnd, pause: str) -> None:
+    with pytest.raises(ValueError, match="can't be read"):
+        front_end.pieces(f"a {pause} b")
+
+
+def test_a_pause_has_a_bound(front_end: TextFrontEnd) -> None:
+    for text in ("a [pause:10.1s]", '<break time="11000ms"/> a'):
+        with pytest.raises(ValueError, match="at most 10 s"):
+            front_end.segments(text)
+
+
 # split
 
 
@@ -144,7 +221,6 @@ def test_a_missing_stop_is_added(chinese: bool, stop: str) -> None:
         ([60, 30], [90]),  # 60 is not enough to close, however long the next sentence
         ([61, 30], [61, 30]),
         ([60, 120, 30], [180, 30]),  # a sentence of up to 120 is never cut
-        ([60, 124, 30], [122, 62, 30]),  # a longer one is, into halves here
         ([80, 19], [99]),  # a last segment under 20 joins the one before
         ([80, 20], [80, 20]),
         ([5], [5]),
@@ -155,6 +231,10 @@ def test_sentences_are_packed(sentence_lengths: list[int], segment_lengths: list
     assert [len(part) for part in split(chinese, True, len)] == segment_lengths
     english = " ".join("w " * (length - 1) + "w." for length in sentence_lengths)
     assert [words(part) for part in split(english, False, words)] == segment_lengths
+
+
+def test_a_longer_sentence_is_cut() -> None:
+    assert [len(part) for part in split("一" * 60 + "。" + "二" * 61 + "，" + "三" * 61, True, len)] == [61, 62, 62]
 
 
 def random_texts(seed: int, alphabet: str, count: int = 300) -> Iterator[str]:
@@ -245,6 +325,33 @@ def test_no_segment_is_longer_than_a_decoder_takes(front_end: TextFrontEnd, text
     assert all(shortest <= len(front_end.tokens(part)) <= MOST_TEXT for part in parts)
     assert all(part.count("[") == part.count("]") and part.count("<") == part.count(">") for part in parts)
     assert re.findall(r"\w+", "".join(parts)) == re.findall(r"\w+", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "没有标点的中文" * 200,
+        "今天天气很好，我们去公园散步，" * 100,
+        "カタカナ" * 350,
+        "word " * 1400,
+        "한국어 문장 " * 300,
+    ],
+)
+def test_text_without_a_stop_is_cut_to_the_length_of_sentences(front_end: TextFrontEnd, text: str) -> None:
+    length = len if ord(text[0]) in range(0x3000, 0xA000) else lambda part: len(front_end.tokens(part))
+    parts = front_end.segments(text)
+    assert all(SHORT <= length(part) <= ENOUGH + FULL for part in parts)
+    if "，" in text:
+        assert all(part[-1] in "，。" for part in parts)
+
+
+@pytest.mark.parametrize(
+    "text", ["Dr. Wang来了", "Mr. Smith has 3.5 of www.example.com at 10:30.", "J. K. Rowling. U.S. law."]
+)
+def test_no_sentence_ends_within_a_word(text: str) -> None:
+    stops = CHINESE_STOPS if "来" in text else ENGLISH_STOPS
+    assert len(sentences(text + ("" if text.endswith(".") else "。"), stops)) <= 2
+    assert sentences("See Dr. Wang. He is in.", ENGLISH_STOPS) == ["See Dr. Wang.", " He is in."]
 
 
 def test_a_sentence_is_cut_where_it_is_heard_least() -> None:

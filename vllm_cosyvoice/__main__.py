@@ -7,6 +7,7 @@
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE, SPEEDS
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.checkpoint import ModelDirectory
+    from vllm_cosyvoice.text import TextFrontEnd
 
 PROGRAM = "vllm-cosyvoice"
 COMMANDS = ("speak", "batch", "serve", "normalize")
@@ -68,11 +70,22 @@ def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
 def parse_normalize(argv: Sequence[str]) -> argparse.Namespace:
     """The command line for a text that is only shown."""
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} normalize", description="Print a text as it would be spoken, a line for each segment."
+        prog=f"{PROGRAM} normalize",
+        description="Print a text as it would be spoken, a line for each segment, with the pauses between them.",
     )
-    parser.add_argument("text")
+    parser.add_argument("text", nargs="?", help="left out with --jsonl")
+    parser.add_argument("--language", help='a code such as "en" (default: told by the script and the words)')
+    parser.add_argument(
+        "--jsonl",
+        action="store_true",
+        help='read a JSON object a line from standard input, {"id": …, "input": …, "language": …}, '
+        'and write {"id": …, "segments": […]} for each; "language" may be left out',
+    )
     _add_model(parser)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.jsonl == (arguments.text is not None):
+        parser.error("give either a text or --jsonl")
+    return arguments
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -143,17 +156,38 @@ def batch(argv: Sequence[str]) -> int:
 
 
 def normalize(argv: Sequence[str]) -> int:
-    """Print the segments of a text."""
+    """Print the segments of a text, or of each line of standard input; 1 if a line has nothing to speak."""
     arguments = parse_normalize(argv)
     from vllm_cosyvoice.failure import InputError
-    from vllm_cosyvoice.text import TextFrontEnd
+    from vllm_cosyvoice.text import Pause, TextFrontEnd
 
     front_end = TextFrontEnd(_open_model(arguments).tokenizer)
+    if arguments.jsonl:
+        return _normalize_lines(front_end, arguments.language)
     try:
-        print(*front_end.segments(arguments.text), sep="\n")
+        pieces = front_end.pieces(arguments.text, language=arguments.language)
     except ValueError as error:
         raise InputError("text", str(error)) from error
+    print(*(f"[pause:{piece.seconds:g}s]" if isinstance(piece, Pause) else piece for piece in pieces), sep="\n")
     return 0
+
+
+def _normalize_lines(front_end: "TextFrontEnd", language: str | None) -> int:
+    """One answer for each line of standard input, with `error` in place of segments where there are none."""
+    status = 0
+    for number, line in enumerate(sys.stdin, start=1):
+        if not line.strip():
+            continue
+        answer: dict[str, object] = {"id": number}
+        try:
+            item = dict(json.loads(line))
+            answer["id"] = item["id"]
+            answer["segments"] = front_end.segments(item["input"], language=item.get("language") or language)
+        except (ValueError, KeyError, TypeError) as error:
+            answer |= {"segments": [], "error": f"{type(error).__name__}: {error}"}
+            status = 1
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+    return status
 
 
 def _open_model(arguments: argparse.Namespace) -> "ModelDirectory":

@@ -103,7 +103,7 @@ TIME_RULES: list[Rule] = [
     (re.compile(r"(?<!\d)([0-289]\d)(?=[级届](?:的?学|新生|毕业|校友|本科|研究))"), lambda match: _digits(match[1])),
     (re.compile(r"(?<!\d)2点(?!\d+(?!\d*[分刻]))"), "两点"),
     (re.compile(r"(?<=点)2分(?!钟)"), "二分"),
-    (re.compile(r"(?<=月)2(?=[日号])"), "二"),
+    (re.compile(r"(?<=月)2(?=[日号])|(?<=第)2(?!\d)"), "二"),
     (re.compile(r"(?<=点)0([1-9])(?=分)"), lambda match: "零" + _digits(match[1])),
 ]
 
@@ -186,7 +186,7 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"\s*±\s*"), "正负"),
     (re.compile(r"\s*≈\s*"), "约等于"),
     (re.compile(r"\s*÷\s*"), "除以"),
-    (re.compile(rf"(?<=[{HAN}])/(?=[{HAN}])"), "、"),
+    (re.compile(rf"(?<![\d万亿千百][{HAN}])(?<=[{HAN}])/(?=[{HAN}])"), "、"),
     (re.compile(r"\s*&\s*"), "和"),
 ]
 
@@ -206,7 +206,7 @@ DOT_RULES: list[Rule] = [
     ),
     (re.compile(r"(?<=[A-Za-z\d_])\.(?=[A-Za-z\d])"), "点"),
     (re.compile(r"(?:(?<=\s)|(?<=^))\.(?=[A-Za-z])"), "点"),
-    (re.compile(r"\.(?=NET\b)"), "点"),
+    (re.compile(r"\.(?=NET(?![A-Za-z]))"), "点"),
     (re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])"), " "),
     (re.compile(r"\.{2,}"), "。"),
     (re.compile(r"\."), "。"),
@@ -220,7 +220,10 @@ TRAILING_COMMAS = re.compile(r"[，,、]+$")
 WORD_MARK = rf"\x00-\x1f\x21-\x7f{HIDDEN}"
 LOOSE_SPACE = re.compile(rf"(?<![{WORD_MARK}]) | (?![{WORD_MARK}])")
 
-CLAUSE = re.compile(rf"([，。！？；、“”\"\\\n{HIDDEN}]+)")  # wetext is slow, so it gets only clauses with numbers
+# wetext is slow, so it gets only the numbers, each with the few characters beside it that may belong to it.
+NEIGHBOUR = rf"[^，。！？；、“”\"\\\n{HIDDEN}]"
+UNIT_LETTERS = r"[A-Za-z/%°℃²³]"
+NUMBERS = re.compile(rf"{NEIGHBOUR}{{0,2}}\d(?:{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}")
 HAS_DIGIT = re.compile(r"\d")
 NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *RANGE_RULES, *UNIT_RULES]
 
@@ -230,7 +233,7 @@ def read(line: str) -> str:
     line = apply(SIGN_RULES, line.translate(WIDE))
     if HAS_DIGIT.search(line):
         line = apply(NUMBER_RULES, line)
-        line = "".join(read_out(part, "zh") if HAS_DIGIT.search(part) else part for part in CLAUSE.split(line))
+        line = NUMBERS.sub(lambda part: read_out(part[0], "zh"), line)
     line = close_up(apply(DOT_RULES, line)).translate(WRITTEN_MARKS)
     line = line.replace(" - ", "，").translate(BRACKETS).replace("——", " ")
     return TRAILING_COMMAS.sub("。", line)

@@ -29,8 +29,8 @@ WORDS = {
     "en": "the of and is are was were this that with have has you your they it its for from we he she will would | "
     "in to on at by be not or as an but my our us all about there their his her him me do if please",
     "de": "ich nicht und wir haben habe ist sind für auf eine einen einem einer das uhr kostet kosten jahre jahren "
-    "jahr es gibt wird wurde bis zum zur auch noch nur kommt wohnt wohnen kinder tage prozent heute morgen | "
-    "der die den dem ein im am um von zu er sie mit euro hat aus",
+    "jahr es gibt oktober dezember januar februar juni juli wird wurde bis zum zur auch noch nur kommt wohnt wohnen "
+    "kinder tage prozent heute morgen | der die den dem ein im am um von zu er sie mit euro hat aus",
     "fr": "je nous vous sont avec dans une ans heures euros être cette qui coûte mètres jours il ils elle avons "
     "heure mois chats enfants | le la et un du de les des au en sur est pour ai",
     "es": "tengo tiene tenemos tienen hay una años cuesta cuestan está días muy pero metros personas compré quiero | "
@@ -47,10 +47,11 @@ WORDS = {
     "id": "saya dan yang ada tidak untuk orang rupiah tahun | di ke ini itu",
     "vi": "tôi có là không và của năm người đồng | một",
 }  # fmt: skip
-POINTS = {
-    language: {word: points for words, points in zip(words.split("|"), (2, 1), strict=True) for word in words.split()}
-    for language, words in WORDS.items()
-}
+POINTS: dict[str, list[tuple[str, int]]] = {}  # word → the languages that have it, and what it is worth
+for _language, _words in WORDS.items():
+    for _points, _group in zip((2, 1), _words.split("|"), strict=True):
+        for _word in _group.split():
+            POINTS.setdefault(_word, []).append((_language, _points))
 LETTERS = {
     "de": "äöüß", "fr": "çœêèàùîïé", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò", "sv": "å", "pl": "ąęłżźćśń", "tr": "ğış",
     "vi": "đơưạảấầẩậắằặẹẻếềểệịọốồổộớờợụủứừửựỳỹ", "da": "øæ", "cs": "ěřů", "ro": "țșă", "hu": "őű",
@@ -84,8 +85,10 @@ def language_of(text: str) -> str:
 
 
 def _by_words(text: str) -> str:
-    words = [word.lower() for word in LATIN_WORD.findall(text) if not word.isupper()]
-    points = {language: sum(known.get(word, 0) for word in words) for language, known in POINTS.items()}
+    points = dict.fromkeys(WORDS, 0)
+    for word in LATIN_WORD.findall(text):
+        for language, worth in POINTS.get(word.lower(), ()) if not word.isupper() else ():
+            points[language] += worth
     if not text.isascii():
         for language, letters in LETTERS.items():
             found = sum(letter in letters for letter in text.lower())

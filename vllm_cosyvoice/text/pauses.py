@@ -22,14 +22,16 @@ def split_at_pauses(text: str) -> list[str | Pause]:
 
     Raises ValueError for a pause that can't be read, or that lasts longer than `LONGEST_PAUSE`.
     """
-    pieces: list[str | Pause] = []
+    pieces: list[str | Pause] = [""]
     start = 0
     for match in PAUSE.finditer(text):
-        pieces.append(text[start : match.start()])
+        pieces[-1] = f"{pieces[-1]}{text[start : match.start()]}"
         start = match.end()
-        if (time := _time(match)) is not None:
-            pieces.append(Pause(_seconds(time, match.group())))
-    pieces.append(text[start:])
+        if (time := _time(match)) is None:
+            pieces[-1] = f"{pieces[-1]} "
+        else:
+            pieces += [Pause(_seconds(time, match.group())), ""]
+    pieces[-1] = f"{pieces[-1]}{text[start:]}"
     return pieces
 
 

@@ -64,6 +64,8 @@ def _measure(match: re.Match[str]) -> str:
 
 
 UNIT_RULES: list[Rule] = [
+    (re.compile(r"(?<![\w.,])(\d)['’′](\d{1,2})[\"”″]"), lambda match: f"{number(match[1])} foot {number(match[2])}"),
+    (re.compile(r"\b401\(?k\b\)?"), "four oh one k"),
     (
         re.compile(
             rf"(\b(?:[Aa]n?|[Tt]he) )({AMOUNT})[ -]?({one_of(AHEAD_OF_NOUN)})"
@@ -71,6 +73,7 @@ UNIT_RULES: list[Rule] = [
         ),
         lambda match: f"{match[1]}{number(match[2])} {AHEAD_OF_NOUN[match[3]]}",
     ),
+    (re.compile(r"(?<![\w/.])(\d{2,3})/(\d{2,3})(?=\s?mmHg)"), r"\1 over \2"),
     (re.compile(rf"(?<![\w.,])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
     (re.compile(r"(?<![\w.,])(\d+)k (?=run|race|walk)"), lambda match: f"{cardinal(match[1])} k "),
     (re.compile(rf"(?<![\w.,])({AMOUNT})(?:k|(?<=\d\d)K)(?![\w-])"), lambda match: f"{number(match[1])} thousand"),

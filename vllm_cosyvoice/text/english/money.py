@@ -11,6 +11,7 @@ CURRENCIES = {
     "$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "pence"), "₹": ("rupee", "paise"),
     "¥": ("yen", ""), "￥": ("yen", ""), "₩": ("won", ""), "₽": ("rouble", "kopeck"),
 }  # fmt: skip
+SIGNS = {name: sign for sign, (name, _) in CURRENCIES.items()}
 SIGN = f"[{''.join(CURRENCIES)}]"
 SCALES = {
     "k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "b": "billion", "B": "billion",
@@ -50,7 +51,9 @@ def _money(match: re.Match[str]) -> str:
 
 
 SUM = rf"(?P<sign>{SIGN})(?P<amount>{AMOUNT}){SCALE}?"
+NAMED_SUM = re.compile(r"(\d[\d,]*\.\d\d) (dollar|euro|pound)s\b")
 MONEY_RULES: list[Rule] = [
+    (NAMED_SUM, lambda match: _sum(match[1], SIGNS[match[2]], None)),
     (re.compile(rf"\b(?:US|AU|CA|A|C|NZ|HK|S)(?={SIGN}\d)"), ""),
     (re.compile(r"(?<=\d),(?=\d\d\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
     (re.compile(rf"({SIGN})({AMOUNT}){DASH}{SIGN}?({AMOUNT})(?![-/]\d)"), r"\2 to \1\3"),

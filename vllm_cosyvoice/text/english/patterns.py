@@ -10,6 +10,9 @@ MONTH = (
     r"|Nov(?:ember)?|Dec(?:ember)?)\b"
 )
 CAPITAL = rf"(?=\s+[A-Z{HIDDEN}\"“]|[\"”’)]*$)"  # a sentence may begin here, or the text ends
+SENTENCE_START = (
+    r"(?=\s+(?:The|An?|It|He|She|We|They|You|I|In|On|At|But|And|So|This|That|There|My|His|Her|Our|Their|What|When)\b)"
+)
 DASH = r"\s?[–—~～‐-]\s?"
 AMOUNT = r"\d+(?:,\d{3})*(?:\.\d+)?"
 ALONE = r"(?<![\w.,:/$€£¥^-])"  # ahead of a number that belongs to nothing before it

@@ -6,19 +6,18 @@ from vllm_cosyvoice.text.english.numbers import cardinal, number, one_by_one, pl
 from vllm_cosyvoice.text.rules import Rule
 
 # Decades.
-OWNER = r"(?P<owner>(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Mm]y|[Oo]ur|[Yy]our|[Ee]arly|[Mm]id|[Ll]ate)[ -])"
+OWNER = r"\b(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Mm]y|[Oo]ur|[Yy]our|[Ee]arly|[Mm]id|[Ll]ate)[ -]"
 DECADE_RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,])(1\d\d0|20[1-9]0)['’]?s\b"), lambda match: plural(year(match[1]))),
     (re.compile(r"(?<![\w.,])2000['’]?s\b"), "two thousands"),
     # "30s" alone are seconds; "the 30s" and "'30s" are not, and nobody counts eighty of them.
     (
-        re.compile(
-            rf"(?:(?<![\w.,])['’‘]([1-9]0)['’]?s|\b{OWNER}([1-9]0)['’]?s|(?<![\w.,])([789]0)['’]?s|(?<![\w.,])([1-9]0)['’]s)\b"
-        ),
-        lambda match: (
-            (match["owner"] or "") + plural(cardinal(next(filter(None, match.groups()[:1] + match.groups()[2:]))))
-        ),
+        re.compile(rf"({OWNER}|(?<![\w.,])['’‘])([1-9]0)['’]?s\b"),
+        lambda match: match[1].strip("'’‘") + plural(cardinal(match[2])),
     ),
+    (re.compile(r"(?<![\w.,])(?:([789]0)['’]?|([1-6]0)['’])s\b"), lambda match: plural(cardinal(match[1] or match[2]))),
+    (re.compile(r"(?<![\w.,])(an? )([1-6]0)s (?=[a-z])"), r"\1\2 second "),
+    (re.compile(r"(?<![\w.,])([1-6]0)s\b"), r"\1 seconds"),
 ]
 
 

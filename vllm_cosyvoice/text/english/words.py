@@ -2,7 +2,7 @@
 
 import re
 
-from vllm_cosyvoice.text.english.patterns import CAPITAL, DASH, MONTH, one_of
+from vllm_cosyvoice.text.english.patterns import CAPITAL, DASH, MONTH, SENTENCE_START, one_of
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import Rule
 
@@ -31,25 +31,40 @@ DAYS = {
     "Mon": "Monday", "Tue": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Fri": "Friday", "Sat": "Saturday",
     "Sun": "Sunday",
 }  # fmt: skip
+MONTHS = {
+    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Jun": "June", "Jul": "July", "Aug": "August",
+    "Sep": "September", "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
+}  # fmt: skip
 DAY = "|".join(DAYS)
-NUMBERED_WORDS = {"No": "number", "Nos": "numbers", "Fig": "figure", "Vol": "volume", "p": "page", "pp": "pages"}
+NUMBERED_WORDS = {
+    "ext": "extension",
+    "No": "number",
+    "Nos": "numbers",
+    "Fig": "figure",
+    "Vol": "volume",
+    "p": "page",
+    "pp": "pages",
+}
 
 
+SENTENCE_STARTS = re.compile(SENTENCE_START)
 WORD_RULES: list[Rule] = [
     (re.compile(rf"(?<=\d)\s?([ap])\.m\.{CAPITAL}(?!\s+(?:{DAY}|{MONTH}|E[SD]?T|P[SD]?T|GMT|UTC))"), r" \1m."),
     (re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE), r" \1m"),
     (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}])"), lambda match: TITLES[match[1]]),
     (re.compile(r"(?<![\w.])(Mrs?|Ms|Dr)(?=\s+[A-Z])"), lambda match: TITLES[match[1]]),
     (re.compile(rf"\bSt\.?(?=\s+(?:{SAINTS})\b)"), "Saint"),
-    (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.{CAPITAL}"), r"\1Street."),
-    (re.compile(r"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\b\.?(?!\s+[A-Z])"), r"\1Street"),
+    (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.(?:{SENTENCE_START}|(?=[\"”’)]*$))"), r"\1Street."),
+    (re.compile(r"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St(?:\.(?!\s+[A-Z])|\b(?!\.|\s+[A-Z]))"), r"\1Street"),
     (re.compile(r"\bSt\.(?=\s+[A-Z])"), "Saint"),
     (
         re.compile(rf"(?<![\w.])({one_of(NUMBERED_WORDS)})\.\s?(?=\d|(?<=No\. )(?:is|was)\b)"),
         lambda match: NUMBERED_WORDS[match[1]] + " ",
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=w/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
+    (re.compile(r"\bvs\b(?=\s)"), "versus"),
     (re.compile(r"\bw/(?=\s)"), "with"),
+    (re.compile(rf"\b({one_of(MONTHS)})\.?(?=\s+\d{{4}}\b)"), lambda match: MONTHS[match[1]]),
     (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.{CAPITAL}"), lambda match: LAST_WORDS[match[1]] + "."),
     (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.(?=[\s,;:)])"), lambda match: LAST_WORDS[match[1]]),
     # Initials are said as one word of letters. The last dot stays where it ends the text or a sentence.
@@ -66,8 +81,5 @@ WORD_RULES: list[Rule] = [
 
 
 def _ends_text(match: re.Match[str]) -> bool:
-    """Whether the dot of initials is kept: a sentence that begins with a word of its own follows, not a name."""
-    return (
-        re.match(r"\s+(?:The|A|An|It|He|She|We|They|I|In|On|But|And|This|That|There)\b", match.string[match.end() :])
-        is not None
-    )
+    """Whether the dot of initials is kept: what follows begins a sentence, and is not a name."""
+    return SENTENCE_STARTS.match(match.string, match.end()) is not None
