@@ -261,6 +261,11 @@ async def test_what_is_spoken_follows_language_normalize_and_pronunciations(
         ({"pronunciations": {"costs": "cossts"}}, "It cossts five dollars."),
     ):
         assert await text_tokens(openai, body={"input": "It costs $5."}, **fields) == tokens(said), fields
+    named = await text_tokens(openai, body={"input": "Nur 42 Euro."}, language="German")
+    assert named == tokens("Nur zweiundvierzig Euro.")
+    assert await text_tokens(openai, body={"input": "It costs $5."}, language="Auto") == tokens(
+        "It costs five dollars."
+    )
     german = await text_tokens(openai, body={"input": "Nur 42 Euro."}, language="de")
     assert german == tokens("Nur zweiundvierzig Euro.")
 
@@ -297,6 +302,8 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"voice": {"id": "nobody"}}, "voice", "default"),
     ({"voice": {"name": "alloy"}}, "voice", ""),
     ({"voice": "lost"}, "voice", "nobody"),
+    ({"language": "the one of birds"}, "language", "code"),
+    ({"input": "Wait. [pause:1h]"}, "input", "[pause:1.5s]"),
     ({"response_format": "midi"}, "response_format", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
     ({"response_format": "MP3"}, "response_format", "'mp3'"),
     ({"stream_format": "events"}, "stream_format", "'audio' or 'sse'"),

@@ -72,7 +72,7 @@ class SpeechBody(BaseModel):
     """How to speak, as in: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
     language: str | None = None
-    """Code of the text's language, such as en or zh; without it, script and words tell it."""
+    """Code or English name of the text's language, such as en or zh; without it, or with auto, the text tells it."""
     normalize: bool = True
     """Read numbers, dates and abbreviations out; false: speak the text as it stands."""
     pronunciations: Annotated[dict[Text, Text], Field(max_length=MOST_PRONUNCIATIONS)] = {}
@@ -117,7 +117,7 @@ class SpeechBody(BaseModel):
             text=text,
             voice=voice,
             instructions=self.instructions,
-            language=self.language,
+            language=None if self.language in ("", "auto", "Auto") else self.language,
             normalize=self.normalize,
             pronunciations=self.pronunciations,
             speed=self.speed,

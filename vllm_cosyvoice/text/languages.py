@@ -3,6 +3,10 @@
 import re
 
 CODE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
+NAMES = {
+    "chinese": "zh", "mandarin": "zh", "cantonese": "zh", "english": "en", "japanese": "ja", "korean": "ko",
+    "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt", "russian": "ru",
+}  # fmt: skip
 SAME_AS = {"yue": "zh", "cmn": "zh", "wuu": "zh", "nan": "zh", "jp": "ja", "kr": "ko", "nb": "no", "nn": "no"}
 
 IDEOGRAPH = re.compile(r"[\u4e00-\u9fff]")
@@ -60,7 +64,9 @@ ENOUGH_POINTS = 2
 
 
 def language_code(language: str) -> str:
-    """`language` as used here: "en-US" → "en", "yue" → "zh". Raises ValueError for what is no code."""
+    """`language` as used here: "en-US" → "en", "yue" → "zh", "English" → "en". Raises ValueError for others."""
+    if name := NAMES.get(language.lower()):
+        return name
     if not CODE.fullmatch(language):
         raise ValueError(f'The language {language!r} is no code such as "en", "zh", "ja", "ko" or "de".')
     code = re.split("[-_]", language.lower())[0]
