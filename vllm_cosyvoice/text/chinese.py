@@ -36,6 +36,7 @@ WRITING_RULES: list[Rule] = [  # how numbers are written
     (re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])"), lambda match: match[0].replace(",", "")),
     (re.compile(r"−(?=\d)"), "-"),
     (re.compile(r"^\s*(\d{1,2})[.．]\s*(?=[^\d\s])"), r"\1、"),
+    (re.compile(r"^\s*[（(](\d{1,2})[）)]\s*"), r"\1、"),
     (re.compile(r"(?<![\d.])((?:19|20)\d\d)\.(\d{1,2})\.(\d{1,2})(?![\d.])"), r"\1年\2月\3日"),
     (
         re.compile(r"(?<![\d.])([vV]?)(\d+(?:\.\d+){2}|\d+(?:\.\d+){4,})(?!\.?\d)"),
@@ -96,12 +97,12 @@ TIME_RULES: list[Rule] = [
     (re.compile(rf"(?<!\d)([089]\d){DASH}(\d\d)年"), lambda match: f"{_digits(match[1])}到{_digits(match[2])}年"),
     (re.compile(rf"(?<![\d.近约过第满了达])(\d\d)年(?={DATED})"), lambda match: _digits(match[1]) + "年"),
     (
-        re.compile(rf"(?<![\d.近约过第满了达这共活住等])(0\d|[89]\d)年(?!{LASTS})"),
+        re.compile(rf"(?<![\d.近约过第满了达这共活住等有])(0\d|[89]\d)年(?!{LASTS})"),
         lambda match: _digits(match[1]) + "年",
     ),
     (re.compile(r"(?<!\d)([06-9][05])(?=后(?!来))"), lambda match: _digits(match[1])),
     (re.compile(r"(?<!\d)([0-289]\d)(?=[级届](?:的?学|新生|毕业|校友|本科|研究))"), lambda match: _digits(match[1])),
-    (re.compile(r"(?<!\d)2点(?!\d+(?!\d*[分刻]))"), "两点"),
+    (re.compile(r"(?<!\d)2点(?!\d+(?!\d*[分刻]))|(?<!\d)2点(?=[0-5]\d(?![\d倍元米%]))"), "两点"),
     (re.compile(r"(?<=点)2分(?!钟)"), "二分"),
     (re.compile(r"(?<=月)2(?=[日号])|(?<=第)2(?!\d)"), "二"),
     (re.compile(r"(?<=点)0([1-9])(?=分)"), lambda match: "零" + _digits(match[1])),
@@ -122,7 +123,10 @@ RANGE_RULES: list[Rule] = [
         re.compile(r"(?<![\d.A-Za-z:/-])(\d{1,3})-(\d{1,3})(?![\d.:/%-])(?!\s?(?:=|等于))"),
         lambda match: _range_or_score(match[1], match[2]),
     ),
-    (re.compile(r"(?<=[A-Za-z])[-‐](?=\d)"), ""),
+    (re.compile(r"(?<=[年月日号点时分])\s?[-–—~]\s?(?=\d)"), "到"),
+    (re.compile(r"([A-Za-z]\d+(?:\.\d+)?)-(?=\d)"), r"\1杠"),
+    (re.compile(r"(?<=[A-Za-z])[-‐](\d{4,})(?!\d)"), lambda match: _digits(match[1])),
+    (re.compile(r"(?<=[A-Za-z歼轰运苏米])[-‐](?=\d)|(?<=\w)-(?=\d+号)"), ""),
     (re.compile(r"(?<=\d)[-‐](?=[A-Za-z])"), ""),
 ]
 
@@ -136,15 +140,19 @@ UNITS = {
     "mmol/L": "毫摩尔每升", "μmol/L": "微摩尔每升", "umol/L": "微摩尔每升", "µmol/L": "微摩尔每升",
     "nmol/L": "纳摩尔每升", "mg/dL": "毫克每分升", "mg/L": "毫克每升", "g/L": "克每升", "U/L": "单位每升",
     "IU/L": "国际单位每升", "ng/mL": "纳克每毫升", "mmHg": "毫米汞柱", "mmol": "毫摩尔", "mol": "摩尔", "μg": "微克",
-    "µg": "微克", "ug": "微克", "μm": "微米", "µm": "微米", "nm": "纳米", "kWh": "千瓦时", "kW": "千瓦", "MW": "兆瓦",
-    "W": "瓦", "kV": "千伏", "V": "伏", "mAh": "毫安时", "mA": "毫安", "GHz": "吉赫兹", "MHz": "兆赫兹",
-    "kHz": "千赫兹", "Hz": "赫兹", "dB": "分贝", "kPa": "千帕", "MPa": "兆帕", "hPa": "百帕", "Pa": "帕",
-    "kcal": "千卡", "kJ": "千焦", "rpm": "转每分钟", "bpm": "次每分钟", "fps": "帧每秒", "Mbps": "兆比特每秒",
-    "㎡": "平方米", "㎏": "千克", "㎞": "公里", "㎝": "厘米", "㎜": "毫米", "mL": "毫升", "L": "升", "h": "小时",
-    "min": "分钟", "°": "度",
+    "µg": "微克", "ug": "微克", "μm": "微米", "µm": "微米", "nm": "纳米", "kW·h": "千瓦时", "kWh": "千瓦时",
+    "kW": "千瓦", "MW": "兆瓦", "W": "瓦", "kV": "千伏", "V": "伏", "mAh": "毫安时", "mA": "毫安", "GHz": "吉赫兹",
+    "MHz": "兆赫兹", "kHz": "千赫兹", "Hz": "赫兹", "dB": "分贝", "kPa": "千帕", "MPa": "兆帕", "hPa": "百帕",
+    "Pa": "帕", "kcal": "千卡", "kJ": "千焦", "rpm": "转每分钟", "bpm": "次每分钟", "fps": "帧每秒",
+    "Mbps": "兆比特每秒", "㎡": "平方米", "㎏": "千克", "㎞": "公里", "㎝": "厘米", "㎜": "毫米", "mL": "毫升",
+    "L": "升", "h": "小时", "min": "分钟", "°": "度",
 }  # fmt: skip
 UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-CURRENCIES = {"€": "欧元", "£": "英镑", "$": "美元", "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比"}
+CURRENCIES = {
+    "€": "欧元", "£": "英镑", "$": "美元", "US$": "美元", "HK$": "港元", "NT$": "新台币", "A$": "澳元", "C$": "加元",
+    "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比",
+}  # fmt: skip
+CURRENCY = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
 UNIT_RULES: list[Rule] = [
     (
         re.compile(r"(?<!\d)(\d{2,3})/(\d{2,3})(?=\s?(?:mmHg|毫米汞柱))"),
@@ -158,8 +166,8 @@ UNIT_RULES: list[Rule] = [
     ),
     (re.compile(rf"(?<=\d)\s?({UNIT})(?![A-Za-z/²³])"), lambda match: UNITS[match[1]]),
     (
-        re.compile(rf"([{''.join(CURRENCIES)}])\s?({AMOUNT})([万亿千百]*)"),
-        lambda match: match[2] + match[3] + CURRENCIES[match[1]] + "",
+        re.compile(rf"({CURRENCY})\s?({AMOUNT})([万亿千百]*)"),
+        lambda match: match[2] + match[3] + CURRENCIES[match[1]],
     ),
     (re.compile(r"(?<=[\d万亿])\s?([€£₩₹])"), lambda match: CURRENCIES[match[1]]),
     (re.compile(r"(?<=[元镑比])元"), ""),
@@ -195,6 +203,7 @@ KEPT_DOT = "\ue000"  # stands for the dot of an abbreviation until the others ha
 ABBREVIATION = rf"{UNFINISHED}|etc|Inc|Ltd|Co|Corp"
 DOT_RULES: list[Rule] = [
     (re.compile(r"https?://"), ""),
+    (re.compile(r"(?<![A-Za-z.])(Ph|M|a|p)\.(D|m)\."), r"\1\2"),
     (re.compile(r"(?<=[A-Za-z\d])@(?=[A-Za-z\d])"), "艾特"),
     (
         re.compile(r"(?<![A-Za-z.])(?:[A-Z]\.\s?){2,}"),

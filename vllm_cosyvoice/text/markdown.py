@@ -26,13 +26,16 @@ def parser() -> MarkdownIt:
     return rules.disable(["html_block", "reference"])
 
 
+TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is no emphasis
+
+
 def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
     """The lines of `text` to read one after the other.
 
     `item_mark` follows the number of a list's item, `cell_mark` stands between the cells of a table's row.
     """
     text = LEFT_OVER.sub("", replace_emoji(KEYCAP.sub(r"\1", text), " ")) if not text.isascii() else text
-    plain = "".join(_plain(parser().parse(text), item_mark, cell_mark))
+    plain = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
     plain = SPACES.sub(" ", LEFT_BOLD.sub(r"\1", plain))
     return [line.strip() for line in plain.split("\n") if line.strip()]
 

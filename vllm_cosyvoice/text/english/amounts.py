@@ -20,6 +20,7 @@ RANGE_RULES: list[Rule] = [
     (re.compile(rf"(?<![\w/:-])({AMOUNT}){DASH}({AMOUNT})(?![\w/:-]*\d)"), r"\1 to \2"),
     (re.compile(r"(?<=[A-Za-z]) ?[–~] ?(?=\d)|(?<=\d[%°]) ?[–~] ?(?=\d)|(?<=\d[CFkmg]) ?[–~] ?(?=\d)"), " to "),
     (re.compile(r"(?<![\w~])~\s?(?=\d)"), "about "),
+    (re.compile(r"(?<![\w/.])(\d/\d+)(?:rd|th|nd|st)s?\b"), r"\1"),
     (
         re.compile(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)(?!\d*/)"),
         lambda match: _slashed(int(match[1]), int(match[2]), match[0]),
@@ -32,10 +33,12 @@ NO_FRACTIONS = {(24, 7), (9, 11), (7, 11), (20, 20), (4, 4), (6, 8), (12, 8)}
 def _slashed(first: int, second: int, written: str) -> str:
     """Two numbers with a slash between them; `written` where it is a fraction, for wetext."""
     both = f"{cardinal(str(first))} {cardinal(str(second))}"
+    if second == 10:
+        return f"{cardinal(str(first))} out of ten"
     if (first, second) in NO_FRACTIONS or first == second or first + second == 100:
         return both
-    if second in (10, 100):
-        return f"{cardinal(str(first))} out of {cardinal(str(second))}"
+    if second == 100:
+        return f"{cardinal(str(first))} out of one hundred"
     if first >= 100:
         return f"{cardinal(str(first))} over {cardinal(str(second))}"
     return written if second in FRACTIONS_OF else both
@@ -76,6 +79,7 @@ UNIT_RULES: list[Rule] = [
     (re.compile(r"(?<![\w/.])(\d{2,3})/(\d{2,3})(?=\s?mmHg)"), r"\1 over \2"),
     (re.compile(rf"(?<![\w.,])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
     (re.compile(r"(?<![\w.,])(\d+)k (?=run|race|walk)"), lambda match: f"{cardinal(match[1])} k "),
+    (re.compile(rf"(?<![\w.,])({AMOUNT})M(?![\w-])"), lambda match: f"{number(match[1])} million"),
     (re.compile(rf"(?<![\w.,])({AMOUNT})(?:k|(?<=\d\d)K)(?![\w-])"), lambda match: f"{number(match[1])} thousand"),
 ]
 

@@ -17,6 +17,10 @@ CODE_RULES: list[Rule] = [
         re.compile(rf"{ALONE}\d{{4}}(?:[ -]\d{{4}}){{3}}{ENDED}|{ALONE}\d{{4}} \d{{6}} \d{{5}}{ENDED}"),
         lambda match: in_groups(match[0]),
     ),
+    (
+        re.compile(rf"(?<![\w.,:/-])(?:\(0\d{{1,4}}\)|0\d{{2,4}})(?:[ -]\d{{3,5}}){{1,3}}{ENDED}"),
+        lambda match: in_groups(match[0]),
+    ),
     (re.compile(rf"{ALONE}\d{{3}}-\d\d-\d{{4}}{ENDED}"), lambda match: in_groups(match[0])),
     (
         re.compile(
@@ -44,6 +48,7 @@ CODE_RULES: list[Rule] = [
 
 # Versions and other numbers with two dots or more; four parts are an address, which wetext reads.
 VERSION_RULES: list[Rule] = [
+    (re.compile(r"\b([A-Za-z]{2,})(?=\d+\.\d+\b)"), r"\1 "),
     (
         re.compile(r"(?<![\w.])([vV]?)(\d+(?:\.\d+){2}|\d+(?:\.\d+){4,})(?![\w]|\.\d)"),
         lambda match: f"{match[1]} {_version(match[2])}".strip(),

@@ -29,7 +29,7 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"(?<=[\w)])\s*\+\s*(?=[\w(])"), " plus "),
     (re.compile(r"(?<![\w+])\+(?=\d)"), "plus "),
     (re.compile(r"(?<=\d)\+(?!\w)"), " plus"),
-    (re.compile(r"(?<=\d)[x×](?=\d)"), " by "),
+    (re.compile(r"(?<=\d)x(?=\d)|(?<=\d{3})×(?=\d{3})"), " by "),
     (re.compile(r"(?<=[\w)])\s*[×*]\s*(?=[\w(])|(?<=\d)\s+x\s+(?=\d)"), " times "),
     (re.compile(r"\s*÷\s*"), " divided by "),
     (re.compile(r"\s*±\s*"), " plus or minus "),

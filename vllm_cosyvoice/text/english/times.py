@@ -8,6 +8,7 @@ from vllm_cosyvoice.text.rules import Rule
 # Decades.
 OWNER = r"\b(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Mm]y|[Oo]ur|[Yy]our|[Ee]arly|[Mm]id|[Ll]ate)[ -]"
 DECADE_RULES: list[Rule] = [
+    (re.compile(r"(?<=\d0s)[–-](?=['’]?\d{1,3}0s)"), " to "),
     (re.compile(r"(?<![\w.,])(1\d\d0|20[1-9]0)['’]?s\b"), lambda match: plural(year(match[1]))),
     (re.compile(r"(?<![\w.,])2000['’]?s\b"), "two thousands"),
     # "30s" alone are seconds; "the 30s" and "'30s" are not, and nobody counts eighty of them.

@@ -36,8 +36,13 @@ MONTHS = {
     "Sep": "September", "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
 }  # fmt: skip
 DAY = "|".join(DAYS)
+SPAN = rf"(?:{'|'.join(DAYS.values())}|{MONTH}|[A-Z])"  # what an en dash makes a range of, with another
 NUMBERED_WORDS = {
     "ext": "extension",
+    "tel": "telephone",
+    "max": "maximum",
+    "min": "minimum",
+    "est": "established",
     "No": "number",
     "Nos": "numbers",
     "Fig": "figure",
@@ -51,7 +56,7 @@ SENTENCE_STARTS = re.compile(SENTENCE_START)
 WORD_RULES: list[Rule] = [
     (re.compile(rf"(?<=\d)\s?([ap])\.m\.{CAPITAL}(?!\s+(?:{DAY}|{MONTH}|E[SD]?T|P[SD]?T|GMT|UTC))"), r" \1m."),
     (re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE), r" \1m"),
-    (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}])"), lambda match: TITLES[match[1]]),
+    (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}]|\s*(?:&|and)\s)"), lambda match: TITLES[match[1]]),
     (re.compile(r"(?<![\w.])(Mrs?|Ms|Dr)(?=\s+[A-Z])"), lambda match: TITLES[match[1]]),
     (re.compile(rf"\bSt\.?(?=\s+(?:{SAINTS})\b)"), "Saint"),
     (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.(?:{SENTENCE_START}|(?=[\"”’)]*$))"), r"\1Street."),
@@ -62,7 +67,7 @@ WORD_RULES: list[Rule] = [
         lambda match: NUMBERED_WORDS[match[1]] + " ",
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=w/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
-    (re.compile(r"\bvs\b(?=\s)"), "versus"),
+    (re.compile(r"\bvs\b\.?"), "versus"),
     (re.compile(r"\bw/(?=\s)"), "with"),
     (re.compile(rf"\b({one_of(MONTHS)})\.?(?=\s+\d{{4}}\b)"), lambda match: MONTHS[match[1]]),
     (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.{CAPITAL}"), lambda match: LAST_WORDS[match[1]] + "."),
@@ -73,6 +78,7 @@ WORD_RULES: list[Rule] = [
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
     ),
     (re.compile(rf"\b({DAY})\.?{DASH}({DAY})\b\.?"), lambda match: f"{DAYS[match[1]]} to {DAYS[match[2]]}"),
+    (re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"), r"\1 to \2"),
     (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as wetext: TV's, GPU's
     (re.compile(r"\s*&\s*"), " and "),
     (re.compile(r"\b([Hh]e)/([Ss]he)\b|\b([Ss]he)/([Hh]e)\b"), lambda match: " or ".join(filter(None, match.groups()))),
