@@ -59,7 +59,7 @@ FLAGS = [field.name for field in fields(Arguments) if field.name != "api_key_dig
 ENVIRONMENT = "COSYVOICE_"
 VARIABLES = {flag: ENVIRONMENT + flag.upper() for flag in FLAGS}
 PUBLIC_PATHS = (
-    *("/", "/docs", "/openapi.json", "/health", "/healthz", "/liveness", "/readiness", "/metrics"),
+    *("/", "/docs", "/figures", "/openapi.json", "/health", "/healthz", "/liveness", "/readiness", "/metrics"),
     *("/v1/audio/voices", "/v1/audio/models"),  # Open WebUI asks for these without its key
 )
 UNNEEDED = {

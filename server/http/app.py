@@ -17,8 +17,10 @@ from vllm_cosyvoice.failure import Failure
 
 ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
 
-Beside what is described here there are two WebSockets, which speak text while it is being written:
-/v1/audio/speech/stream and, for LightTTS's clients, /inference_zero_shot_bistream."""
+Two WebSockets are not described here. They speak text while it is being written:
+
+- `/v1/audio/speech/stream`
+- `/inference_zero_shot_bistream`, for LightTTS's clients"""
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
@@ -38,7 +40,7 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
         responses=errors.RESPONSES,
     )
     errors.install(app)
-    app.include_router(pages.router())
+    app.include_router(pages.router(arguments))
     app.include_router(openai.router(engine, model_id, arguments))
     app.include_router(voices.router(engine))
     app.include_router(text_stream.router(engine, connections, model_id, arguments))

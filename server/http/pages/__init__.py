@@ -1,40 +1,65 @@
-"""The pages for people: each is one file that asks nobody but this server for anything."""
+"""The pages for people: each is put together from small files, and asks nobody but this server for anything."""
 
 import base64
 import hashlib
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from server.arguments import Arguments
+from vllm_cosyvoice.config import DEMO_MODEL
 
-def router() -> APIRouter:
-    """The playground at `/` and the description of the API at `/docs`."""
+FOLDER = Path(__file__).parent
+PAGES = {"/": "playground.html", "/docs": "docs.html", "/figures": "figures.html"}
+LANGUAGES = ("en", "zh", "ja", "ko")  # what CosyVoice2 was trained on
+
+
+def router(arguments: Arguments) -> APIRouter:
+    """The playground at `/`, the description of the API at `/docs`, and how the server does at `/figures`."""
     routes = APIRouter(include_in_schema=False)
-    playground, docs = _read("playground.html"), _read("docs.html")
-
-    @routes.api_route("/", methods=["GET", "HEAD"])
-    async def show_playground() -> HTMLResponse:
-        return HTMLResponse(playground, headers=_headers(playground))
-
-    @routes.api_route("/docs", methods=["GET", "HEAD"])
-    async def show_docs() -> HTMLResponse:
-        return HTMLResponse(docs, headers=_headers(docs))
-
+    facts = json.dumps(facts_for_pages(arguments))
+    for path, name in PAGES.items():
+        routes.add_api_route(path, _show(_assembled(name, facts)), methods=["GET", "HEAD"])
     return routes
 
 
+def facts_for_pages(arguments: Arguments) -> dict[str, object]:
+    """What the playground has to know before anybody asks for speech."""
+    is_demo = Path(arguments.model_dir) == DEMO_MODEL
+    return {
+        "longestText": arguments.max_input_chars,  # characters
+        "languages": ["en"] if is_demo else LANGUAGES,
+        "followsInstructions": not is_demo,
+    }
+
+
+def _show(page: str) -> Callable[[], HTMLResponse]:
+    headers = _headers(page)
+    return lambda: HTMLResponse(page, headers=headers)
+
+
+def _assembled(name: str, facts: str) -> str:
+    """The page with the files in it that it names, so that its policy can name what runs by its hash."""
+    page = _read(name)
+    page = re.sub(r'<link rel="stylesheet" href="(.+?)">', lambda link: f"<style>{_read(link[1])}</style>", page)
+    page = re.sub(r'<script src="(.+?)"></script>', lambda link: f"<script>{_read(link[1])}</script>", page)
+    return page.replace("FACTS", facts)
+
+
 def _read(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _headers(page: str) -> dict[str, str]:
     """Let the page run what is written in it, ask this server, and nothing else."""
     policy = [
         "default-src 'none'",
-        f"script-src {_hash_of('script', page)}",
-        f"style-src {_hash_of('style', page)}",
+        f"script-src {_hashes_of('script', page)}",
+        f"style-src {_hashes_of('style', page)}",
         "connect-src 'self'",
         "img-src data:",
         "media-src blob:",
@@ -48,7 +73,7 @@ def _headers(page: str) -> dict[str, str]:
     }
 
 
-def _hash_of(tag: str, page: str) -> str:
-    """How a content security policy names the one element of that kind."""
-    [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+def _hashes_of(tag: str, page: str) -> str:
+    """How a content security policy names the elements of that kind."""
+    digests = [hashlib.sha256(content.encode()) for content in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)]
+    return " ".join(f"'sha256-{base64.b64encode(digest.digest()).decode()}'" for digest in digests)
