@@ -107,6 +107,8 @@ async def test_groups_are_the_same_wherever_the_tokens_were_cut() -> None:
         ),
         ("Use a bag, e.g. this one. At 5 p.m. we go.", "sentence", ["Use a bag, e.g. this one.", "At 5 p.m. we go."]),
         ("It was Dr.", "sentence", ["It was Dr."]),
+        ("He is at Acme Inc. in Boston. Then he left.", "sentence", ["He is at Acme Inc. in Boston.", "Then he left."]),
+        ("请联系Dr. Wang先生。版本2.4.1发布了。", "sentence", ["请联系Dr. Wang先生。", "版本2.4.1发布了。"]),
         ("Wait... what?! No.", "sentence", ["Wait...", "what?!", "No."]),
         ("今天天气很好。我们去公园玩吧！！好", "sentence", ["今天天气很好。", "我们去公园玩吧！！", "好"]),
         ("他说：“你好吗？”我很好。", "sentence", ["他说：“你好吗？”", "我很好。"]),

@@ -200,7 +200,6 @@ SIGN_RULES: list[Rule] = [
 
 # Dots: of addresses, initials and abbreviations; those left end a sentence.
 KEPT_DOT = "\ue000"  # stands for the dot of an abbreviation until the others have become 。
-ABBREVIATION = rf"{UNFINISHED}|etc|Inc|Ltd|Co|Corp"
 DOT_RULES: list[Rule] = [
     (re.compile(r"https?://"), ""),
     (re.compile(r"(?<![A-Za-z.])(Ph|M|a|p)\.(D|m)\."), r"\1\2"),
@@ -210,7 +209,7 @@ DOT_RULES: list[Rule] = [
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("。" if match.end() == len(match.string) else ""),
     ),
     (
-        re.compile(rf"(?<![A-Za-z.])({ABBREVIATION})\.(?![A-Za-z]\.)(?=\s?[\w{HIDDEN}])"),
+        re.compile(rf"(?<![A-Za-z.])({UNFINISHED})\.(?![A-Za-z]\.)(?=\s?[\w{HIDDEN}])"),
         lambda match: match[1].replace(".", KEPT_DOT) + KEPT_DOT,
     ),
     (re.compile(r"(?<=[A-Za-z\d_])\.(?=[A-Za-z\d])"), "点"),

@@ -15,7 +15,13 @@ DIGITS = dict(
 )
 WIDE = str.maketrans("０１２３４５６７８９％", "0123456789%")
 
+ADDRESS_RULES: list[Rule] = [
+    (re.compile(r"https?://"), ""),
+    (re.compile(r"(?<=[A-Za-z\d])@(?=[A-Za-z\d])"), "アット"),
+    (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), "ドット"),
+]
 RULES: list[Rule] = [
+    (re.compile(r"(?<=\d)\s?(?:℃|°C)"), "度"),
     (re.compile(r"(?<![\d.,])([1-9])つ"), lambda match: COUNTED[match[1]] + "つ"),
     (re.compile(r"(?<![\d.,])1人(?!前|当)"), "ひとり"),
     (re.compile(r"(?<![\d.,])2人(?!前|当)"), "ふたり"),
@@ -34,7 +40,7 @@ HAS_DIGIT = re.compile(r"\d")
 
 def read(line: str) -> str:
     """The Japanese words to speak for one line of text."""
-    line = line.translate(WIDE)
+    line = apply(ADDRESS_RULES, line.translate(WIDE))
     if HAS_DIGIT.search(line):
         parts = CLAUSE.split(apply(RULES, line))
         line = "".join(read_out(part, "ja") if HAS_DIGIT.search(part) else part for part in parts)

@@ -62,6 +62,8 @@ RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,])-(?=\d)"), "마이너스 "),
     (re.compile(rf"(?<=\d)\s?({'|'.join(map(re.escape, SIGNS))})(?![A-Za-z])"), lambda match: SIGNS[match[1]]),
     (re.compile(r"(?<![\d.,])(6|10)(?=월)"), lambda match: MONTHS[match[1]]),
+    (re.compile(r"(?<![\d.,])(1[3-9]|2[0-4])(?=\s?시(?!간))"), lambda match: sino(match[1])),
+    (re.compile(r"(?<![\d/])(\d+)/(\d+)(?![\d/])"), r"\2분의 \1"),
     (re.compile(rf"(?<![\d.,제])([1-9]\d?)(?=\s?(?:{COUNTERS}))"), lambda match: native(match[1])),
     (re.compile(NUMBER), lambda match: sino(match[0])),
 ]

@@ -12,7 +12,7 @@ SAME_AS = {"yue": "zh", "cmn": "zh", "wuu": "zh", "nan": "zh", "jp": "ja", "kr":
 IDEOGRAPH = re.compile(r"[\u4e00-\u9fff]")
 KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
 JAPANESE_ONLY = re.compile(r"[円駅働込峠畑]")
-CHINESE_ONLY = re.compile(r"[这们吗呢吧说你您她很给让为对时语谢个來個這們嗎]")
+CHINESE_ONLY = re.compile(r"[这们吗呢吧说你您她很给让为对时语谢个這們嗎]")
 HANGUL = re.compile(r"[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 OTHER_SCRIPTS = {
     "ru": re.compile(r"[\u0400-\u04ff]"),

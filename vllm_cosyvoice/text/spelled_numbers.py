@@ -32,19 +32,25 @@ COMMA_STYLE = re.compile(r"\d{1,3}(?:[. ]\d{3})+(?!\d)(?:,\d+)?|\d+(?:,\d+)?")
 POINT_STYLE = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 TEARS = re.compile(r"(?<=\d)[.:/-](?=\d)")
 MOST_DIGITS = 15
-NAMED = ("%", "€", "$", "£", "°C", "km", "kg")
+NAMED = ("%", "€", "$", "£", "°C", "km/h", "km", "kg")
 NAMES = {
-    "de": "Prozent|Euro|Dollar|Pfund|Grad Celsius|Kilometer|Kilogramm",
-    "fr": "pour cent|euros|dollars|livres|degrés|kilomètres|kilos",
-    "es": "por ciento|euros|dólares|libras|grados|kilómetros|kilos",
-    "it": "per cento|euro|dollari|sterline|gradi|chilometri|chili",
-    "pt": "por cento|euros|dólares|libras|graus|quilômetros|quilos",
-    "nl": "procent|euro|dollar|pond|graden|kilometer|kilo",
-    "ru": "процентов|евро|долларов|фунтов|градусов|километров|килограммов",
+    "de": "Prozent|Euro|Dollar|Pfund|Grad Celsius|Kilometer pro Stunde|Kilometer|Kilogramm",
+    "fr": "pour cent|euros|dollars|livres|degrés|kilomètres par heure|kilomètres|kilos",
+    "es": "por ciento|euros|dólares|libras|grados|kilómetros por hora|kilómetros|kilos",
+    "it": "per cento|euro|dollari|sterline|gradi|chilometri orari|chilometri|chili",
+    "pt": "por cento|euros|dólares|libras|graus|quilômetros por hora|quilômetros|quilos",
+    "nl": "procent|euro|dollar|pond|graden|kilometer per uur|kilometer|kilo",
+    "ru": "процентов|евро|долларов|фунтов|градусов|километров в час|километров|килограммов",
 }
 SIGN_AHEAD = re.compile(r"([€$£])\s?(\d[\d.,]*\d|\d)")
 COINS = re.compile(r"(\d+),(\d\d)\s?([€$£])")
-GERMAN_DAY = re.compile(r"\b(\d{1,2})\.(?=\s(?:Jan|Feb|März|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez))")
+GERMAN_DAY = re.compile(
+    r"\b(\d{1,2})\.(?=\s(?:Jan|Feb|März|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez"
+    r"|Jahrhundert|Platz|Klasse|Stock|Etage|Mal|Tag|Kapitel|Weltkrieg|Geburtstag))"
+)
+GERMAN_DATE = re.compile(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.(?=\d{4}\b)")
+FRENCH_TIME = re.compile(r"(?<![\w])(\d{1,2})\s?h(?:\s?(\d\d))?(?!\w)")
+TELEPHONE = re.compile(r"(?<![\d.,])0\d{1,5}[-/ ]\d{4,}")
 CLOCK = {"de": " Uhr ", "fr": " heures ", "nl": " uur "}
 TIME = re.compile(r"(?<![\d:])([01]?\d|2[0-4]):([0-5]\d)(?![\d:])(?: (?:Uhr|uur|heures)\b)?")
 
@@ -60,7 +66,13 @@ def read(line: str, language: str) -> str:
         line = TIME.sub(lambda time: (time[1] + CLOCK[language] + ("" if time[2] == "00" else time[2])).strip(), line)
     line = COINS.sub(lambda money: f"{money[1]} {names.get(money[3], money[3])} {money[2]}", line)
     if language == "de":
+        line = GERMAN_DATE.sub(
+            lambda day: f"{_words(day[1], 'de', 'ordinal')}n {_words(day[2], 'de', 'ordinal')}n ", line
+        )
         line = GERMAN_DAY.sub(lambda day: _words(day[1], "de", "ordinal") + "n", line)
+    if language == "fr":
+        line = FRENCH_TIME.sub(lambda time: f"{time[1]} heures {time[2] or ''}", line)
+    line = TELEPHONE.sub(lambda number: _one_by_one(number[0], language), line)
     for sign, name in names.items():
         line = re.sub(rf"(?<=\d)\s?{re.escape(sign)}(?![\w])", f" {name}", line)
     pattern = COMMA_STYLE if language in DECIMAL_COMMA else POINT_STYLE
@@ -85,7 +97,7 @@ def _spell(written: str, language: str) -> str:
         if not point:  # a language that writes it in one word
             return _words(digits, language)
         return " ".join([_words(whole, language), *point, _one_by_one(decimals, language)])
-    if language in HUNDREDS and re.fullmatch(r"1[1-9]\d\d", whole):
+    if language in HUNDREDS and re.fullmatch(r"1[1-9]\d\d", written):
         return _words(whole, language, "year")
     return _words(whole, language)
 
