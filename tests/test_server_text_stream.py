@@ -91,6 +91,38 @@ async def test_a_sentence_can_come_in_one_message_and_in_any_format(server: Serv
         assert heard.pcm[0] == 0xFF
 
 
+@pytest.mark.parametrize(("streamed", "largest"), [(True, 64 << 10), (False, 1 << 20)])
+async def test_no_message_is_too_large_for_ordinary_clients(
+    server: ServerProcess, streamed: bool, largest: int
+) -> None:
+    tokens = 600  # 24 s: 1.1 MB
+    config = {"voice": PRESET, "split_granularity": "sentence", "stream_audio": streamed, **exactly(tokens)}
+    async with calling(server, **config) as client:
+        await client.text("Good morning.")
+        await client.say("input.done")
+        sizes = []
+        while not isinstance(message := await client.next(), dict) or message["type"] != "session.done":
+            if isinstance(message, bytes):
+                sizes.append(len(message))
+    assert sum(sizes) == tokens * BYTES_PER_TOKEN
+    assert max(sizes) <= largest
+    if not streamed:
+        assert len(sizes) == 2
+
+
+async def test_a_character_may_be_cut_in_two(server: ServerProcess) -> None:
+    async with calling(server, **exactly(10), split_granularity="sentence") as client:
+        await client.text("Good morning \ud83d", "\ude42 friend.")
+        await client.say("input.done")
+        heard = await client.utterance()
+        [start] = [event for event in heard.events if event["type"] == "audio.start"]
+        assert start["sentence_text"] == "Good morning 🙂 friend."
+        await client.text("Good night \ud83d")
+        await client.say("input.done")
+        assert "middle of a character" in (await client.event())["message"]
+        assert len((await client.utterance()).pcm) == 10 * BYTES_PER_TOKEN
+
+
 async def test_utterances_follow_each_other_on_one_connection(server: ServerProcess) -> None:
     async with calling(server, **exactly(30)) as client:
         for text in ("One day .", "", "?!", "Two days ."):
@@ -175,7 +207,7 @@ async def test_a_bad_message_is_answered_and_the_session_goes_on(server: ServerP
             "{}",
             b"\x00",
             '{"type": "input.text"}',
-            '{"type": "input.text", "text": "\\ud83d"}',
+            '{"type": "input.text", "text": "\\ude42"}',
             json.dumps({"type": "input.text", "text": "x" * 200_000}),
             '{"type": "input.audio"}',
             "[" * 100_000,

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from server.arguments import Arguments
 from server.http import errors, lighttts, openai, pages, text_stream, voices
 from server.http.access import ApiKeys, CrossSite
+from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
 from server.http.request_log import RequestLog
 from server.http.staged_engine import StagedEngine
@@ -59,7 +60,7 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
         numbers = await engine.stages.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 
-    served: ASGIApp = BodyLimit(app, LARGEST_BODY, LARGER_BODIES)
+    served: ASGIApp = OldClients(HeadRequests(BodyLimit(app, LARGEST_BODY, LARGER_BODIES)))
     if arguments.api_key_digests:
         served = ApiKeys(served, arguments.api_key_digests, arguments.public_paths)
     served = CrossSite(served, arguments.cors_origins)

@@ -25,6 +25,9 @@ TYPE = {429: "rate_limit_error"}  # by status
 RETRY_AFTER: dict[FailureKind, int] = {"overloaded": 1, "unavailable": 5}  # seconds
 
 
+UNREADABLE = "There was an error parsing the body"  # what FastAPI says of JSON that is not UTF-8
+
+
 class ApiError(Exception):
     """An error with the status and the envelope's entries it is answered with."""
 
@@ -74,6 +77,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        if str(error.detail) == UNREADABLE:
+            return envelope(400, "The body can't be read: send JSON in UTF-8.", None, "invalid_value")
         messages = {
             404: f"There is no {request.url.path} here.",
             405: f"{request.url.path} can't be asked with {request.method}.",

@@ -48,7 +48,8 @@ class RequestId:
 class BodyLimit:
     """Refuses a body of more than `limit` bytes with status 413, before it is read to its end.
 
-    The paths in `larger` have limits of their own. A body that stops arriving is refused with status 408.
+    The paths in `larger` have limits of their own. A body that stops arriving is refused with status 408, and a
+    compressed one with 415.
     """
 
     def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int]) -> None:
@@ -62,11 +63,14 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._larger.get(scope["path"], self._limit)
-        announced = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        announced, encoding = headers.get("content-length", "0"), headers.get("content-encoding", "identity")
         received, complete = 0, False
 
         async def receive_at_most() -> Message:
             nonlocal received, complete
+            if encoding != "identity":
+                raise HTTPException(415, f"The body is in the encoding {encoding}: send it as it is.")
             if announced.isdigit() and int(announced) > limit:
                 raise _too_large(limit)
             try:

@@ -6,8 +6,8 @@ from time import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi.responses import RedirectResponse, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.arguments import Arguments
@@ -101,6 +101,12 @@ class SpeechBody(BaseModel):
     """Speech tokens of each segment of the text, 25 a second."""
     max_tokens: int | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+        """A field that is null has its default, as one that is missing."""
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
     def packing(self) -> AudioFormat:
         """The format of the audio; raises ApiError for a sample rate that it does not have."""
         packing = FORMATS[self.response_format]
@@ -167,6 +173,10 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
         if body.stream_format == "sse":
             return SpeechResponse(events(audio, usage), EVENTS)
         return SpeechResponse(audio, packing.media_type, whole=whole)
+
+    @routes.get("/models/", include_in_schema=False)
+    async def without_slash() -> RedirectResponse:
+        return RedirectResponse("/v1/models")
 
     @routes.get("/models")
     async def list_models() -> dict[str, object]:

@@ -25,6 +25,7 @@ from server.http.websocket import (
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.text.characters import whole_characters
 
 SECONDS_FOR_CONFIG = 10.0
 MOST_UTTERANCES = 8  # begun and not yet spoken
@@ -53,6 +54,7 @@ class Session:
         self._leaving = leaving
         self._configured = 0  # times
         self._begun = 0  # utterances
+        self._half = ""  # of a character, whose other half comes with the next message
         self._open: Utterance | None = None  # its text is arriving
         self._unfinished: deque[Utterance] = deque()
         self._changed = asyncio.Event()  # there is something to speak, or reason to leave
@@ -116,16 +118,14 @@ class Session:
             case {"type": "input.text", "text": str(text)}:
                 self._add(text)
             case {"type": "input.done"}:
-                self._utterance().end()
-                self._open = None
+                self._end()
             case {"type": "input.cancel"}:
                 await self._cancel()
             case {"type": "session.close"}:
-                if self._open:
-                    self._open.end()
-                    self._open = None
                 self._close_code = NORMAL
                 self._changed.set()
+                if self._open:
+                    self._end()
             case {"type": "input.text"}:
                 raise ProtocolError("input.text needs text, a string.")
             case {"type": kind}:
@@ -145,9 +145,18 @@ class Session:
     def _add(self, text: str) -> None:
         if len(text) > LARGEST_TEXT:
             raise ProtocolError(f"That text has {len(text)} characters; send at most {LARGEST_TEXT} at a time.")
+        text, self._half = whole_characters(self._half + text)
         check_text(text)
         if text:
             self._utterance().add(text)
+
+    def _end(self) -> None:
+        """No more text for the utterance."""
+        half, self._half = self._half, ""
+        self._utterance().end()
+        self._open = None
+        if half:
+            raise ProtocolError("The text ended in the middle of a character, which is left out.")
 
     def _utterance(self) -> Utterance:
         """The one that is open, or a new one."""
@@ -174,7 +183,7 @@ class Session:
         """Stop the sound and whatever was to become sound. Each utterance gets its session.done, here or before."""
         self._speaking.cancel()
         await asyncio.wait([self._speaking])
-        cancelled, self._unfinished, self._open = self._unfinished, deque(), None
+        cancelled, self._unfinished, self._open, self._half = self._unfinished, deque(), None, ""
         for utterance in cancelled:
             await utterance.send_cancelled()
         self._speaking = self._tasks.create_task(self._speak())

@@ -32,7 +32,7 @@ class SessionConfig(SpeechBody):
     input: Literal[""] = ""
     response_format: ResponseFormat = "wav"
     split_granularity: Literal["none", "sentence", "clause"] = "none"
-    stream_audio: bool = True  # or each sentence's audio in one message
+    stream_audio: bool = True  # or each sentence's audio in one message, if that is at most 1 MiB
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> Self:

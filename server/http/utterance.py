@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server.audio_format import packed
 from server.http import session_messages as messages
 from server.http.session_messages import SessionConfig
-from server.http.websocket import Connection
+from server.http.websocket import LARGEST_AUDIO, LARGEST_MESSAGE, Connection
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
@@ -129,7 +129,7 @@ class Utterance:
             self._sounding = False
             self._spoken += 1
         else:
-            await self._connection.send(piece.data)
+            await self._connection.send(piece.data, LARGEST_AUDIO if self._config.stream_audio else LARGEST_MESSAGE)
             self._sent += len(piece.data)
 
     async def _send_start(self, sentence: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from server.audio_format import FORMATS, ResponseFormat, packed
 from server.http.errors import ApiError
@@ -50,6 +50,10 @@ def router(engine: Engine) -> APIRouter:
         recording = Recording(await read_upload(audio_sample, "audio_sample"), ref_text)
         with recording_is("audio_sample"):
             return _as_openai(await engine.register_voice(request.state.request_id, name, recording))
+
+    @routes.api_route("/voices/", methods=["GET", "POST"], include_in_schema=False)
+    async def without_slash() -> RedirectResponse:
+        return RedirectResponse("/v1/audio/voices")
 
     @routes.delete("/voices/{name:path}")
     async def delete_voice(request: Request, name: str) -> dict[str, object]:

@@ -13,6 +13,8 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.text.characters import check_characters
 
 SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once
+LARGEST_AUDIO = 64 << 10  # bytes of a message
+LARGEST_MESSAGE = 1 << 20  # bytes: at a larger one, ordinary clients close the connection
 LARGEST_TEXT = 128 << 10  # characters of a text message
 
 # Close codes of RFC 6455 and its registry
@@ -62,12 +64,16 @@ class Connection:
         data = message.get("bytes")
         return data if data is not None else _json_object(message["text"])
 
-    async def send(self, message: Mapping[str, object] | bytes) -> None:
-        """Send bytes, or an object as JSON. A client that does not take it in time counts as gone."""
+    async def send(self, message: Mapping[str, object] | bytes, largest: int = LARGEST_AUDIO) -> None:
+        """Send bytes, in messages of at most `largest`, or an object as JSON.
+
+        A client that does not take it in time counts as gone.
+        """
         try:
             async with asyncio.timeout(SECONDS_TO_TAKE):
                 if isinstance(message, bytes):
-                    await self._websocket.send_bytes(message)
+                    for start in range(0, len(message), largest):
+                        await self._websocket.send_bytes(message[start : start + largest])
                 else:
                     await self._websocket.send_text(json.dumps(message, ensure_ascii=False))
         except TimeoutError:

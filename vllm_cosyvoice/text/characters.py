@@ -11,6 +11,13 @@ def has_markup(text: str) -> bool:
     return "<|" in text and "|>" in text
 
 
+def whole_characters(text: str) -> tuple[str, str]:
+    """`text` with its surrogate pairs joined, and the half of one that it ends with, to go ahead of what follows."""
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+    whole = text.removesuffix(half) if half else text
+    return whole.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"), half
+
+
 def has_words(text: str) -> bool:
     """Whether a letter or a number is left of `text` beside its markup."""
     return any(unicodedata.category(character)[0] in "LN" for character in MARKUP.sub("", text))

@@ -1,11 +1,10 @@
 """From a caller's text to segments and tokens."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from vllm_cosyvoice.segment import MOST_TEXT
-from vllm_cosyvoice.text.arriving import ArrivingText
 from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
 from vllm_cosyvoice.text.normalise import NO_WORDS, is_unspaced, load, normalise, spoken_language
 from vllm_cosyvoice.text.pauses import Pause, split_at_pauses
@@ -27,11 +26,6 @@ class TextFrontEnd:
         self._ttsfrd = load_ttsfrd(tokenizer.parent)
         if self._ttsfrd is None:
             load()
-
-    @cached_property
-    def arriving(self) -> ArrivingText:
-        """For text that comes in pieces."""
-        return ArrivingText(self._tokenizer)
 
     def segments(
         self,
