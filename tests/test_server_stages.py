@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from server.addresses import Addresses, RunDirectory
 from server.arguments import SHORTEST_FIRST_HOP
@@ -618,6 +619,19 @@ async def test_a_voice_that_the_device_can_not_take_fails_who_wanted_it(
     await peers.hear("encode", VoiceWanted)
     peers.tell(voice_data("r"), "encode")
     assert (await peers.hear("http", Failed)).kind == "internal"
+
+
+async def test_a_device_that_is_lost_is_told(
+    peers: Peers, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: Voice) -> FlowPrompt:
+        raise torch.AcceleratorError("unspecified launch failure")
+
+    monkeypatch.setattr(decoder, "prompt", lost)
+    stage = DecodeStage(peers.stage, decoder, DecodeLoop(decoder), cache_capacity=1)
+    stage.handle(voice_data("r"))
+    with pytest.raises(torch.AcceleratorError):
+        await asyncio.wait_for(stage.watch_device(), SECONDS)
 
 
 async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode: DecodeStage) -> None:

@@ -438,3 +438,16 @@ def test_ttsfrd_reads_the_text_where_it_is_installed(tmp_path: Path, tokenizer_d
     (resource / "ok").touch()
     assert TextFrontEnd(tokenizer).normalise(" 5 apples ") == "read(5 apples)."
     assert TextFrontEnd(tokenizer).normalise("<|a|> 5") == "<|a|> 5"
+
+
+def test_words_of_a_pronunciation_table_may_be_empty_or_fold_their_case_oddly(front_end: TextFrontEnd) -> None:
+    (said,) = front_end.segments("Good morning, İstanbul.", pronunciations={"": "x", "istanbul": "East and bull"})
+    assert said == "Good morning, İstanbul."
+    (said,) = front_end.segments("Good morning, Istanbul.", pronunciations={"": "x", "istanbul": "East and bull"})
+    assert said == "Good morning, East and bull."
+
+
+def test_all_pauses_of_a_text_have_a_bound(front_end: TextFrontEnd) -> None:
+    assert len(front_end.pieces("Wait." + 6 * "[pause:10s]")) == 7
+    with pytest.raises(ValueError, match="60 s in all"):
+        front_end.pieces("Wait." + 7 * "[pause:10s]")

@@ -86,7 +86,7 @@ class _Speaking:
 
 
 class Engine:
-    """Speaks by way of stages. One of them itself: `handle` takes what they send."""
+    """Speaks by way of stages. It is a stage itself: `handle` takes what the others send."""
 
     def __init__(self, post: Post, stages: StageDirectory, patience: float | None) -> None:
         """`patience`: seconds that a request waits for a stage's answer or its next audio; None: for ever."""
@@ -307,10 +307,12 @@ class Engine:
 
 async def _between_silence(segment: Segment, speech: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The segment's `speech`, with the pauses that the text asks for around it."""
+    silence_before = segment.silence_before
     async with aclosing(speech) as pieces:
-        if segment.silence_before:
-            yield _silence(segment.silence_before)
         async for piece in pieces:
+            if silence_before:  # not before the first piece, which tells that the segment was not refused
+                yield _silence(silence_before)
+                silence_before = 0.0
             yield piece
         if segment.silence_after:
             yield _silence(segment.silence_after)

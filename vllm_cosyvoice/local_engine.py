@@ -60,7 +60,7 @@ class _Stages:
 
     def pick(self, kind: StageKind) -> Address:
         if self.failure:
-            raise self.failure
+            raise Failure(self.failure.kind, str(self.failure))
         return kind
 
     def busy(self, address: Address) -> AbstractContextManager[None]:
@@ -88,6 +88,7 @@ class LocalEngine(Engine):
         stages |= {"engine": self, "encode": self._encode, "generate": self._generate, "decode": self._decode}
         self._watching = [
             asyncio.create_task(self._watch("decoder", decode_loop.run())),
+            asyncio.create_task(self._watch("decoder", self._decode.watch_device())),
             asyncio.create_task(self._watch("language model", self._generate.watch_engine())),
         ]
 

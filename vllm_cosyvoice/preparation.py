@@ -205,7 +205,7 @@ class Preparation:
         language: str | None = None,
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> list[Segment]:
-        """`text` normalised, split and tokenized for `voice`; for the last three arguments see `TextFrontEnd.segments`.
+        """`text` normalised, split and tokenized for `voice`; for the last three arguments see `TextFrontEnd.pieces`.
 
         Modes: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which
         for a preset speaker is the sft mode. `cross_lingual` leaves a voice's transcript and speech out of the

@@ -130,7 +130,10 @@ class Synthesizer:
         speed: float = 1.0,
         sampling: SamplingOptions | None = None,
     ) -> Iterator[Audio]:
-        """As `speak`, in chunks from the first hop on. Closing the iterator ends the work on the rest."""
+        """As `speak`, in chunks from the first hop on. Closing the iterator ends the work on the rest.
+
+        An unknown voice or a text with nothing to speak is told when the first chunk is asked for.
+        """
         request = SpeechRequest(
             id=uuid.uuid4().hex,
             text=text,
@@ -158,8 +161,8 @@ class Synthesizer:
         request = SpeechRequest(id=uuid.uuid4().hex, voice=voice, speed=speed, sampling=sampling or SamplingOptions())
 
         async def text() -> AsyncIterator[str]:
-            reader = iter(pieces)
             try:
+                reader = iter(pieces)
                 while (piece := await asyncio.to_thread(next, reader, None)) is not None:
                     yield piece
             except Exception as error:

@@ -39,9 +39,12 @@ def _whole(text: str) -> str:
 
 
 MOST_PRONUNCIATIONS = 1000
+LONGEST_WORD = 100  # characters, of a word and of its spelling
 LONGEST_INSTRUCTIONS = 4096  # characters, OpenAI's limit
 Speed = Annotated[float, Field(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_whole)]
+Word = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD), AfterValidator(_whole)]
+Spelling = Annotated[str, Field(max_length=LONGEST_WORD), AfterValidator(_whole)]
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
 AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
@@ -75,7 +78,7 @@ class SpeechBody(BaseModel):
     """Code or English name of the text's language, such as en or zh; without it, or with auto, the text tells it."""
     normalize: bool = True
     """Read numbers, dates and abbreviations out; false: speak the text as it stands."""
-    pronunciations: Annotated[dict[Text, Text], Field(max_length=MOST_PRONUNCIATIONS)] = {}
+    pronunciations: Annotated[dict[Word, Spelling], Field(max_length=MOST_PRONUNCIATIONS)] = {}
     """Words and how to spell them for the model, for whole words in any language."""
     speed: Speed = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
@@ -123,7 +126,7 @@ class SpeechBody(BaseModel):
             text=text,
             voice=voice,
             instructions=self.instructions,
-            language=None if self.language in ("", "auto", "Auto") else self.language,
+            language=None if (self.language or "auto").lower() == "auto" else self.language,
             normalize=self.normalize,
             pronunciations=self.pronunciations,
             speed=self.speed,

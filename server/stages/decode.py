@@ -44,6 +44,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(loop.run())
         tasks.create_task(serve(stage, channel))
+        tasks.create_task(stage.watch_device())
         if decoder.device.type == "cuda":
             tasks.create_task(_watch(loop))
 

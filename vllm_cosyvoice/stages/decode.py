@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class DecodeStage:
         self._first_hop = first_hop
         self._listeners: dict[str, Listener] = {}  # of each request's latest segment, until it has been heard
         self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # streams keep theirs when it goes from here
+        self._lost: asyncio.Queue[Exception] = asyncio.Queue()
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="voices")
         self._uploads: dict[str, asyncio.Task[None]] = {}  # of voices that are on their way to the device
         self._segments: dict[str, _Segment] = {}
@@ -92,7 +94,7 @@ class DecodeStage:
                 self._forget(segment_id)
             elif address == segment.open.generator and not segment.complete:
                 self._fail(segment, "unavailable", "The language model has died and is being restarted; try again.")
-            elif address == segment.open.encoder and segment.stream is None:
+            elif address == segment.open.encoder and self._waits_for_encoder(segment):
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
 
     def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.process.Stage
@@ -107,6 +109,10 @@ class DecodeStage:
             "samples_total": self._decoded,
             "segments_failed_total": self._failed,
         }
+
+    async def watch_device(self) -> NoReturn:
+        """Raise the error by which the device was lost to this process while a voice was brought to it."""
+        raise await self._lost.get()
 
     def _open(self, wanted: Open) -> None:
         if self._post.is_dead(wanted.reply_to) or self._post.is_dead(wanted.generator):
@@ -149,6 +155,9 @@ class DecodeStage:
         try:
             self._keep(key, await uploading)
         except Exception as error:
+            if isinstance(error, torch.AcceleratorError):
+                self._lost.put_nowait(error)
+                return
             log.exception("A voice could not be brought to the decoder.")
             for segment in self._waiting_for(key):
                 self._deliver(segment, error)
@@ -163,6 +172,9 @@ class DecodeStage:
             self._prompts.popitem(last=False)
         for segment in self._waiting_for(key):
             self._begin(segment, prompt)
+
+    def _waits_for_encoder(self, segment: _Segment) -> bool:
+        return segment.stream is None and segment.open.voice_key not in self._uploads
 
     def _waiting_for(self, key: str) -> list[_Segment]:
         segments = self._segments.values()

@@ -24,12 +24,18 @@ class HiddenParts:
 
     def hide_words(self, text: str, spellings: Mapping[str, str]) -> str:
         """`text` with the words of `spellings` hidden, whose spelling will be shown in their place."""
-        if not spellings:
+        by_word = {word.casefold(): spelling for word, spelling in spellings.items() if word}
+        if not by_word:
             return text
-        by_word = {word.casefold(): spelling for word, spelling in spellings.items()}
-        longest_first = sorted((word for word in spellings if word), key=len, reverse=True)
+        longest_first = sorted(filter(None, spellings), key=len, reverse=True)
         pattern = re.compile("|".join(map(_whole_word, longest_first)), re.IGNORECASE)
-        return pattern.sub(lambda word: self._hide(by_word[word.group().casefold()]), text)
+
+        def hide(word: re.Match[str]) -> str:
+            # Letters that are the same to a regular expression may differ in their case folding, as the Turkish i does.
+            spelling = by_word.get(word.group().casefold())
+            return word.group() if spelling is None else self._hide(spelling)
+
+        return pattern.sub(hide, text)
 
     def show(self, text: str) -> str:
         """`text` with everything that was hidden."""

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 LONGEST_PAUSE = 10.0  # seconds
+MOST_SILENCE = 60.0  # seconds, of all pauses of a text
 
 PAUSE = re.compile(r"\[pause\b(?P<own>[^\[\]]*)\]|<break\b(?P<ssml>[^<>]*)>|</break\s*>", re.IGNORECASE)
 TIME_ATTRIBUTE = re.compile(r"""\btime\s*=\s*["'“”]?\s*(?P<time>[^"'“”/\s]*)""", re.IGNORECASE)
@@ -20,7 +21,8 @@ class Pause:
 def split_at_pauses(text: str) -> list[str | Pause]:
     """`text` cut at its pauses, all in order. A `<break>` without a time is no pause, and goes.
 
-    Raises ValueError for a pause that can't be read, or that lasts longer than `LONGEST_PAUSE`.
+    Raises ValueError for a pause that can't be read or lasts longer than `LONGEST_PAUSE`, and for more than
+    `MOST_SILENCE` in all.
     """
     pieces: list[str | Pause] = [""]
     start = 0
@@ -32,6 +34,8 @@ def split_at_pauses(text: str) -> list[str | Pause]:
         else:
             pieces += [Pause(_seconds(time, match.group())), ""]
     pieces[-1] = f"{pieces[-1]}{text[start:]}"
+    if sum(piece.seconds for piece in pieces if isinstance(piece, Pause)) > MOST_SILENCE:
+        raise ValueError(f"The pauses of the text are too long: at most {MOST_SILENCE:g} s in all.")
     return pieces
 
 
