@@ -1,6 +1,7 @@
 """How a caller wants speech tokens to be drawn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.segment import MOST_SPEECH
@@ -24,6 +25,11 @@ class SamplingOptions:
     repetition_aware: bool = True  # draw anew when a token repeats one of the last ten
     min_tokens: int | None = None  # speech tokens, 25 a second; None: 2 for each text token
     max_tokens: int | None = None  # None: 20 for each text token
+
+    @classmethod
+    def of(cls, values: object) -> Self:
+        """The options in `values`, which has attributes of the same names."""
+        return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
 
     def __post_init__(self) -> None:
         """Raise InputError for a value that can't be used."""

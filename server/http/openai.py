@@ -1,7 +1,6 @@
 """OpenAI's routes: speech and models."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from time import time
 from typing import Annotated, Any, Literal
 
@@ -130,7 +129,7 @@ class SpeechBody(BaseModel):
             normalize=self.normalize,
             pronunciations=self.pronunciations,
             speed=self.speed,
-            sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
+            sampling=SamplingOptions.of(self),
             streaming=streaming,
         )
 

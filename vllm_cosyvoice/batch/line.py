@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from dataclasses import fields
 
 import msgspec
 
@@ -45,7 +44,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             normalize=self.normalize,
             pronunciations=self.pronunciations,
             speed=self.speed,
-            sampling=SamplingOptions(**{field.name: getattr(self, field.name) for field in fields(SamplingOptions)}),
+            sampling=SamplingOptions.of(self),
             streaming=False,
         )
 

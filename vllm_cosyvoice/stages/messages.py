@@ -32,11 +32,8 @@ class Message(msgspec.Struct, frozen=True, tag=True):
     """Base of all messages; the tag is the class's name."""
 
 
-class Prepare(Message, frozen=True):
-    """Make segments and a voice of this request, and hold the voice for it until Release.
-
-    Of a request without a text, which is yet to arrive, make what goes ahead of the text.
-    """
+class OfRequest(Message, frozen=True):
+    """Base of what needs the whole request."""
 
     request: SpeechRequest
     reply_to: Address
@@ -45,6 +42,13 @@ class Prepare(Message, frozen=True):
     def request_id(self) -> str:
         """The request's."""
         return self.request.id
+
+
+class Prepare(OfRequest, frozen=True):
+    """Make segments and a voice of this request, and hold the voice for it until Release.
+
+    Of a request without a text, which is yet to arrive, make what goes ahead of the text.
+    """
 
 
 class Prepared(Message, frozen=True):
@@ -64,17 +68,10 @@ class StreamPrepared(Message, frozen=True):
     voice_key: str
 
 
-class Convert(Message, frozen=True):
+class Convert(OfRequest, frozen=True):
     """Make speech tokens of `audio` and a voice to speak them again, and hold the voice until Release."""
 
-    request: SpeechRequest
-    reply_to: Address
     audio: bytes  # a file of any format
-
-    @property
-    def request_id(self) -> str:
-        """The request's."""
-        return self.request.id
 
 
 class Converted(Message, frozen=True):

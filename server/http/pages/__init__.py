@@ -23,7 +23,7 @@ def router(arguments: Arguments) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     facts = json.dumps(facts_for_pages(arguments))
     for path, name in PAGES.items():
-        routes.add_api_route(path, _show(_assembled(name, facts)), methods=["GET", "HEAD"])
+        routes.add_api_route(path, _show(_assembled(name, facts)))
     return routes
 
 
