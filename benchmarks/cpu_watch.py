@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import psutil
 
-from server.fork_server import TITLE
+from server.staged.fork_server import TITLE
 
 
 class CpuWatch:

@@ -17,7 +17,7 @@ from benchmarks.model import model_directory
 from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
-from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice

@@ -2,7 +2,7 @@
 
     python -m benchmarks.flow_kernels [--frames 300 768 3072 8192] [--kernels qkv tail …]
 
-For choosing `vllm_cosyvoice/flow/launch_shapes.py`. Frames come twice, as in the estimator.
+For choosing `vllm_cosyvoice/flow/cuda/launch_shapes.py`. Frames come twice, as in the estimator.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton.testing import do_bench_cudagraph
 
-from vllm_cosyvoice.flow.kernels import Layer, Norm, Shape, attention, linear, norm_mish
+from vllm_cosyvoice.flow.cuda.kernels import Layer, Norm, Shape, attention, linear, norm_mish
 
 CHANNELS, HIDDEN, HEADS, HEAD_DIM, ROW = 256, 1024, 8, 64, 750
 WIDTH = HEADS * HEAD_DIM

@@ -35,8 +35,8 @@ def rows_of(flow: Flow, count: int, speech: int, *, streaming: bool) -> list[Flo
 
 def capture(flow: AnyFlow) -> None:
     """Let `flow` compute at full speed, whatever the size of a call."""
-    from vllm_cosyvoice.flow.packed import PackedFlow  # these need Triton
-    from vllm_cosyvoice.kernel_launch import compiling
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # these need Triton
+    from vllm_cosyvoice.gpu.kernel_launch import compiling
 
     if isinstance(flow, PackedFlow):
         with compiling():

@@ -28,7 +28,7 @@ points = "".join(
 PY
 mkdir -p "$cache" "$out"
 [ -f .gpu/triton.tar.gz ] && tar -C "$cache" -xzf .gpu/triton.tar.gz
-[ -d "$folder/full" ] || python3 -m vllm_cosyvoice.random_checkpoint --size full "$folder/full" || exit 1
+[ -d "$folder/full" ] || python3 -m tools.random_checkpoint --size full "$folder/full" || exit 1
 
 python3 -m benchmarks.everything --model_dir "$folder/full" --out "$out" --seconds $((seconds - SECONDS - 15)) "$@"
 status=$?

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vllm_cosyvoice.random_checkpoint import SIZES, write_random_checkpoint
+from tools.random_checkpoint import SIZES, write_random_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
-from vllm_cosyvoice.flow.packed import BEST_SIZE
-from vllm_cosyvoice.hop_schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
-from vllm_cosyvoice.hops import Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.flow.cuda.flow import BEST_SIZE
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
 ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes

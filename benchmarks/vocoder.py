@@ -19,11 +19,11 @@ from benchmarks.model import model_directory
 from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAME_RATE, FRAMES_PER_TOKEN, MEL_BINS
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderRow
 
 if TYPE_CHECKING:
-    from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
+    from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
 STAGE_KERNELS = "up, down, source block (6), blocks (6);"
 # m, n, k, warps, stages
@@ -75,7 +75,7 @@ def tune(packed: "PackedVocoder") -> None:
     """Time the second convolutions of the residual blocks, the commonest kernel of each stage."""
     from triton.testing import do_bench_cudagraph
 
-    from vllm_cosyvoice.vocoder.convolution import Tile, Windows
+    from vllm_cosyvoice.vocoder.cuda.convolution import Tile, Windows
 
     print("channels | frames | m n k warps stages | ms | TFLOP/s")
     for stage in packed.generator.stages:
@@ -134,8 +134,8 @@ def main() -> None:
     vocoder: AnyVocoder = exact
     begun = time.perf_counter()
     if device.type == "cuda":
-        from vllm_cosyvoice.kernel_launch import compiling  # these need Triton
-        from vllm_cosyvoice.vocoder.packed_vocoder import PackedVocoder
+        from vllm_cosyvoice.gpu.kernel_launch import compiling  # these need Triton
+        from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
         vocoder = packed = PackedVocoder(exact, Gpu.of())
         with torch.inference_mode():

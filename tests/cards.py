@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.gpu.device import Gpu
 
 MIB = 1 << 20
 

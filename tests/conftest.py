@@ -9,9 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.server_process import ServerProcess, ready_server
+from tools.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.llm.generator import EngineOptions
-from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
 
 
 def pytest_configure(config: pytest.Config) -> None:

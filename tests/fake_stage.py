@@ -10,9 +10,9 @@ import json
 import os
 import sys
 
-from server.channel import Channel
-from server.messages import Ping, Pong, Ready
-from server.process import Settings
+from server.staged.channel import Channel
+from server.staged.messages import Ping, Pong, Ready
+from server.staged.process import Settings
 
 
 async def run(settings: Settings, channel: Channel) -> None:

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 import torch
 
-from vllm_cosyvoice.flow import tensorrt_runtime
-from vllm_cosyvoice.flow.tensorrt_build import PROFILES
+from vllm_cosyvoice.flow.tensorrt import runtime as tensorrt_runtime
+from vllm_cosyvoice.flow.tensorrt.build import PROFILES
 
 NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(int32)": np.int32}
 

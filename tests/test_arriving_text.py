@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from tools.random_checkpoint.words import CHINESE, ENGLISH
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.random_checkpoint.words import CHINESE, ENGLISH
+from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.text import ArrivingText
 from vllm_cosyvoice.text.sentences import Granularity, sentences
 from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from vllm_cosyvoice.text_stream import small_pieces
 
 HARD = [
     *("'s", "'ll", "’", "。", "，", "？！", "!", "...", "<", "[", "[br", "<|", "|>", "]", "\x1c", "\x85"),

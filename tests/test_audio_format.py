@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from server.audio_format import FORMATS, Encoder, ResponseFormat, packed
+from server.http.audio_format import FORMATS, Encoder, ResponseFormat, packed
 from tests.test_audio import tone
 from vllm_cosyvoice.config import SAMPLE_RATE
 

@@ -14,8 +14,8 @@ from benchmarks.serve_report import Report
 from benchmarks.table import spread
 from tests.server_process import ServerProcess
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.flow import Flow
-from vllm_cosyvoice.speech_decoder import SpeechDecoder
 from vllm_cosyvoice.vocoder import Vocoder
 
 NOWHERE = Roofline(None)

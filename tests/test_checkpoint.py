@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from tests.savers import SAVERS
+from tools.random_checkpoint import TINY, write_model_directory
+from tools.random_checkpoint.weights import flow_weights, language_model_weights, vocoder_weights
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory, open_model
 from vllm_cosyvoice.checkpoint.engine import engine_directory
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
-from vllm_cosyvoice.random_checkpoint import TINY, write_model_directory
-from vllm_cosyvoice.random_checkpoint.weights import flow_weights, language_model_weights, vocoder_weights
-from vllm_cosyvoice.vocoder.loading import vocoder_weights as vocoder_modules
+from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights as vocoder_modules
 
 MANIFEST = Path(__file__).parent / "golden_data" / "manifest.json"
 GIT_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2023316821\n"

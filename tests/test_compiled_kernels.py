@@ -15,13 +15,13 @@ from tests.interpreter import INTERPRETED
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
 from vllm_cosyvoice.config import FlowConfig, VocoderConfig
 from vllm_cosyvoice.flow import Flow
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.llm import token_draw
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
 
 triton = pytest.importorskip("triton")
-from vllm_cosyvoice.kernel_launch import compiling, launch  # noqa: E402 - needs Triton
+from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - needs Triton
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
@@ -131,8 +131,8 @@ def test_every_kernel_fits_in_shared_memory(
     card: Card, flow: Flow, vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The smallest and the largest calls are laid out in all ways that there are."""
-    from vllm_cosyvoice.flow import packed
-    from vllm_cosyvoice.vocoder import packed_vocoder
+    from vllm_cosyvoice.flow.cuda import flow as packed
+    from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     monkeypatch.setattr(triton.runtime.driver, "_active", Driver(card.gpu))
     with recorded() as launches:
@@ -155,7 +155,7 @@ def test_every_kernel_fits_in_shared_memory(
 def test_launches_are_compiled_once_in_each_form(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from vllm_cosyvoice.flow.kernels import Norm, Shape, norm_mish
+    from vllm_cosyvoice.flow.cuda.kernels import Norm, Shape, norm_mish
 
     def launch_norm(frames: int, rows: int) -> None:
         positions = torch.zeros(frames, dtype=torch.int32)

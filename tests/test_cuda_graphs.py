@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from vllm_cosyvoice.cuda_graphs import CudaGraphs
+from vllm_cosyvoice.gpu.cuda_graphs import CudaGraphs
 
 SIZES = (64, 16, 32, 128)
 

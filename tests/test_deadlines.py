@@ -11,13 +11,13 @@ import pytest
 from openai import AsyncOpenAI, InternalServerError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.addresses import Addresses, RunDirectory
+from server.app import create
 from server.arguments import parse
-from server.channel import Channel
-from server.http.app import create
-from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
-from server.messages import StageUp
+from server.staged.addresses import Addresses, RunDirectory
+from server.staged.channel import Channel
+from server.staged.engine import StagedEngine
+from server.staged.messages import StageUp
 from tests.server_process import BODY, error_of
 from tests.test_audio import tone, wav
 

@@ -12,9 +12,9 @@ import torch
 from tests import small_networks
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
-from vllm_cosyvoice.decode_loop import DecodeLoop
-from vllm_cosyvoice.hop_schedule import Listener
-from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop
+from vllm_cosyvoice.decode.schedule import Listener
 from vllm_cosyvoice.voice import Voice
 
 SECONDS = 60.0

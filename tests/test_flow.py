@@ -4,11 +4,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests import small_networks
-from vllm_cosyvoice.batching import batches
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.flow.masks import attention_mask
-from vllm_cosyvoice.flow.solver import MAX_TOKENS
-from vllm_cosyvoice.layers import FrameConv, frame_conv_weight
+from vllm_cosyvoice.flow.torch.masks import attention_mask
+from vllm_cosyvoice.limits import MAX_TOKENS
+from vllm_cosyvoice.nn.layers import FrameConv, frame_conv_weight
+from vllm_cosyvoice.nn.padding import batches
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
 from vllm_cosyvoice.config import DEMO_MODEL, FlowConfig, ModelConfig
 from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.flow.backend import open_flow
-from vllm_cosyvoice.flow.kernel_sizes import misfits
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
+from vllm_cosyvoice.gpu.device import Gpu
 
 GPU = torch.device("cuda")
 
@@ -32,7 +32,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Mock:
 def packed(monkeypatch: pytest.MonkeyPatch) -> Mock:
     pytest.importorskip("triton")
     packed_flow = Mock()
-    monkeypatch.setattr("vllm_cosyvoice.flow.packed.PackedFlow", packed_flow)
+    monkeypatch.setattr("vllm_cosyvoice.flow.cuda.flow.PackedFlow", packed_flow)
     return packed_flow
 
 

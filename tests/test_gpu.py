@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.cards import A10, A100, CARDS, H200, RTX_5090
-from vllm_cosyvoice.gpu import Gpu, UnsupportedGpuError
+from vllm_cosyvoice.gpu.device import Gpu, UnsupportedGpuError
 
 pytest.importorskip("triton")
 
@@ -46,8 +46,8 @@ def test_a_gpu_that_is_too_old_is_refused(
 
 
 def test_the_flow_has_small_tiles_for_as_many_frames_as_fill_the_gpu_with_them() -> None:
-    from vllm_cosyvoice.flow.launch_shapes import LARGE, SMALL, launch_shapes
-    from vllm_cosyvoice.flow.packed import SIZES
+    from vllm_cosyvoice.flow.cuda.flow import SIZES
+    from vllm_cosyvoice.flow.cuda.launch_shapes import LARGE, SMALL, launch_shapes
 
     def largest_small(gpu: Gpu) -> int:
         return max(size for size in SIZES if launch_shapes(size, gpu).qkv[:5] == SMALL.qkv[:5])
@@ -59,7 +59,7 @@ def test_the_flow_has_small_tiles_for_as_many_frames_as_fill_the_gpu_with_them()
 
 
 def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
-    from vllm_cosyvoice.flow.packed import SIZES, best_size
+    from vllm_cosyvoice.flow.cuda.flow import SIZES, best_size
 
     h100 = replace(H200.gpu, l2_cache=50 << 20)
     assert [best_size(SIZES, gpu) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
@@ -69,7 +69,7 @@ def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
 
 
 def test_kernels_are_launched_early_from_hopper_on() -> None:
-    from vllm_cosyvoice.flow.launch_shapes import launch_shapes
+    from vllm_cosyvoice.flow.cuda.launch_shapes import launch_shapes
 
     early = {card.gpu.name: {shape.early for shape in launch_shapes(512, card.gpu)} for card in CARDS}
     assert [name for name, found in early.items() if found == {True}] == [H200.gpu.name, RTX_5090.gpu.name]
@@ -77,7 +77,7 @@ def test_kernels_are_launched_early_from_hopper_on() -> None:
 
 
 def test_the_vocoder_has_large_tiles_where_there_are_two_for_each_multiprocessor() -> None:
-    from vllm_cosyvoice.vocoder.convolution import tile_for
+    from vllm_cosyvoice.vocoder.cuda.convolution import tile_for
 
     positions = 128 * 2 * 100
     assert tile_for(128, 128, positions, H200.gpu).m == 64

@@ -19,7 +19,8 @@ from benchmarks.schedule_simulation import (
     simulate,
 )
 from vllm_cosyvoice.config import CHUNK_TOKENS
-from vllm_cosyvoice.hop_schedule import (
+from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.schedule import (
     HEAD_START,
     LONG_CALL,
     MARGIN,
@@ -32,7 +33,6 @@ from vllm_cosyvoice.hop_schedule import (
     due,
     plan,
 )
-from vllm_cosyvoice.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut
 
 CALL, FRAME = 0.014, 1e-5
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.hub_stand_in import HubStandIn, serve
+from tools.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
 from vllm_cosyvoice.config import DEMO_MODEL, ModelConfig
-from vllm_cosyvoice.random_checkpoint.settings import yaml_text
 
 MODEL = "someone/CosyVoice2"
 OTHER_FAMILY = "someone/CosyVoice3"

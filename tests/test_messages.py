@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import zmq
 
-from server import messages
-from server.addresses import Addresses, RunDirectory
-from server.channel import Channel
-from server.messages import Message
+from server.staged import messages
+from server.staged.addresses import Addresses, RunDirectory
+from server.staged.channel import Channel
+from server.staged.messages import Message
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions

@@ -15,9 +15,9 @@ from tests.golden_cases.flow import ESTIMATOR_HEADS, flow_config
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import CHUNK_FRAMES
 from vllm_cosyvoice.flow import Flow
-from vllm_cosyvoice.flow.estimator import Condition
-from vllm_cosyvoice.flow.masks import attention_mask
-from vllm_cosyvoice.flow.onnx_export import ONNX_TYPES, estimator_onnx
+from vllm_cosyvoice.flow.tensorrt.onnx_export import ONNX_TYPES, estimator_onnx
+from vllm_cosyvoice.flow.torch.estimator import Condition
+from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 EVERYTHING = 10_000  # frames in a chunk: longer than any row here
 

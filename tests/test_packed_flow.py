@@ -13,7 +13,7 @@ from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.flow.packing import PackedRow, Table, fill, packed_tokens
+from vllm_cosyvoice.flow.cuda.packing import PackedRow, Table, fill, packed_tokens
 
 pytest.importorskip("triton")
 
@@ -30,9 +30,9 @@ def padded() -> Flow:
 
 def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
     """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
-    from vllm_cosyvoice.flow import packed
-    from vllm_cosyvoice.flow.kernels import Shape
-    from vllm_cosyvoice.flow.launch_shapes import LaunchShapes
+    from vllm_cosyvoice.flow.cuda import flow as packed
+    from vllm_cosyvoice.flow.cuda.kernels import Shape
+    from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
 
     if INTERPRETED:
         large, attention = Shape(512, 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
@@ -113,8 +113,8 @@ def test_a_row_that_is_too_long_is_refused(padded: Flow, packed: Any) -> None:
 
 def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow) -> None:
     """PyTorch refuses an index that is out of range; kernels, which would not, do not run here."""
-    from vllm_cosyvoice.flow.packed import SIZES, PackedFlow
-    from vllm_cosyvoice.kernel_launch import diverted
+    from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
+    from vllm_cosyvoice.gpu.kernel_launch import diverted
 
     flow = PackedFlow(padded, H200.gpu, torch.float32)
     with torch.inference_mode(), diverted(lambda *_, **__: None):
@@ -124,8 +124,8 @@ def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow) -> None:
 
 
 def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
-    from vllm_cosyvoice.flow.packed import SIZES, PackedFlow
-    from vllm_cosyvoice.kernel_launch import diverted
+    from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
+    from vllm_cosyvoice.gpu.kernel_launch import diverted
 
     rehearsed: set[Any] = set()
     computed: set[Any] = set()
@@ -150,7 +150,7 @@ def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
 @pytest.mark.skipif(DEVICE == "cpu", reason="there are no CUDA graphs without a GPU")
 def test_captured_is_what_is_computed(padded: Flow) -> None:
     """In whatever order sizes are captured and used; and compiling beforehand changes nothing."""
-    from vllm_cosyvoice.kernel_launch import compiling
+    from vllm_cosyvoice.gpu.kernel_launch import compiling
 
     rows = [row(padded, 10, 43, look_ahead=3), row(padded, 0, 26, seed=6)]
     flow = packed_flow(padded, (64, 128, 256, 512), torch.bfloat16)
@@ -167,7 +167,7 @@ def test_captured_is_what_is_computed(padded: Flow) -> None:
 
 @runs_here
 def test_a_convolution_never_looks_across_rows() -> None:
-    from vllm_cosyvoice.flow.kernels import Layer, Shape, linear
+    from vllm_cosyvoice.flow.cuda.kernels import Layer, Shape, linear
 
     generator = torch.Generator().manual_seed(0)
     positions = torch.tensor([-1, -1, 0, 1, 2, -1, -1, 0, 1], dtype=torch.int32)

@@ -37,7 +37,8 @@ def packed(eager: Vocoder) -> Any:
 
 def packed_vocoder(vocoder: Vocoder, sizes: tuple[int, ...]) -> Any:
     """A packed vocoder, cut in large tiles for the interpreter, which takes its time by the program."""
-    from vllm_cosyvoice.vocoder import convolution, packed_vocoder
+    from vllm_cosyvoice.vocoder.cuda import convolution
+    from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     if INTERPRETED:
         tile_for = convolution.tile_for
@@ -105,7 +106,7 @@ def test_a_row_longer_than_any_size_is_refused(packed: Any) -> None:
 
 def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
     """PyTorch refuses an index that is out of range; kernels, which would not, do not run here."""
-    from vllm_cosyvoice.kernel_launch import diverted
+    from vllm_cosyvoice.gpu.kernel_launch import diverted
 
     with diverted(lambda *_, **__: None):
         for size in SIZES:
@@ -115,7 +116,7 @@ def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
 def test_replayed_is_what_is_computed(eager: Vocoder, packed: Any) -> None:
-    from vllm_cosyvoice.kernel_launch import compiling
+    from vllm_cosyvoice.gpu.kernel_launch import compiling
 
     captured = packed_vocoder(eager, SIZES)
     with compiling():
@@ -128,7 +129,7 @@ def test_replayed_is_what_is_computed(eager: Vocoder, packed: Any) -> None:
 
 def windows(*lengths: int) -> tuple[Any, list[slice]]:
     """Windows of `lengths` frames, packed into 16, and where they are."""
-    from vllm_cosyvoice.vocoder.convolution import Windows
+    from vllm_cosyvoice.vocoder.cuda.convolution import Windows
 
     starts, ends = torch.zeros(2, 16, dtype=torch.int32, device=DEVICE)
     places, start = [], 0
@@ -153,7 +154,7 @@ def settled(conv: Conv) -> Conv:
 @runs_here
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (11, 5), (7, 3)])
 def test_convolution_of_each_window_alone(kernel: int, dilation: int) -> None:
-    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+    from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
 
     conv = settled(nn.Conv1d(16, 32, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2))
     x, (spans, places) = seeded(1, 16 * 8, 16).half(), windows(3, 1, 6)
@@ -169,7 +170,7 @@ def test_convolution_of_each_window_alone(kernel: int, dilation: int) -> None:
 
 @runs_here
 def test_convolutions_side_by_side_and_summed() -> None:
-    from vllm_cosyvoice.vocoder.convolution import Activation, Convolution, Taps
+    from vllm_cosyvoice.vocoder.cuda.convolution import Activation, Convolution, Taps
 
     convs = [settled(nn.Conv1d(16, 16, kernel, padding=kernel // 2)) for kernel in (7, 3)]
     x, (spans, (place,)) = seeded(2, 16, 16).half(), windows(9)
@@ -193,7 +194,7 @@ def test_convolutions_side_by_side_and_summed() -> None:
 @runs_here
 @pytest.mark.parametrize(("stride", "kernel", "shift"), [(8, 16, 0), (5, 11, 0), (3, 7, 1)])
 def test_transposed_convolution(stride: int, kernel: int, shift: int) -> None:
-    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+    from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
 
     conv = settled(nn.ConvTranspose1d(16, 16, kernel, stride=stride, padding=(kernel - stride) // 2))
     x, (spans, places) = seeded(1, 16, 16).half(), windows(3, 1, 6)
@@ -208,7 +209,7 @@ def test_transposed_convolution(stride: int, kernel: int, shift: int) -> None:
 @runs_here
 @pytest.mark.parametrize(("stride", "kernel"), [(15, 30), (3, 6), (1, 1)])
 def test_strided_convolution(stride: int, kernel: int) -> None:
-    from vllm_cosyvoice.vocoder.convolution import Convolution, Taps
+    from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
 
     conv = settled(nn.Conv1d(16, 16, kernel, stride=stride, padding=stride // 2))
     x, (spans, places) = seeded(1, 16 * stride, 16).half(), windows(3, 1, 6)
@@ -221,7 +222,7 @@ def test_strided_convolution(stride: int, kernel: int) -> None:
 
 @runs_here
 def test_what_overflows_saturates() -> None:
-    from vllm_cosyvoice.vocoder.convolution import Activation, Convolution, Taps
+    from vllm_cosyvoice.vocoder.cuda.convolution import Activation, Convolution, Taps
 
     conv = settled(nn.Conv1d(16, 16, 1))
     conv.weight.fill_(1)

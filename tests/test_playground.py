@@ -24,7 +24,7 @@ from tests.browser import asked_addresses, chromium, complaints, wait
 from tests.server_process import ServerProcess, wait_until
 from tests.stand_in_server import StandIn, stand_in_server
 
-RECORDING = Path(vllm_cosyvoice.__file__).parent / "voices/default.wav"
+RECORDING = Path(vllm_cosyvoice.__file__).parent / "demo_voices/default.wav"
 SENTENCE = "The morning was bright, and the river ran slowly under the old stone bridge. "
 LONG = SENTENCE * 12
 CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from vllm_cosyvoice.random_checkpoint import prompt_networks
+from tools.random_checkpoint import prompt_networks
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 CPU = ["CPUExecutionProvider"]

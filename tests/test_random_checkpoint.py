@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from tools.random_checkpoint import TINY, write_random_checkpoint
+from tools.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.checkpoint import CheckpointError, open_model
 from vllm_cosyvoice.config import MEL_BINS, ModelConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
-from vllm_cosyvoice.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, SPEECH_TOKENS, UNUSED
 from vllm_cosyvoice.vocoder import Vocoder
 
@@ -24,7 +24,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_two_makings_are_equal_byte_for_byte_even_by_different_processes(tiny_model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vllm_cosyvoice.random_checkpoint", "--size", "tiny", "--seed", "0"]
+    command = [sys.executable, "-m", "tools.random_checkpoint", "--size", "tiny", "--seed", "0"]
     subprocess.run([*command, str(tmp_path / "again")], check=True, timeout=120)
     assert contents(tmp_path / "again") == contents(tiny_model)
 

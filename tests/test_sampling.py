@@ -13,10 +13,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from tests.golden_cases.ras import chi_square_p
 from tests.logits_processor import ROWS, added, by_definition, counts, next_tokens, processor, tokens
 from vllm_cosyvoice.failure import InputError
+from vllm_cosyvoice.limits import MOST_SPEECH
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.token_draw import philox
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import MOST_SPEECH
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, HEAD_SIZE, SPEECH_TOKENS, UNUSED
 
 

@@ -10,12 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from server.addresses import Addresses, RunDirectory
+from server.app import create
 from server.arguments import PUBLIC_PATHS, parse
-from server.channel import Channel
-from server.http.app import create
-from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
+from server.staged.addresses import Addresses, RunDirectory
+from server.staged.channel import Channel
+from server.staged.engine import StagedEngine
 from tests.server_process import BODY, error_of
 
 KEYS = ("sesame", "open-sesame")

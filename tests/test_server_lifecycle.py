@@ -19,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from selenium.webdriver.common.by import By
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from server.http.session import SECONDS_FOR_CONFIG
 from server.http.websocket import SECONDS_TO_TAKE
-from server.supervisor import SECONDS_BETWEEN_PINGS
+from server.staged.supervisor import SECONDS_BETWEEN_PINGS
+from server.ws.session import SECONDS_FOR_CONFIG
 from tests.browser import chromium, wait
 from tests.server_process import (
     BODY,

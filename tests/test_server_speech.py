@@ -22,7 +22,7 @@ from openai import (
 from openai.types.audio import SpeechModel
 from openai.types.audio.speech_create_params import Voice
 
-from server.audio_format import FORMATS, ResponseFormat
+from server.http.audio_format import FORMATS, ResponseFormat
 from tests.server_process import BODY, ServerProcess, eventually, exactly
 from tests.test_audio_format import LOSSLESS, unpack
 from vllm_cosyvoice import Synthesizer

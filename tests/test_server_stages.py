@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from server.addresses import Addresses, RunDirectory
 from server.arguments import SHORTEST_FIRST_HOP
-from server.channel import Channel
-from server.http.staged_engine import StagedEngine
-from server.messages import Kind, Message, Ping, Pong, StageDown, StageUp
-from server.process import Stage, serve
+from server.staged.addresses import Addresses, RunDirectory
+from server.staged.channel import Channel
+from server.staged.engine import StagedEngine
+from server.staged.messages import Kind, Message, Ping, Pong, StageDown, StageUp
+from server.staged.process import Stage, serve
 from tests.test_audio import tone, wav
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
-from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.engine import SEGMENTS_AHEAD
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.segment import Segment
-from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.stages.decode import DecodeStage
 from vllm_cosyvoice.stages.encode import EncodeStage
 from vllm_cosyvoice.stages.messages import (
@@ -401,7 +401,7 @@ async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peer
 async def test_health_knows_at_once_who_died_and_who_is_up(
     peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.http.stages.SECONDS_HEALTH_HOLDS", SECONDS)
+    monkeypatch.setattr("server.staged.directory.SECONDS_HEALTH_HOLDS", SECONDS)
     missing = engine.stages.missing
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in peers.of]
     assert await missing() == []
@@ -419,7 +419,7 @@ async def test_health_knows_at_once_who_died_and_who_is_up(
 async def test_health_does_not_wait_for_the_answer_of_who_has_died(
     peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.http.stages.SECONDS_TO_ANSWER", 10 * SECONDS)
+    monkeypatch.setattr("server.staged.directory.SECONDS_TO_ANSWER", 10 * SECONDS)
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in ("encode", "generate")]
     looking = asyncio.create_task(engine.stages.missing())
     await peers.hear("decode", Ping)

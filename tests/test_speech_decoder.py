@@ -7,8 +7,8 @@ import torch
 from tests import small_networks
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, ModelConfig
-from vllm_cosyvoice.flow.solver import MAX_TOKENS
-from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.voice import Voice
 
 ONE_HOP = 200  # tokens; trims a prompt as the usual 25 do

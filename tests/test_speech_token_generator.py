@@ -21,14 +21,14 @@ from vllm.inputs import tokens_input
 from tests import second_model_runner
 from tests.golden_cases.ras import chi_square_p
 from tests.logits_processor import by_definition
+from tools.random_checkpoint import TINY
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
-from vllm_cosyvoice.random_checkpoint import TINY
+from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text import ArrivingText
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
-from vllm_cosyvoice.text_stream import small_pieces
 from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from tests import small_networks, tensorrt_stand_in
 from vllm_cosyvoice.config import FlowConfig
-from vllm_cosyvoice.flow.estimator import Condition, Estimator
-from vllm_cosyvoice.flow.masks import attention_mask
-from vllm_cosyvoice.flow.onnx_export import estimator_onnx
-from vllm_cosyvoice.flow.tensorrt import LONGEST, FrameMask, TensorRTError, tensorrt_estimator
-from vllm_cosyvoice.flow.tensorrt_cache import cached_plan, plan_path
+from vllm_cosyvoice.flow.tensorrt.choice import tensorrt_estimator
+from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask, TensorRTError
+from vllm_cosyvoice.flow.tensorrt.onnx_export import estimator_onnx
+from vllm_cosyvoice.flow.tensorrt.plan_cache import cached_plan, plan_path
+from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator
+from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has no package for this platform")
 
-from vllm_cosyvoice.flow import tensorrt_build
-from vllm_cosyvoice.flow.tensorrt_build import PROFILES, Progress, build_plan
-from vllm_cosyvoice.flow.tensorrt_runtime import TensorRTEstimator
+from vllm_cosyvoice.flow.tensorrt import build as tensorrt_build
+from vllm_cosyvoice.flow.tensorrt.build import PROFILES, Progress, build_plan
+from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
 
 
 def estimator(data_type: torch.dtype = torch.float16, config: FlowConfig = small_networks.FLOW) -> Estimator:

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from vllm_cosyvoice.checkpoint import open_model
-from vllm_cosyvoice.config import MOST_PROMPT_SECONDS, TOKEN_RATE
-from vllm_cosyvoice.flow.solver import MAX_TOKENS
-from vllm_cosyvoice.segment import MOST_SPEECH, MOST_TEXT
+from vllm_cosyvoice.config import TOKEN_RATE
+from vllm_cosyvoice.limits import MAX_TOKENS, MOST_PROMPT_SECONDS, MOST_SPEECH, MOST_TEXT
 from vllm_cosyvoice.text import Pause, TextFrontEnd
 from vllm_cosyvoice.text.front_end import segments
 from vllm_cosyvoice.text.grammar import PIECE, _pieces

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from vllm_cosyvoice.text_stream import TextStream, Turn, small_pieces
+from vllm_cosyvoice.llm.text_stream import TextStream, Turn, small_pieces
 from vllm_cosyvoice.vocabulary import FILL, START, TASK, text_ids
 
 

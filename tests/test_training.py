@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tools.random_checkpoint.tokenizer import write_tokenizer
 from training import flow, tape, texts, vocoder
 from training.__main__ import Run, new_flow, new_vocoder, resume
 from training.evaluate import word_errors
@@ -29,12 +30,12 @@ from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
 from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL, MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from vllm_cosyvoice.flow.solver import Flow, FlowRow
+from vllm_cosyvoice.flow.row import FlowRow
+from vllm_cosyvoice.flow.torch.flow import Flow
+from vllm_cosyvoice.llm.text_stream import TextStream
 from vllm_cosyvoice.llm.token_draw import WINDOW
-from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
-from vllm_cosyvoice.text_stream import TextStream
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow
 from vllm_cosyvoice.voice.features import prompt_mel

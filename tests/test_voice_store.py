@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.test_audio import tone, wav
+from tools.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.preparation import Preparation
-from vllm_cosyvoice.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.voice import UnknownVoice, VoiceDirectory, VoiceRefused, load_audio
 from vllm_cosyvoice.voice.feature_file import write_whole

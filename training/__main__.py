@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from tools.random_checkpoint.tokenizer import write_tokenizer
 from training import flow, tape, vocoder
 from training.captured import captured
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
@@ -29,8 +30,7 @@ from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
 from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, ModelConfig
-from vllm_cosyvoice.flow.loading import flow_weights
-from vllm_cosyvoice.random_checkpoint.tokenizer import write_tokenizer
+from vllm_cosyvoice.flow.torch.loading import flow_weights
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
 TEXTS, CORPUS, READING, EMBEDDING_FILE = "texts.json", "corpus.pt", "reading.pt", "embeddings.pt"

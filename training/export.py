@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tools.random_checkpoint.settings import yaml_text
 from training import language_model
 from training.corpus import PRESETS, recording
 from training.factors import merged
@@ -17,7 +18,6 @@ from training.speech_tokenizer import SpeechTokenizer
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import ModelConfig
-from vllm_cosyvoice.random_checkpoint.settings import yaml_text
 
 
 def export(

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from training.released import Parameters, Served
 from vllm_cosyvoice.checkpoint.layout import flow_layout
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, FlowConfig
-from vllm_cosyvoice.flow.loading import flow_weights
-from vllm_cosyvoice.flow.masks import attention_mask
-from vllm_cosyvoice.flow.solver import Flow
+from vllm_cosyvoice.flow.torch.flow import Flow
+from vllm_cosyvoice.flow.torch.loading import flow_weights
+from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 FREE_SHARE = 0.2  # weight of the velocity without the condition, which guidance steers away from
 ENCODER_WEIGHT = 0.1  # of mu's own distance from the mel, which makes the start quicker

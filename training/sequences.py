@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vllm_cosyvoice.llm.text_stream import TEXT_GROUP, TextStream
 from vllm_cosyvoice.segment import Segment
-from vllm_cosyvoice.text_stream import TEXT_GROUP, TextStream
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
 IGNORED = -100  # a position whose next token is given, not generated

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tools.random_checkpoint.graphs import Graph, tensor
 from training.onnx_weights import load_layers
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
-from vllm_cosyvoice.random_checkpoint.graphs import Graph, tensor
 
 DILATIONS = (1, 2, 4)
 MARGIN, SCALE = 0.2, 16.0  # additive margin softmax (Wang et al. 2018)

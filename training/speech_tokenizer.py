@@ -15,9 +15,9 @@ from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tools.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, heard_frames, tensor
 from training.flite import PHONES
 from training.onnx_weights import load_layers
-from vllm_cosyvoice.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, heard_frames, tensor
 
 BITS = 9
 CONTENTS = 2**BITS

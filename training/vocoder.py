@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from training.released import Parameters, Served
 from vllm_cosyvoice.checkpoint.layout import vocoder_layout
 from vllm_cosyvoice.config import MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
-from vllm_cosyvoice.vocoder.loading import vocoder_weights
-from vllm_cosyvoice.vocoder.spectrum import Spectrum
-from vllm_cosyvoice.vocoder.vocoder import Vocoder
+from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights
+from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
+from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder
 from vllm_cosyvoice.voice.features import PROMPT_N_FFT, mel_filters
 
 CROP_TOKENS = 20

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE, SPEEDS
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
+from vllm_cosyvoice.limits import SPEEDS
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.checkpoint import ModelDirectory

@@ -14,14 +14,12 @@ DEFAULT_VOICE = "default"
 SAMPLE_RATE = 24_000  # samples a second of generated audio
 PROMPT_SAMPLE_RATE = 16_000  # samples a second heard by the speech tokenizer and the speaker encoder
 TOKEN_RATE = 25  # speech tokens a second
-MOST_PROMPT_SECONDS = 30.0  # of a recording that a voice is made from
 FRAMES_PER_TOKEN = 2  # mel frames a speech token
 FRAME_RATE = TOKEN_RATE * FRAMES_PER_TOKEN  # mel frames a second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SAMPLES_PER_TOKEN = SAMPLES_PER_FRAME * FRAMES_PER_TOKEN
 MEL_BINS = 80
 SPEAKER_DIM = 192  # width of a speaker embedding
-SPEEDS = 0.25, 4.0  # slowest and fastest
 
 CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
 CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN

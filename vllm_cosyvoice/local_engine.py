@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.preparation import Preparation
-from vllm_cosyvoice.speech_decoder import SpeechDecoder
 from vllm_cosyvoice.stages.decode import DecodeStage
 from vllm_cosyvoice.stages.encode import EncodeStage
 from vllm_cosyvoice.stages.generate import GenerateStage

@@ -2,8 +2,9 @@
 
 import msgspec
 
-from vllm_cosyvoice.config import DEFAULT_VOICE, SPEEDS
+from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.failure import InputError
+from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording, Voice
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text.languages import language_code

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from vllm_cosyvoice.failure import InputError
-from vllm_cosyvoice.segment import MOST_SPEECH
+from vllm_cosyvoice.limits import MOST_SPEECH
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 SEED_LIMIT = 2**63

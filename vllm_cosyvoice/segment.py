@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vllm_cosyvoice.limits import MAX_SPEECH_PER_TEXT
 from vllm_cosyvoice.vocabulary import prompt_ids
 
 MIN_SPEECH_PER_TEXT = 2
-MAX_SPEECH_PER_TEXT = 20
-MOST_SPEECH = 6750  # speech tokens of a segment, 270 s: with a prompt of 30 s all that a decoder takes
-MOST_TEXT = MOST_SPEECH // MAX_SPEECH_PER_TEXT  # tokens
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from server.arguments import Arguments
-from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http import reference_audio
+from server.http.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http.errors import ApiError, too_long
 from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
-from vllm_cosyvoice.config import SPEEDS
 from vllm_cosyvoice.engine import Engine, Usage
+from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions

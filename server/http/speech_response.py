@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from server.audio_format import FORMATS
+from server.http.audio_format import FORMATS
 from server.http.errors import error_entries
 from server.http.measuring import account
 from vllm_cosyvoice.engine import Usage

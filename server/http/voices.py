@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
-from server.audio_format import FORMATS, ResponseFormat, packed
+from server.http.audio_format import FORMATS, ResponseFormat, packed
 from server.http.errors import ApiError
 from server.http.guards import LARGEST_UPLOAD
 from server.http.speech_response import AUDIO, SpeechResponse
-from vllm_cosyvoice.config import SPEEDS
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.request import SpeechRequest
 

@@ -12,7 +12,7 @@ from tests.golden_cases import Case, errors
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, LOOKAHEAD_TOKENS, FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.flow.masks import attention_mask
+from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 ESTIMATOR_HEADS = {"small": 4, "full": 8}  # the one size that no tensor's shape tells
 MAX_RELATIVE_ERROR = 1e-4

@@ -12,11 +12,11 @@ from vllm.inputs import tokens_input
 
 from tests.golden_cases import Case, errors
 from tests.seeded_weights import seeded_state
+from tools.random_checkpoint import TINY, write_model_directory
+from tools.random_checkpoint.weights import flow_weights, vocoder_weights
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
-from vllm_cosyvoice.random_checkpoint import TINY, write_model_directory
-from vllm_cosyvoice.random_checkpoint.weights import flow_weights, vocoder_weights
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE

@@ -12,7 +12,7 @@ from tests.test_flow import random_tokens
 from vllm_cosyvoice.checkpoint.layout import flow_layout
 from vllm_cosyvoice.config import FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.gpu.device import Gpu
 
 DEVICE = "cuda"
 
@@ -34,7 +34,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("data_type", [torch.bfloat16, torch.float16])
 def test_the_packed_flow_is_the_plain_one(plain: Flow, data_type: torch.dtype, figure: Callable[[str], None]) -> None:
-    from vllm_cosyvoice.flow.packed import PackedFlow
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow
 
     rows = [
         row(plain, 125, 100, streaming=False),

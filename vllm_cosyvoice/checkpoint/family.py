@@ -13,9 +13,9 @@ from vllm_cosyvoice.config import (
     SPEAKER_DIM,
     TOKEN_RATE,
 )
+from vllm_cosyvoice.llm.text_stream import SPEECH_GROUP, TEXT_GROUP
 from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.text_stream import SPEECH_GROUP, TEXT_GROUP
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 # What makes a CosyVoice2: CosyVoice 1 and 3 name other classes here.

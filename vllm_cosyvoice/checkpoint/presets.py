@@ -9,7 +9,8 @@ import torch
 
 from vllm_cosyvoice.checkpoint import tensors
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
-from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, MOST_PROMPT_SECONDS, SPEAKER_DIM, TOKEN_RATE
+from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
+from vllm_cosyvoice.limits import MOST_PROMPT_SECONDS
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 log = logging.getLogger(__name__)

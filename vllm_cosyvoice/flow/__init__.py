@@ -1,5 +1,6 @@
 """Flow matching: speech tokens to mel."""
 
-from vllm_cosyvoice.flow.solver import Flow, FlowRow
+from vllm_cosyvoice.flow.row import FlowRow
+from vllm_cosyvoice.flow.torch.flow import Flow
 
 __all__ = ["Flow", "FlowRow"]

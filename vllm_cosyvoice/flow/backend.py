@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.flow.kernel_sizes import misfits
-from vllm_cosyvoice.flow.solver import Flow, FlowRow
-from vllm_cosyvoice.flow.tensorrt import tensorrt_estimator
-from vllm_cosyvoice.gpu import Gpu
+from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
+from vllm_cosyvoice.flow.row import FlowRow
+from vllm_cosyvoice.flow.tensorrt.choice import tensorrt_estimator
+from vllm_cosyvoice.flow.torch.flow import Flow
+from vllm_cosyvoice.gpu.device import Gpu
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,6 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         fused = False
     if not fused:
         return Flow.from_state(config, model.flow_state(), device, data_type)
-    from vllm_cosyvoice.flow.packed import PackedFlow  # needs Triton
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
     return PackedFlow(Flow.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)

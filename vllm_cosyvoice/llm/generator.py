@@ -15,13 +15,14 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.limits import MAX_SPEECH_PER_TEXT
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
 from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
+from vllm_cosyvoice.llm.text_stream import TextStream
 from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
-from vllm_cosyvoice.segment import MAX_SPEECH_PER_TEXT, MIN_SPEECH_PER_TEXT, Segment
-from vllm_cosyvoice.text_stream import TextStream
+from vllm_cosyvoice.segment import MIN_SPEECH_PER_TEXT, Segment
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
 
 LONGEST_SILENCE = 30.0  # seconds that an engine with requests may give nothing

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from vllm_cosyvoice.config import CHUNK_TOKENS
-from vllm_cosyvoice.decode_loop import DecodeLoop
+from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop
+from vllm_cosyvoice.decode.schedule import Listener
 from vllm_cosyvoice.failure import FailureKind
-from vllm_cosyvoice.hop_schedule import Listener
 from vllm_cosyvoice.recording import Voice
-from vllm_cosyvoice.speech_decoder import DecodeStream, FlowPrompt, SpeechDecoder
 from vllm_cosyvoice.stages.messages import (
     Abort,
     Address,
@@ -71,7 +71,7 @@ class DecodeStage:
         self._hits = 0
         self._misses = 0
 
-    def handle(self, message: Message) -> None:  # noqa: D102 - see server.process.Stage
+    def handle(self, message: Message) -> None:  # noqa: D102 - see server.staged.process.Stage
         match message:
             case Open():
                 self._open(message)
@@ -97,7 +97,7 @@ class DecodeStage:
             elif address == segment.open.encoder and self._waits_for_encoder(segment):
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.process.Stage
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.staged.process.Stage
         return {
             **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vllm_cosyvoice.llm.generator import EngineDeadError, SpeechTokenGenerator
+from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.stages.messages import (
     Abort,
     Address,
@@ -20,7 +21,6 @@ from vllm_cosyvoice.stages.messages import (
     Tokens,
 )
 from vllm_cosyvoice.text import ArrivingText
-from vllm_cosyvoice.text_stream import small_pieces
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class GenerateStage:
         self._text_tokens = 0
         self._refused = 0
 
-    def handle(self, message: Message) -> None:  # noqa: D102 - see server.process.Stage
+    def handle(self, message: Message) -> None:  # noqa: D102 - see server.staged.process.Stage
         match message:
             case Generate() | GenerateFromText():
                 self._accept(message)
@@ -66,7 +66,7 @@ class GenerateStage:
             if live.work.open.reply_to == address:
                 self._abort(Abort(segment_id, live.work.decoder))
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.process.Stage
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.staged.process.Stage
         return {
             "segments": len(self._live),
             "segments_running": self._generator.running,

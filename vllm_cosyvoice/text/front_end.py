@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from vllm_cosyvoice.segment import MOST_TEXT
+from vllm_cosyvoice.limits import MOST_TEXT
 from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
 from vllm_cosyvoice.text.normalise import NO_WORDS, is_unspaced, load, normalise, spoken_language
 from vllm_cosyvoice.text.pauses import Pause, split_at_pauses

@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-LONGEST_PAUSE = 10.0  # seconds
-MOST_SILENCE = 60.0  # seconds, of all pauses of a text
+from vllm_cosyvoice.limits import LONGEST_PAUSE, MOST_SILENCE
 
 PAUSE = re.compile(r"\[pause\b(?P<own>[^\[\]]*)\]|<break\b(?P<ssml>[^<>]*)>|</break\s*>", re.IGNORECASE)
 TIME_ATTRIBUTE = re.compile(r"""\btime\s*=\s*["'“”]?\s*(?P<time>[^"'“”/\s]*)""", re.IGNORECASE)

@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, HarmonicSource
 from vllm_cosyvoice.vocoder.stretch import stretch, stretched_frames
-from vllm_cosyvoice.vocoder.vocoder import VocoderRow
+from vllm_cosyvoice.vocoder.torch.vocoder import VocoderRow
 
 CONTEXT = 20  # frames: by its convolutions the vocoder hears 19.75 frames either side, 5 of them through the pitch
 # Frames whose audio waits for the mel behind them. With full-size seeded weights the frame before a joint differs from

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchaudio.transforms import Resample
 
-from vllm_cosyvoice.config import MOST_PROMPT_SECONDS
+from vllm_cosyvoice.limits import MOST_PROMPT_SECONDS
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vllm_cosyvoice.config import MOST_PROMPT_SECONDS
+from vllm_cosyvoice.limits import MOST_PROMPT_SECONDS
 from vllm_cosyvoice.voice.audio import CUT, MIN_SECONDS, AudioError, check_samples
 from vllm_cosyvoice.voice.silence import without_silence
 from vllm_cosyvoice.voice.syllables import syllables

@@ -16,7 +16,7 @@ from vllm_cosyvoice.recording import Recording, StoredVoice, Voice, registered_k
 from vllm_cosyvoice.voice import feature_file
 from vllm_cosyvoice.voice.audio import load_audio
 
-BUILT_IN = Path(__file__).parents[1] / "voices"
+BUILT_IN = Path(__file__).parents[1] / "demo_voices"
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a")  # of two recordings with one name the first in this order counts
 
 FACTS = "voice.json"

@@ -1,0 +1,77 @@
+"""The app of an http worker."""
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, Response
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from server.arguments import Arguments
+from server.http import errors, openai, pages, voices
+from server.http.access import ApiKeys, CrossSite
+from server.http.compatibility import HeadRequests, OldClients
+from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
+from server.http.request_log import RequestLog
+from server.http.websocket import Connections
+from server.lighttts import routes as lighttts
+from server.metrics import render
+from server.staged.engine import StagedEngine
+from server.ws import routes as ws
+from vllm_cosyvoice.failure import Failure
+
+ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
+
+Two WebSockets are not described here. They speak text while it is being written:
+
+- `/v1/audio/speech/stream`
+- `/inference_zero_shot_bistream`, for LightTTS's clients"""
+LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
+LARGER_BODIES = {
+    "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
+    "/v1/audio/voices": LARGEST_BODY + LARGEST_UPLOAD,
+    "/v1/audio/voice-conversion": LARGEST_BODY + 2 * LARGEST_UPLOAD,
+    "/inference_zero_shot": LARGEST_BODY + LARGEST_UPLOAD,
+}
+
+
+def create(engine: StagedEngine, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
+    """All routes, and what holds for every one of them."""
+    app = FastAPI(
+        title="CosyVoice2 speech server",
+        description=ABOUT,
+        docs_url=None,  # a page of our own: FastAPI's asks other servers
+        redoc_url=None,
+        responses=errors.RESPONSES,
+    )
+    errors.install(app)
+    app.include_router(pages.router(arguments))
+    app.include_router(openai.router(engine, model_id, arguments))
+    app.include_router(voices.router(engine))
+    app.include_router(ws.router(engine, connections, model_id, arguments))
+    lighttts.install(app, engine, model_id, arguments.max_input_chars)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether a request would be served, and if not, why."""
+        if missing := await engine.stages.missing():
+            raise Failure("unavailable", f"Not ready: {'; '.join(missing)}.")
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """What every process holds and has done, for Prometheus."""
+        numbers = await engine.stages.numbers_of_all()
+        return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
+
+    served: ASGIApp = OldClients(HeadRequests(BodyLimit(app, LARGEST_BODY, LARGER_BODIES)))
+    if arguments.api_key_digests:
+        served = ApiKeys(served, arguments.api_key_digests, arguments.public_paths)
+    served = CrossSite(served, arguments.cors_origins)
+    if arguments.cors_origins:
+        served = CORSMiddleware(
+            served,
+            allow_origins=arguments.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return RequestId(RequestLog(served, engine.answers))

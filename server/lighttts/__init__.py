@@ -1,0 +1,1 @@
+"""LightTTS's routes and messages: its clients need not change."""

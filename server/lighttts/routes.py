@@ -1,0 +1,151 @@
+"""LightTTS's routes, so that its users change the command and nothing else."""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from server.http import errors
+from server.http.errors import STATUS, ApiError, retry_after, too_long, what_is_wrong
+from server.http.speech_response import SpeechResponse
+from server.http.voices import Transcript, read_upload
+from server.staged.engine import StagedEngine
+from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.limits import SPEEDS
+from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.request import SpeechRequest
+
+MODEL = "CosyVoice2"
+CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
+
+
+class Problem(BaseModel):
+    """What LightTTS says when it can't serve a request."""
+
+    message: str
+
+
+# For the description of the API
+PCM: dict[int | str, dict[str, Any]] = {200: {"description": "Headerless PCM, without a content type."}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: errors.RESPONSES["4XX"],
+    "4XX": errors.RESPONSES["4XX"] | {"model": Problem},
+    "5XX": errors.RESPONSES["5XX"] | {"model": Problem},
+}
+
+
+class _Refused(Exception):
+    """Answered as LightTTS answers errors, with `message` alone."""
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+class _Route(APIRoute):
+    """Answers in LightTTS's form what is refused before a route begins; a form that is wrong with 422, as it does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise _Refused(422, what_is_wrong(error.errors())[0]) from error
+            except ApiError as error:
+                raise _Refused(error.status, str(error)) from error
+            except HTTPException as error:
+                raise _Refused(error.status_code, str(error.detail)) from error
+
+        return answer
+
+
+def install(app: FastAPI, engine: StagedEngine, model_id: str, longest_text: int) -> None:
+    """Add the routes, for the model called `model_id`, and their way to answer errors. `longest_text`: characters."""
+    routes = APIRouter(route_class=_Route, responses=PROBLEMS)
+    models = {"default", MODEL, model_id}
+
+    @app.exception_handler(_Refused)
+    async def refused(_: Request, error: _Refused) -> JSONResponse:
+        return JSONResponse({"message": str(error)}, error.status, error.headers)
+
+    @routes.post("/inference_zero_shot", response_class=Response, responses=PCM)
+    async def inference_zero_shot(
+        request: Request,
+        tts_text: Annotated[str, Form()],
+        prompt_text: Transcript,
+        prompt_wav: Annotated[UploadFile, File()],
+        stream: Annotated[bool, Form()] = False,
+        tts_model_name: Annotated[str, Form()] = "default",
+        speed: Annotated[float, Form(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)] = 1.0,
+    ) -> Response:
+        """Headerless PCM, int16, little endian, mono, 24 kHz: as it is made, or all at once when it is complete."""
+        if stream and speed != 1:
+            raise _Refused(400, "speed needs stream=false here; /v1/audio/speech streams at any speed.")
+        if len(tts_text) > longest_text:
+            raise _Refused(422, too_long("tts_text", len(tts_text), longest_text))
+        if tts_model_name not in models:
+            raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
+        recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)
+        pieces = engine.speak(
+            SpeechRequest(id=request.state.request_id, text=tts_text, voice=recording, speed=speed, streaming=stream)
+        )
+        return SpeechResponse(_refusing(pieces if stream else _complete(pieces)), media_type=None)  # as LightTTS
+
+    @routes.get("/query_tts_model")
+    @routes.post("/query_tts_model")
+    async def query_tts_model() -> dict[str, list[str]]:
+        """The model."""
+        return {"tts_models": [MODEL]}
+
+    @routes.get("/healthz")
+    async def healthz() -> JSONResponse:
+        """Whether a request would be served, as at `/health`."""
+        missing = await engine.stages.missing()
+        return JSONResponse({"message": "Error" if missing else "Ok"}, 503 if missing else 200)
+
+    @routes.get("/liveness")
+    async def liveness() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readiness")
+    async def readiness() -> JSONResponse:
+        """Whether a request would be served."""
+        if missing := await engine.stages.missing():
+            return JSONResponse({"status": "not ready", "message": "; ".join(missing)}, 503)
+        return JSONResponse({"status": "ok"})
+
+    app.include_router(routes)
+
+
+async def _complete(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """All of the audio as one piece."""
+    async with aclosing(pieces):
+        yield b"".join([piece async for piece in pieces])
+
+
+async def _refusing(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The audio; a failure ahead of it is told in LightTTS's form."""
+    begun = False
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+                begun = True
+    except Failure as failure:
+        if begun:
+            raise
+        status = STATUS[failure.kind]
+        if failure.kind == "invalid":
+            status = 400 if failure.param in ("ref_audio", "ref_text") else CANNOT_BE_SPOKEN
+        raise _Refused(status, str(failure), retry_after(failure)) from failure

@@ -1,0 +1,75 @@
+"""One inbox for each process, and a way to every other's."""
+
+import hmac
+import logging
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from server.staged import messages
+from server.staged.messages import Address, AnyMessage, Message
+
+log = logging.getLogger(__name__)
+
+LARGEST_MESSAGE = 64 << 20  # bytes; a voice of 30 s has half a million, a piece of audio less than five
+
+
+class Channel:
+    """ZeroMQ PUSH to every peer, PULL from all of them.
+
+    Messages from one process to another arrive in the order they were sent. `send` never waits, so state can change
+    and be told about in one step; what keeps queues short is that stages refuse work, not that sending blocks.
+    Every message carries the run's secret: a stranger on this machine who finds a TCP inbox can't speak into it.
+    """
+
+    def __init__(self, address: Address, secret: bytes) -> None:
+        self.address = address
+        self._secret = secret
+        self._context = zmq.asyncio.Context()
+        self._inbox = self._context.socket(zmq.PULL)
+        self._inbox.set(zmq.RCVHWM, 0)
+        self._inbox.set(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
+        self._inbox.bind(address)
+        self._outboxes: dict[Address, zmq.Socket[bytes]] = {}
+        self._dead: set[Address] = set()
+
+    def send(self, to: Address, message: Message) -> None:
+        """Queue `message` for `to`; nothing happens when that process is known to be dead."""
+        if to in self._dead:
+            return
+        outbox = self._outboxes.get(to)
+        if outbox is None:
+            outbox = self._outboxes[to] = self._context.socket(zmq.PUSH, socket_class=zmq.Socket)
+            outbox.set(zmq.SNDHWM, 0)
+            outbox.connect(to)
+        outbox.send_multipart((self._secret, messages.encode(message)), zmq.DONTWAIT, copy=False)
+
+    async def receive(self) -> AnyMessage:
+        """The next message."""
+        while True:
+            frames = await self._inbox.recv_multipart()
+            if len(frames) != 2 or not hmac.compare_digest(frames[0], self._secret):
+                log.warning("A message without this run's secret was dropped.")
+                continue
+            try:
+                return messages.decode(frames[1])
+            except msgspec.DecodeError:
+                log.exception("A message that can't be read was dropped.")
+
+    def is_dead(self, address: Address) -> bool:
+        """Whether `bury` was told of this address."""
+        return address in self._dead
+
+    def bury(self, address: Address) -> None:
+        """That process is dead for good: drop what is queued for it."""
+        self._dead.add(address)
+        if outbox := self._outboxes.pop(address, None):
+            outbox.close(linger=0)
+
+    def close(self) -> None:
+        """Close all sockets; queued messages are dropped."""
+        self._inbox.close(linger=0)
+        for outbox in self._outboxes.values():
+            outbox.close(linger=0)
+        self._context.term()

@@ -1,0 +1,67 @@
+"""The decode process."""
+
+import asyncio
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import numpy as np
+
+from server.staged.channel import Channel
+from server.staged.messages import Ready
+from server.staged.process import Settings, serve, step
+from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.config import SPEAKER_DIM
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop
+from vllm_cosyvoice.gpu.device import UnsupportedGpuError
+from vllm_cosyvoice.recording import Voice
+from vllm_cosyvoice.stages.decode import DecodeStage
+
+log = logging.getLogger(__name__)
+
+WARM_UP_TOKENS = 60  # several hops
+LONGEST_CALL = 60.0  # seconds of a decode call on a GPU, where the longest takes one: the device hangs then
+
+
+async def run(settings: Settings, channel: Channel) -> None:
+    """Load, warm up, serve."""
+    arguments = settings.arguments
+    try:
+        with step(settings, channel, "Loading the flow and the vocoder"):
+            model = open_model(settings.model)
+            decoder = SpeechDecoder(model, "auto", arguments.data_type, load_trt=arguments.load_trt)
+    except UnsupportedGpuError as error:
+        sys.exit(f"{settings.name}: {error}.")
+    with step(settings, channel, "Decoding first audio"):
+        _warm_up(decoder)
+    loop = DecodeLoop(decoder, arguments.decode_paral_num)
+    stage = DecodeStage(
+        channel, decoder, loop, arguments.cache_capacity, arguments.first_hop_tokens or decoder.usual_first_hop
+    )
+    channel.send(settings.supervisor, Ready(channel.address))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(loop.run())
+        tasks.create_task(serve(stage, channel))
+        tasks.create_task(stage.watch_device())
+        if decoder.device.type == "cuda":
+            tasks.create_task(_watch(loop))
+
+
+async def _watch(loop: DecodeLoop) -> NoReturn:
+    """End this process when the device hangs: the event loop would go on answering for it."""
+    while True:
+        await asyncio.sleep(1.0)
+        if loop.seconds_in_call > LONGEST_CALL:
+            log.critical("A decode call has not returned after %.0f s.", LONGEST_CALL)
+            os._exit(1)  # an exception would wait for the call
+
+
+def _warm_up(decoder: SpeechDecoder) -> None:
+    voice = Voice.preset("warm-up", np.ones(SPEAKER_DIM, np.float32))
+    stream = decoder.open(decoder.prompt(voice))
+    stream.push([0] * WARM_UP_TOKENS)
+    stream.finish()
+    while not stream.done:
+        decoder.decode([stream])

@@ -1,0 +1,112 @@
+"""The server's processes as one http worker sees them: who is up, what it has given them, whether they answer."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from server.metrics import Numbers
+from server.staged.channel import Channel
+from server.staged.messages import Address, Kind, Ping, Pong, StageUp
+from vllm_cosyvoice.failure import Failure
+
+SECONDS_TO_ANSWER = 1.0  # what a process may take for a Pong
+SECONDS_HEALTH_HOLDS = 1.0  # how long one look at the stages' health answers for
+WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
+
+
+class Stages:
+    """Picks stages for work, and asks all processes how they are."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._names: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
+        self._load: Counter[Address] = Counter()  # what this worker has at each stage
+        self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
+        self._pings = 0
+        self._looked = float("-inf")
+        self._look: asyncio.Task[list[str]] | None = None
+
+    def add(self, up: StageUp) -> None:
+        """A process takes work."""
+        self._names[up.kind][up.address] = up.name
+        self._forget_look()
+
+    def remove(self, address: Address) -> str:
+        """The name of the process that was at `address` and has died."""
+        names = [names.pop(address) for names in self._names.values() if address in names]
+        self._forget_look()
+        for answers in self._pongs.values():
+            if answer := answers.get(address):
+                answer.cancel()  # who looks need not wait for it
+        return names[0] if names else "A stage"
+
+    def pick(self, kind: Kind) -> Address:
+        """The stage of this kind with the least of this worker's work. Raises Failure when none is up."""
+        names = self._names[kind]
+        if not names:
+            raise Failure("unavailable", f"No {kind} process is up: the server is starting, or restarting what died.")
+        return min(names, key=lambda address: self._load[address])
+
+    @contextlib.contextmanager
+    def busy(self, address: Address) -> Iterator[None]:
+        """The stage at `address` has something of this worker's inside the context."""
+        self._load[address] += 1
+        try:
+            yield
+        finally:
+            self._load[address] -= 1
+            if not self._load[address]:
+                del self._load[address]
+
+    async def missing(self) -> list[str]:
+        """Why a request would not be served now, a reason each; empty when it would.
+
+        One look answers for a second, or until a stage comes or goes.
+        """
+        if self._look is None or time.monotonic() - self._looked > SECONDS_HEALTH_HOLDS:
+            self._looked = time.monotonic()
+            self._look = asyncio.create_task(self._missing())
+        return await asyncio.shield(self._look)
+
+    async def numbers_of_all(self) -> dict[str, Numbers]:
+        """The numbers of every process that answers, by its name."""
+        names = {address: name for names in self._names.values() for address, name in names.items()}
+        numbers = await self._ping(names)
+        return {names[address]: found for address, found in numbers.items()}
+
+    def answered(self, pong: Pong) -> None:
+        """A process has answered a Ping."""
+        answer = self._pongs.get(pong.nonce, {}).get(pong.sender)
+        if answer and not answer.done():
+            answer.set_result(pong.numbers)
+
+    def _forget_look(self) -> None:
+        self._looked = float("-inf")
+
+    async def _missing(self) -> list[str]:
+        asked = self._working()
+        answers = await self._ping(asked)
+        absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._names[kind]]
+        still_there = self._working()
+        silent = [name for address, name in asked.items() if address in still_there and address not in answers]
+        return absent + [f"{name} does not answer" for name in silent]
+
+    def _working(self) -> dict[Address, str]:
+        return {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
+
+    async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
+        """What those answer who answer in time."""
+        self._pings += 1
+        nonce, loop = self._pings, asyncio.get_running_loop()
+        answers = self._pongs[nonce] = {address: loop.create_future() for address in addresses}
+        try:
+            for address in answers:
+                self._channel.send(address, Ping(nonce, self._channel.address))
+            if answers:
+                await asyncio.wait(answers.values(), timeout=SECONDS_TO_ANSWER)
+            answered = [address for address, answer in answers.items() if answer.done() and not answer.cancelled()]
+            return {address: answers[address].result() for address in answered}
+        finally:
+            del self._pongs[nonce]

@@ -1,0 +1,69 @@
+"""The engine of an http worker: its stages are processes, which come and go, and what it does is measured."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from server.http.audio_format import Encoder
+from server.http.measuring import Answers, Speeches, note
+from server.metrics import Numbers
+from server.staged.channel import Channel
+from server.staged.directory import Stages
+from server.staged.messages import Address, AnyMessage, Pong, StageUp
+from vllm_cosyvoice.engine import Engine, Usage
+from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.stages.messages import Message
+
+PATIENCE = 590.0  # seconds that a stage may keep a request waiting; OpenAI's client gives up after 600 without a byte
+
+
+class StagedEngine(Engine):
+    """An Engine over the processes that are up."""
+
+    def __init__(self, channel: Channel, patience: float = PATIENCE) -> None:
+        """`patience`: see Engine."""
+        self.stages = Stages(channel)
+        self.speeches = Speeches()
+        self.answers = Answers()
+        self._channel = channel
+        super().__init__(channel, self.stages, patience)
+
+    def speak(  # noqa: D102 - see Engine
+        self, request: SpeechRequest, arriving: AsyncIterator[str] | None = None, usage: Usage | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        note(request)
+        return self.speeches.measure(super().speak(request, arriving, usage))
+
+    def convert(self, request: SpeechRequest, audio: bytes) -> AsyncGenerator[bytes, None]:  # noqa: D102 - see Engine
+        note(request)
+        return self.speeches.measure(super().convert(request, audio))
+
+    async def check_voice(self, request_id: str, voice: str | Recording) -> None:  # noqa: D102 - see Engine
+        note(SpeechRequest(id=request_id, voice=voice))
+        await super().check_voice(request_id, voice)
+
+    def handle(self, message: AnyMessage | Message) -> None:  # noqa: D102 - see Engine
+        match message:
+            case StageUp() if not self._channel.is_dead(message.address):
+                self.stages.add(message)
+            case Pong():
+                self.stages.answered(message)
+            case _:
+                super().handle(message)
+
+    def drop(self, address: Address) -> None:
+        """A process has died: fail at once what it still owed."""
+        name = self.stages.remove(address)
+        message = f"{name} has died and is being restarted; try again in a few seconds."
+        self.fail_what_is_owed_by(address, Failure("unavailable", message))
+
+    def numbers(self) -> Numbers:  # noqa: D102 - see Stage
+        return {
+            **self.speeches.numbers(),
+            **self.answers.numbers(),
+            "encoders": len(Encoder.unclosed),
+            "requests": self._live,
+            "segments": len(self._speaking),
+            "requests_total": self._requests,
+            "requests_unfinished_total": self._unfinished,
+        }

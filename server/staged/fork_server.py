@@ -1,0 +1,223 @@
+"""Forks the server's processes from one that has imported what they need: imports are most of a start.
+
+Each stage is forked twice. The process in between ends at once, and the supervisor, which adopts orphans, becomes the
+stage's parent. So a stage lives on when the fork server dies, and the next fork starts another fork server.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+
+import msgspec
+from setproctitle import setproctitle
+
+from vllm_cosyvoice.llm.variables import BEFORE_IMPORT
+
+COMMAND = (sys.executable, "-m", "server.staged.fork_server")  # its stdin is the socket that orders come by
+TITLE = "server.stages "  # what `ps` shows of a stage, before its name
+THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
+SECONDS_TO_IMPORT = 600.0
+LONGEST_ORDER = 1 << 20  # bytes
+MOST_FILES = 2
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to fork. Its stdin and, for an http worker, the listening socket come with it."""
+
+    module: str  # of the stage, see `server.staged.process`
+    name: str
+    environment: dict[str, str]  # on top of the fork server's
+
+
+class ForkError(Exception):
+    """No process could be forked."""
+
+
+class ForkedProcess:
+    """A stage, as its adoptive parent sees it."""
+
+    def __init__(self, pid: int, stdin: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None  # below 0: the signal that ended it
+        self._stdin = stdin
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        threading.Thread(target=self._wait, name=f"wait for {pid}", daemon=True).start()
+
+    def tell(self, line: bytes) -> None:
+        """Write a line to its stdin, which stays open for as long as it lives."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            os.write(self._stdin, line)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    async def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def _wait(self) -> None:
+        _, status = os.waitpid(self.pid, 0)
+        with contextlib.suppress(RuntimeError):  # the loop has ended before
+            self._loop.call_soon_threadsafe(self._end, os.waitstatus_to_exitcode(status))
+
+    def _end(self, returncode: int) -> None:
+        self.returncode = returncode
+        os.close(self._stdin)
+        self._ended.set()
+
+
+class ForkServer:
+    """The fork server, as the supervisor uses it: it is started when it is needed first, and again if it has died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._orders: socket.socket | None = None
+        self._lock = asyncio.Lock()  # one order at a time
+        self._closed = False
+        _adopt_orphans()
+
+    async def fork(self, order: Order, listener: int | None = None) -> ForkedProcess:
+        """A process that runs the stage of `order`, and has the socket `listener` if there is one.
+
+        The first fork for a module takes as long as its imports.
+
+        Raises:
+            ForkError: the fork server died of it, twice, or it took too long.
+        """
+        async with self._lock:
+            return ForkedProcess(*await asyncio.to_thread(self._fork, order, listener))
+
+    def close(self) -> None:
+        """End the fork server, whatever it does. Its stages go on."""
+        self._closed = True
+        self._end()
+
+    def _fork(self, order: Order, listener: int | None) -> tuple[int, int]:
+        """The id of a new process, and the end of its stdin to write to."""
+        reader, writer = os.pipe()
+        files = [reader] if listener is None else [reader, listener]
+        try:
+            for _ in range(2):
+                if pid := self._ask(order, files):
+                    return pid, writer
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
+        os.close(writer)
+        raise ForkError("the fork server died of it, twice")
+
+    def _ask(self, order: Order, files: Sequence[int]) -> int:
+        """The id of a new process; 0 if the fork server has died."""
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._orders is not None
+        try:
+            socket.send_fds(self._orders, [msgspec.json.encode(order)], files)
+            if answer := self._orders.recv(LONGEST_ORDER):
+                return int(answer)
+        except TimeoutError:
+            self._end()
+            raise ForkError(f"its imports took more than {SECONDS_TO_IMPORT:.0f} s") from None
+        except OSError:
+            pass
+        self._end()
+        return 0
+
+    def _start(self) -> None:
+        if self._closed:
+            raise ForkError("the server ends")
+        self._orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.settimeout(SECONDS_TO_IMPORT)
+        environment = {"OMP_NUM_THREADS": str(THREADS), "VLLM_LOGGING_LEVEL": "ERROR"} | os.environ | BEFORE_IMPORT
+        # PyTorch then asks the driver's library for the GPUs, and not CUDA: after that no fork could use one.
+        environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        with its:
+            self._process = subprocess.Popen(COMMAND, stdin=its.fileno(), env=environment, start_new_session=True)
+
+    def _end(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+def _adopt_orphans() -> None:
+    """Make this process the parent of what its children leave behind, instead of the machine's first process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def main() -> None:
+    """Fork what is ordered until the supervisor's end of the socket is closed; in a fork, run the stage."""
+    orders = socket.socket(fileno=os.dup(0))
+    while True:
+        data, files, _, _ = socket.recv_fds(orders, LONGEST_ORDER, MOST_FILES)
+        if not data:
+            return
+        order = msgspec.json.decode(data, type=Order)
+        with contextlib.suppress(Exception):  # the stage imports it again, and says then what is wrong
+            importlib.import_module(order.module)
+        gc.collect()
+        gc.freeze()  # else the search for garbage would write to, and so copy, all the memory that forks share
+        pid = _fork_orphan()
+        if pid == 0:
+            break
+        for file in files:
+            os.close(file)
+        orders.send(str(pid).encode())
+    orders.close()
+    stdin, *listeners = files
+    os.dup2(stdin, 0)
+    os.close(stdin)
+    _become(order, listeners[0] if listeners else None)
+
+
+def _fork_orphan() -> int:
+    """As `os.fork`, but for a process that leads a session of its own and is left to who adopts orphans."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of threads. Those here are idle ones of native libraries, which no fork misses.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os.setsid()
+                os.write(writer, str(os.getpid()).encode())
+                os.close(reader)
+                os.close(writer)
+                return 0
+            os._exit(0)
+    os.close(writer)
+    pid = int(os.read(reader, 32))
+    os.close(reader)
+    os.wait()
+    return pid
+
+
+def _become(order: Order, listener: int | None) -> None:
+    from server.staged.process import main as run
+
+    os.environ.update(order.environment)
+    setproctitle(TITLE + order.name)
+    run(order.module, listener)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""Starts the processes of the server, restarts what dies or hangs, and ends them all."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.arguments import Arguments
+from server.staged import process_group
+from server.staged.addresses import Addresses, RunDirectory
+from server.staged.channel import Channel
+from server.staged.fork_server import ForkedProcess, ForkError, ForkServer, Order
+from server.staged.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
+from server.staged.multi_process_service import Service, service_if_possible
+from server.staged.process import Settings
+
+log = logging.getLogger(__name__)
+
+MODULES: dict[Kind, str] = {  # in the order in which they are started: the quickest imports first
+    "http": "server.staged.http_worker",
+    "encode": "server.staged.encode",
+    "decode": "server.staged.decode",
+    "generate": "server.staged.generate",
+}
+MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
+SECONDS_REMEMBERED = 1800.0
+LONGEST_PAUSE = 30.0  # seconds before a process is started again; the first time there is none
+SECONDS_TO_START = 900.0
+SECONDS_BETWEEN_PINGS = 2.5
+MOST_UNANSWERED = 3  # pings: a process that leaves so many unanswered hangs
+SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
+SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
+MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
+SECONDS_TO_DIE = 10.0  # after SIGKILL; a process that a driver holds may take for ever
+SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
+
+
+@dataclass(eq=False)
+class Child:
+    """A process of the server, through all its lives."""
+
+    kind: Kind
+    index: int
+    address: Address = ""
+    process: ForkedProcess | None = None
+    begun: float = 0.0  # its start, or the wait for it; 0: neither
+    step: str = ""  # what it does meanwhile
+    ready: bool = False
+    told_to_stop: bool = False
+    unanswered: int = 0  # pings since its last answer
+    failed_starts: int = 0  # since it was ready last
+    failures: deque[float] = field(default_factory=deque)
+
+    @property
+    def name(self) -> str:
+        """What its log lines begin with."""
+        return f"{self.kind}-{self.index}"
+
+    def begin(self, address: Address, step: str) -> None:
+        """It starts, or waits for that."""
+        self.address, self.begun, self.step, self.ready, self.unanswered = address, time.monotonic(), step, False, 0
+
+    def succeed(self) -> None:
+        """It is ready."""
+        self.ready, self.begun, self.failed_starts = True, 0.0, 0
+
+    def end(self) -> None:
+        """It has ended: nothing is sent to its address any more, and nothing taken from it."""
+        self.failed_starts += not self.ready
+        self.address, self.begun, self.ready = "", 0.0, False
+
+    def fail(self, now: float) -> int:
+        """Note a failure; returns how many are remembered."""
+        self.failures.append(now)
+        while self.failures[0] < now - SECONDS_REMEMBERED:
+            self.failures.popleft()
+        return len(self.failures)
+
+
+class Supervisor:
+    """Owns the listening socket, the run directory and the child processes."""
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        model: Path,
+        model_id: str,
+        listener: socket.socket,
+        run_directory: RunDirectory,
+        service: Service | None,
+    ) -> None:
+        """`service`: for the language model and the first decode process, which share a GPU then."""
+        self._arguments = arguments
+        self._model = model
+        self._model_id = model_id
+        self._listener = listener
+        self._run_directory = run_directory.path
+        self._service = service
+        self._addresses = Addresses(arguments.zmq_mode, run_directory.path)
+        self._secret = secrets.token_bytes(32)
+        self._channel = Channel(self._addresses.new("supervisor"), self._secret)
+        self._fork_server = ForkServer()
+        counts: dict[Kind, int] = {
+            "http": arguments.httpserver_workers,
+            "encode": arguments.encode_process_num,
+            "decode": arguments.decode_process_num,
+            "generate": 1,
+        }
+        self._children = [Child(kind, index) for kind in MODULES for index in range(counts[kind])]
+        self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
+        self._stopping = False
+        self._announced = False
+        self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Run the server until it is told to stop or can't go on; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        loop.add_signal_handler(signal.SIGINT, self._end, 128 + signal.SIGINT)
+        tasks = [loop.create_task(work) for work in (self._listen(), self._report(), *map(self._keep, self._children))]
+        for task in tasks:
+            task.add_done_callback(self._end_on_error)
+        try:
+            return await self._outcome
+        finally:
+            self._stopping = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._fork_server.close()
+            await asyncio.gather(*map(self._kill, self._children))
+            self._channel.close()
+
+    def _on_sigterm(self) -> None:
+        if self._stopping:
+            self._end(128 + signal.SIGTERM)
+            return
+        log.info("Stopping: what is in flight is finished first.")
+        self._stopping = True
+        self._draining = asyncio.create_task(self._drain())
+        self._draining.add_done_callback(self._end_on_error)
+
+    def _end(self, status: int) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result(status)
+
+    def _end_on_error(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not self._outcome.done():
+            self._outcome.set_exception(error)
+
+    async def _drain(self) -> None:
+        """Stop accepting, let the http workers finish, then stop the stages; `run` kills what does not stop."""
+        self._listener.close()
+        await self._stop([child for child in self._children if child.kind == "http"])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS_TO_STOP):
+                await self._stop([child for child in self._children if child.kind != "http"])
+        self._end(0)
+
+    async def _stop(self, children: list[Child]) -> None:
+        processes = [child.process for child in children if child.ready and child.process]
+        for child in children:
+            child.told_to_stop = True
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        await asyncio.gather(*(process.wait() for process in processes))
+
+    async def _keep(self, child: Child) -> None:
+        """Start a process, and again whenever it has ended."""
+        while True:
+            how = await self._start(child) or await self._end_of(child)
+            address, was_ready = child.address, child.ready
+            child.end()
+            # Whoever waits for it is told first: to end what it has started can take seconds.
+            self._tell("everyone", StageDown(child.name, address))
+            self._channel.bury(address)
+            if not await self._kill(child):
+                log.error("%s can't be ended, so the server ends.", child.name)
+                self._end(1)
+                return
+            if self._stopping:
+                return
+            if not was_ready and not self._announced:
+                log.error("%s %s. It has not been ready yet, so the server ends; see above.", child.name, how)
+                if self._service and child in self._sharing:
+                    log.error("If it was for the Multi-Process Service, --mps False does without.")
+                self._end(1)
+                return
+            failures = child.fail(time.monotonic())
+            if failures > MOST_FAILURES:
+                minutes = SECONDS_REMEMBERED / 60
+                log.error("%s has failed %d times in %d minutes, so the server ends.", child.name, failures, minutes)
+                self._end(1)
+                return
+            pause = pause_after(failures)
+            log.error("%s %s. It is started again%s.", child.name, how, f" in {pause:.0f} s" if pause else "")
+            await asyncio.sleep(pause)
+            if child in self._sharing:
+                await self._check_service(child)
+            if self._stopping:
+                return
+
+    async def _end_of(self, child: Child) -> str:
+        """Wait until the process has ended, or should be ended because it hangs; returns what happened."""
+        assert child.process is not None
+        ended = asyncio.ensure_future(child.process.wait())
+        while not (await asyncio.wait([ended], timeout=SECONDS_BETWEEN_PINGS))[0]:
+            if child.told_to_stop and child.kind != "http":
+                continue  # it may be deaf while it stops
+            if not child.ready:
+                if time.monotonic() - child.begun > SECONDS_TO_START:
+                    return f"was not ready after {SECONDS_TO_START:.0f} s"
+            elif child.unanswered >= MOST_UNANSWERED:
+                return f"hangs: it has not answered {child.unanswered} pings"
+            else:
+                child.unanswered += 1
+                self._channel.send(child.address, Ping(0, self._channel.address))
+        status = ended.result()
+        return f"died (signal {-status})" if status < 0 else f"ended (status {status})"
+
+    async def _kill(self, child: Child) -> bool:
+        """End what is left of the process and of all that it started; whether they have ended."""
+        if child.process is None:
+            return True
+        try:
+            async with asyncio.timeout(SECONDS_TO_DIE):
+                await asyncio.to_thread(process_group.kill, child.process.pid)
+                await child.process.wait()
+                await asyncio.to_thread(process_group.reap, child.process.pid)
+        except TimeoutError:
+            return False
+        child.process = None
+        return True
+
+    async def _check_service(self, child: Child) -> None:
+        """Wait until the Multi-Process Service takes a new client; do without it from now on if it does not."""
+        child.begin("", "waiting for the Multi-Process Service")
+        deadline = time.monotonic() + SECONDS_FOR_SERVICE
+        while service := self._service:
+            if child.failed_starts > MOST_FAILED_STARTS:
+                reason = f"{child.name} has failed to start {child.failed_starts} times with it"
+            elif await asyncio.to_thread(service.takes_clients):
+                return
+            elif time.monotonic() < deadline:
+                await asyncio.sleep(1.0)
+                continue
+            else:
+                reason = "it takes no clients any more"
+            if self._service:  # the other process may have said so meanwhile
+                log.warning("Going on without NVIDIA's Multi-Process Service: %s.", reason)
+            self._service = None
+
+    async def _start(self, child: Child) -> str:
+        """Start the process; returns what went wrong, if anything did."""
+        child.begin(self._addresses.new(child.name), "importing")
+        order = Order(MODULES[child.kind], child.name, self._gpu(child))
+        listener = self._listener.fileno() if child.kind == "http" else None
+        try:
+            child.process = await self._fork_server.fork(order, listener)
+        except ForkError as error:
+            return f"could not be started: {error}"
+        settings = Settings(
+            kind=child.kind,
+            index=child.index,
+            name=child.name,
+            address=child.address,
+            supervisor=self._channel.address,
+            secret=self._secret,
+            run_directory=self._run_directory,
+            arguments=self._arguments,
+            model=self._model,
+            model_id=self._model_id,
+        )
+        child.process.tell(settings.line())
+        return ""
+
+    def _gpu(self, child: Child) -> dict[str, str]:
+        """Which one a process uses, and how it shares it.
+
+        A decode process sees its own only, so that nothing in it can land on another by default.
+        """
+        variables: dict[str, str] = {}
+        if self._service and child in self._sharing:
+            variables |= self._service.variables
+        if child.kind == "decode":
+            gpu = nth_gpu(self._arguments.decode_gpu + child.index, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            variables["CUDA_VISIBLE_DEVICES"] = gpu
+        return variables
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._channel.receive()
+            match message:
+                case Ready() if child := self._at(message.address):
+                    self._on_ready(child)
+                case Starting() if child := self._at(message.address):
+                    child.step = message.step
+                case Pong() if child := self._at(message.sender):
+                    child.unanswered = 0
+
+    def _at(self, address: Address) -> Child | None:
+        """The process at `address`; None if it has died since."""
+        return next((child for child in self._children if child.address == address), None)
+
+    async def _report(self) -> None:
+        """Say what is still starting, so that nobody takes a long start for a hanging one."""
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
+            now = time.monotonic()
+            starting = [f"{c.name} ({c.step}, {now - c.begun:.0f} s)" for c in self._children if c.begun]
+            if starting and not self._stopping:
+                log.info("Starting: %s.", ", ".join(starting))
+
+    def _on_ready(self, child: Child) -> None:
+        child.succeed()
+        self._tell("http", StageUp(child.kind, child.name, child.address))
+        if child.kind == "http":
+            for other in self._children:
+                if other.ready and other is not child:
+                    self._channel.send(child.address, StageUp(other.kind, other.name, other.address))
+        if not self._announced and all(other.ready for other in self._children):
+            self._announced = True
+            host, port = self._arguments.host, self._arguments.port
+            log.info("Ready: %s answers at http://%s:%d/v1/audio/speech", self._model_id, host, port)
+            if service := self._service:
+                self._telling = asyncio.create_task(_tell_whether_in_use(service))
+
+    def _tell(self, whom: str, message: Message) -> None:
+        for child in self._children:
+            if child.ready and whom in ("everyone", child.kind):
+                self._channel.send(child.address, message)
+
+
+async def _tell_whether_in_use(service: Service) -> None:
+    used = await asyncio.to_thread(service.in_use)
+    log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if used else "not used")
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before a process is started again that has failed so often lately: 0, 1, 2, 4, …"""
+    return min(2.0 ** (failures - 2), LONGEST_PAUSE) if failures > 1 else 0.0
+
+
+def nth_gpu(index: int, visible: str | None) -> str:
+    """CUDA's name for the GPU `index` of those that are `visible` (None: all); nothing where there are fewer."""
+    if visible is None:
+        return str(index)
+    names = [name for name in visible.split(",") if name]
+    return names[index] if index < len(names) else ""
+
+
+def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket.socket) -> int:
+    """Run the whole server; returns the exit status."""
+    parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
+
+    async def run(run_directory: RunDirectory, service: Service | None) -> int:
+        return await Supervisor(arguments, model, model_id, listener, run_directory, service).run()
+
+    with ExitStack() as stack:
+        run_directory = stack.enter_context(RunDirectory(parent, arguments.port))
+        sharing = arguments.mps and arguments.decode_gpu == 0
+        service = stack.enter_context(service_if_possible(run_directory.path)) if sharing else None
+        return asyncio.run(run(run_directory, service))

@@ -1,0 +1,1 @@
+"""Programs for tests, benchmarks and training that are not installed."""

@@ -1,0 +1,105 @@
+"""A model directory out of random weights: every file of the release, of any size, without downloading anything.
+
+    python -m tools.random_checkpoint --size tiny --seed 0 models/tiny
+
+What it says is noise in the rhythm of speech; what it exercises is the whole engine. Writing the graphs needs the
+`onnx` package, which running a model does not.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tools.random_checkpoint import weights
+from tools.random_checkpoint.settings import yaml_text
+from tools.random_checkpoint.tokenizer import write_tokenizer
+from vllm_cosyvoice.checkpoint import directory as files
+from vllm_cosyvoice.checkpoint.errors import CheckpointError
+from vllm_cosyvoice.config import SPEAKER_DIM, FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
+
+ESTIMATOR = "flow.decoder.estimator.fp32.onnx"
+PRESET_NAMES = ("中文女", "English male")
+
+FULL = ModelConfig()
+# Small enough to speak faster than real time on two CPU cores, with head sizes that vLLM's CPU attention knows.
+TINY = ModelConfig(
+    LanguageModelConfig(
+        hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=2, text_vocab_size=4096
+    ),
+    FlowConfig(
+        width=128,
+        heads=4,
+        feed_forward=256,
+        blocks=2,
+        up_blocks=2,
+        estimator_channels=64,
+        estimator_heads=4,
+        estimator_head_dim=16,
+        estimator_blocks=1,
+        estimator_mid_stages=2,
+    ),
+    VocoderConfig(base_channels=64, f0_channels=64),
+)
+SIZES = {"tiny": TINY, "full": FULL}
+
+
+def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> None:
+    """Write a model directory of sizes `config` at `out`; equal arguments give equal files.
+
+    Raises:
+        CheckpointError: there is something at `out` already, or the `onnx` package is missing.
+    """
+    write_model_directory(
+        out,
+        config,
+        language_model=weights.language_model_weights(config.language_model, seed),
+        flow=weights.flow_weights(config.flow, seed),
+        vocoder=weights.vocoder_weights(config.vocoder, seed),
+        seed=seed,
+    )
+
+
+def write_model_directory(
+    out: Path,
+    config: ModelConfig,
+    *,
+    language_model: dict[str, torch.Tensor],
+    flow: dict[str, torch.Tensor],
+    vocoder: dict[str, torch.Tensor],
+    seed: int,
+) -> None:
+    """Write a model directory with the given weights; the rest of its files are made for `config` and `seed`.
+
+    It appears whole or not at all.
+
+    Raises:
+        CheckpointError: there is something at `out` already, or the `onnx` package is missing.
+    """
+    try:
+        from tools.random_checkpoint import graphs, prompt_networks
+    except ImportError as error:
+        raise CheckpointError("Writing a model's ONNX files needs the onnx package: `pip install onnx`") from error
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise CheckpointError(f"{out} exists already; remove it or name another directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        made = Path(temporary) / out.name
+        made.mkdir()
+        (made / files.YAML).write_text(yaml_text(config), encoding="utf-8")
+        write_tokenizer(made / files.TOKENIZER, config.language_model)
+        torch.save(language_model, made / files.LANGUAGE_MODEL)
+        torch.save(flow, made / files.FLOW)
+        # The release's spelling: the generator inside its GAN.
+        torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, made / files.VOCODER)
+        torch.save(_preset_speakers(seed), made / files.PRESET_SPEAKERS)
+        prompts = prompt_networks if config == FULL else graphs
+        prompts.write_speaker_encoder(made / files.SPEAKER_ENCODER, seed)
+        prompts.write_speech_tokenizer(made / files.SPEECH_TOKENIZER, seed)
+        graphs.write_estimator(made / ESTIMATOR, seed)
+        made.replace(out)
+
+
+def _preset_speakers(seed: int) -> dict[str, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: {"embedding": torch.randn(1, SPEAKER_DIM, generator=generator)} for name in PRESET_NAMES}

@@ -1,0 +1,166 @@
+"""The estimator over packed rows: about 340 fused kernels a step.
+
+Frames come twice: first all of them with their condition, then all without, see `Estimator`.
+"""
+
+from itertools import chain, pairwise
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.flow.cuda.kernels import Layer, attention, euler_step, first_block, linear, norm_mish
+from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
+from vllm_cosyvoice.flow.cuda.weights import (
+    conv_and_shortcut,
+    folded,
+    layer,
+    norm,
+    padded_inputs,
+    padded_outputs,
+    put_in_order,
+)
+from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator, Resnet, Stage, Transformer
+
+
+class Call(NamedTuple):
+    """What all kernels of a call are told."""
+
+    positions: Tensor  # int32 [frames], each frame's place in its row
+    tiles: Tensor  # int32 [tiles, 5], see `Table`
+    shapes: LaunchShapes
+
+
+class Frames(NamedTuple):
+    """Frames between two transformers: [2 · frames, channels], and their sums, which the next norm wants."""
+
+    x: Tensor
+    sums: Tensor
+
+
+class PackedTransformer:
+    """Attention, then feed-forward: five kernels."""
+
+    def __init__(self, module: Transformer, data_type: torch.dtype) -> None:
+        self.heads = module.heads
+        self.qkv = folded(module.norm1, module.qkv, data_type)
+        self.out = layer(module.out, data_type)
+        self.feed_in = folded(module.norm2, module.feed_in, data_type)
+        self.feed_out = layer(module.feed_out, data_type)
+        self.ahead: Tensor | None = None  # what attention fetches into the cache for the kernels behind it
+
+    @property
+    def layers(self) -> list[Layer]:
+        """As they are used."""
+        return [self.qkv, self.out, self.feed_in, self.feed_out]
+
+    def __call__(self, frames: Frames, call: Call) -> Frames:
+        """The frames behind the block."""
+        at, shapes = call.positions, call.shapes
+        qkv, _ = linear(frames.x, at, self.qkv, shapes.qkv, sums=frames.sums)
+        attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
+        x, sums = linear(attended, at, self.out, shapes.out, residual=frames.x)
+        hidden, _ = linear(x, at, self.feed_in, shapes.feed_in, sums=sums, activation="gelu")
+        return Frames(*linear(hidden, at, self.feed_out, shapes.feed_out, residual=x))
+
+
+class PackedResnet:
+    """Two causal convolutions with the time in between, and a shortcut: four kernels."""
+
+    def __init__(self, module: Resnet, data_type: torch.dtype) -> None:
+        self.conv1, self.conv2 = conv_and_shortcut(module, data_type), layer(module.conv2, data_type)
+        self.norm1, self.norm2 = norm(module.norm1), norm(module.norm2)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """As they are used."""
+        return [self.conv1, self.conv2]
+
+    def __call__(self, x: Tensor, time: Tensor, call: Call) -> Frames:
+        """[2 · frames, inputs] to frames; `time` [channels]."""
+        shapes = call.shapes
+        channels = len(self.conv2.bias)
+        both, _ = linear(x, call.positions, self.conv1, shapes.conv, newest_from=channels)
+        hidden, _ = norm_mish(both[:, :channels], call.positions, self.norm1, shapes.norm_mish, time)
+        return finish(self, hidden, both[:, channels:], call)
+
+
+class PackedFirstResnet:
+    """The first of them, which alone sees x and the condition."""
+
+    def __init__(self, module: Resnet, data_type: torch.dtype) -> None:
+        self.conv1, self.shortcut = (padded_inputs(layer(part, data_type)) for part in (module.conv1, module.shortcut))
+        self.conv2 = layer(module.conv2, data_type)
+        self.norm1, self.norm2 = norm(module.norm1), norm(module.norm2)
+
+    def __call__(self, x: Tensor, condition: Condition, time: Tensor, call: Call) -> Frames:
+        """x [frames, 80] float32 to frames; `time` [channels]."""
+        hidden, shortcut = first_block(
+            x, call.positions, self.conv1, self.norm1, time, self.shortcut, condition, call.shapes.step
+        )
+        return finish(self, hidden, shortcut, call)
+
+
+def finish(resnet: PackedResnet | PackedFirstResnet, hidden: Tensor, shortcut: Tensor, call: Call) -> Frames:
+    """The second half of a residual block."""
+    hidden, _ = linear(hidden, call.positions, resnet.conv2, call.shapes.conv)
+    return Frames(*norm_mish(hidden, call.positions, resnet.norm2, call.shapes.norm_mish, shortcut))
+
+
+class PackedEstimator:
+    """One step from x towards the mel."""
+
+    def __init__(self, module: Estimator, guidance: float, data_type: torch.dtype) -> None:
+        self.guidance = guidance
+
+        def transformers(stage: Stage) -> list[PackedTransformer]:
+            return [PackedTransformer(part, data_type) for part in cast("list[Transformer]", stage.transformers)]
+
+        self.down = PackedFirstResnet(module.down.resnet, data_type), transformers(module.down)
+        self.down_conv = layer(module.down_conv, data_type)
+        self.mid = [
+            (PackedResnet(stage.resnet, data_type), transformers(stage)) for stage in cast("list[Stage]", module.mid)
+        ]
+        self.up = PackedResnet(module.up.resnet, data_type), transformers(module.up)
+        self.up_conv = layer(module.up_conv, data_type)
+        self.final_conv, self.final_norm = layer(module.final_conv, data_type), norm(module.final_norm)
+        self.final_proj = padded_outputs(layer(module.final_proj, data_type))
+        self._fetch_ahead()
+
+    def _fetch_ahead(self) -> None:
+        """Let attention, which has time for it, fetch the weights of the kernels up to the next attention.
+
+        All weights together are larger than the L2 cache, so none would be there when it is wanted.
+        """
+        first, transformers = self.down
+        stages = [([first.conv2], transformers), *((part.layers, rest) for part, rest in (*self.mid, self.up))]
+        stages[1][0].insert(0, self.down_conv)
+        stages.append(([self.up_conv, self.final_conv, self.final_proj], []))
+        attending = [part for _, rest in stages for part in rest]
+        used = [layer for layers, rest in stages for layer in chain(layers, *(part.layers for part in rest))]
+        weights = put_in_order([layer.weight for layer in used])
+        starts = [part.out.weight.storage_offset() for part in attending]
+        for part, (start, end) in zip(attending, pairwise([*starts, len(weights)]), strict=True):
+            part.ahead = weights[start:end]
+
+    def step(self, x: Tensor, condition: Condition, time: Tensor, size: float, call: Call) -> None:
+        """Move x [frames, 80] float32 by `size` along the guided velocity; `time` [stages, channels]."""
+
+        def attend(frames: Frames, transformers: list[PackedTransformer]) -> Tensor:
+            for transformer in transformers:
+                frames = transformer(frames, call)
+            return frames.x
+
+        def conv(x: Tensor, weights: Layer) -> Tensor:
+            return linear(x, call.positions, weights, call.shapes.conv)[0]
+
+        first, transformers = self.down
+        skip = attend(first(x, condition, time[0], call), transformers)
+        hidden = conv(skip, self.down_conv)
+        for number, (resnet, transformers) in enumerate(self.mid, start=1):
+            hidden = attend(resnet(hidden, time[number], call), transformers)
+        resnet, transformers = self.up
+        hidden = attend(resnet(torch.cat([hidden, skip], dim=-1), time[-1], call), transformers)
+        hidden = conv(conv(hidden, self.up_conv), self.final_conv)
+        hidden, _ = norm_mish(hidden, call.positions, self.final_norm, call.shapes.norm_mish)
+        euler_step(hidden, self.final_proj, x, size, self.guidance, call.shapes.step)

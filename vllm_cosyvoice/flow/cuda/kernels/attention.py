@@ -1,0 +1,159 @@
+"""Attention within rows of different lengths, by chunks, without a matrix of all pairs (Dao 2023, FlashAttention-2)."""
+
+from math import prod
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.gpu.kernel_launch import launch
+
+LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
+UNSEEN = tl.constexpr(-1e30)
+LINE = tl.constexpr(128)  # bytes, of the L2 cache
+INTERPRETED = triton.knobs.runtime.interpret  # by which the instruction that fetches is not understood
+
+
+class Distances(NamedTuple):
+    """What attention by distance needs beside queries and keys (Dai et al. 2019, Transformer-XL, section 3.3)."""
+
+    content_bias: Tensor  # [heads, head_dim]
+    position_bias: Tensor  # [heads, head_dim]
+    keys: Tensor  # [2 · reach - 1, heads, head_dim], of the distances reach - 1 … -(reach - 1)
+
+
+@triton.jit
+def _meet(
+    out, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position, reach,
+    HEADS: tl.constexpr, DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RELATIVE: tl.constexpr,
+    MASKED: tl.constexpr,
+):  # fmt: skip
+    """All queries of a tile meet the keys from `start` on."""
+    dim = tl.arange(0, DIM)
+    column = tl.arange(0, KEYS)
+    row = (start + column) * (3 * HEADS * DIM)
+    if MASKED:
+        valid = start + column < keys
+        key = tl.load(keys_row + row[None, :] + dim[:, None], valid[None, :], 0.0)
+    else:
+        key = tl.load(keys_row + row[None, :] + dim[:, None])
+    scores = tl.dot(query, key, input_precision="ieee")
+    if RELATIVE:
+        # The keys of all distances in this tile, then for each pair its own: query i meets key j at distance i - j.
+        window = tl.arange(0, QUERIES + KEYS)
+        by_distance = reach - 1 - position + start - (QUERIES - 1) + window
+        there = (by_distance >= 0) & (by_distance < 2 * reach - 1)
+        near = tl.load(distance_keys + by_distance[None, :] * (HEADS * DIM) + dim[:, None], there[None, :], 0.0)
+        index = column[None, :] - tl.arange(0, QUERIES)[:, None] + (QUERIES - 1)
+        scores += tl.gather(tl.dot(moved, near, input_precision="ieee"), index, 1)
+    if MASKED:
+        scores = tl.where((start + column)[None, :] < seen[:, None], scores, UNSEEN)
+    now_highest = tl.maximum(highest, tl.max(scores, 1))
+    weights = tl.exp2(scores - now_highest[:, None])
+    faded = tl.exp2(highest - now_highest)
+    total = total * faded + tl.sum(weights, 1)
+    if MASKED:
+        value = tl.load(values_row + row[:, None] + dim[None, :], valid[:, None], 0.0)
+    else:
+        value = tl.load(values_row + row[:, None] + dim[None, :])
+    out = tl.dot(weights.to(value.dtype), value, out * faded[:, None], input_precision="ieee")
+    return out, total, now_highest
+
+
+@triton.jit
+def _attention(
+    qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach, ahead, lines,
+    HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr, LINES: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    if LINES > 0:
+        program = (tl.program_id(2) * HEADS + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
+        line = ahead + tl.minimum(program * LINES + tl.arange(0, LINES), lines - 1) * LINE
+        tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [line], tl.int32, False, 1)
+    tile = tiles + tl.program_id(0) * FIELDS
+    head = tl.program_id(1)
+    shift = tl.program_id(2) * half
+    first_query = tl.load(tile)
+    position = tl.load(tile + 1)
+    first_key = tl.load(tile + 2)
+    keys = tl.load(tile + 3)
+    chunk = tl.load(tile + 4)
+    if keys == 0:
+        return  # without waiting, so that its place on the chip is free
+    wait_for_inputs(EARLY)
+
+    width: tl.constexpr = HEADS * DIM
+    dim = tl.arange(0, DIM)
+    offset = tl.arange(0, QUERIES)
+    place = position + offset
+    inside = place[:, None] < keys
+    query_row = (first_query + shift + offset)[:, None]
+    qkv += head * DIM
+    query = tl.load(qkv + query_row * (3 * width) + dim[None, :], inside, 0.0)
+    moved = query
+    if RELATIVE:
+        moved = query + tl.load(position_bias + head * DIM + dim)[None, :]
+        query = query + tl.load(content_bias + head * DIM + dim)[None, :]
+        distance_keys += head * DIM
+    query = (query * scale).to(qkv.dtype.element_ty)
+    moved = (moved * scale).to(qkv.dtype.element_ty)
+
+    keys_row = qkv + width + (first_key + shift) * (3 * width)
+    values_row = keys_row + width
+    seen = tl.minimum(keys, (place // chunk + 1) * chunk)
+    seen_by_all = tl.minimum(keys, (position // chunk + 1) * chunk) // KEYS * KEYS
+    seen_by_any = tl.minimum(keys, ((position + QUERIES - 1) // chunk + 1) * chunk)
+    attended = tl.zeros((QUERIES, DIM), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    highest = tl.full((QUERIES,), UNSEEN, tl.float32)
+    for start in range(0, seen_by_all, KEYS):
+        attended, total, highest = _meet(
+            attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
+            reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, False,
+        )  # fmt: skip
+    for start in range(seen_by_all, seen_by_any, KEYS):
+        attended, total, highest = _meet(
+            attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
+            reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, True,
+        )  # fmt: skip
+    let_next_in(EARLY)  # not before: its programs fill the chip, and who waits takes room from them
+    attended = attended / total[:, None]
+    tl.store(out + query_row * width + head * DIM + dim[None, :], attended.to(out.dtype.element_ty), inside)
+
+
+def attention(
+    qkv: Tensor,
+    tiles: Tensor,
+    heads: int,
+    shape: Shape,
+    *,
+    halves: int = 1,
+    distances: Distances | None = None,
+    ahead: Tensor | None = None,
+) -> Tensor:
+    """Self-attention of each row of frames, by chunks: [frames, 3 · heads · head_dim] to [frames, heads · head_dim].
+
+    Args:
+        qkv: queries, keys and values, `halves` times the same rows one behind the other.
+        tiles: int32 [n, 5] of `shape.rows` queries each, see `packing.Table`.
+        distances: for scores that also depend on the distance.
+        ahead: what the kernels behind this one will read, to be brought into the L2 cache meanwhile.
+    """
+    frames, triple = qkv.shape
+    width = triple // 3
+    dim = width // heads
+    out = torch.empty(frames, width, dtype=qkv.dtype, device=qkv.device)
+    content, position, keys = distances or (qkv, qkv, qkv)
+    grid = len(tiles), heads, halves
+    fetched = (qkv[:0] if ahead is None or INTERPRETED else ahead).view(torch.uint8)
+    lines = triton.cdiv(len(fetched), LINE.value)
+    launch(
+        _attention, grid,
+        qkv, tiles, out, frames // halves, LOG2_E * dim**-0.5, content, position, keys, (len(keys) + 1) // 2,
+        fetched, lines, heads, dim, tiles.shape[1], distances is not None,
+        triton.next_power_of_2(triton.cdiv(lines, prod(grid))), shape.rows, shape.columns, **shape.options,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,72 @@
+"""What follows a convolution in a residual block."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import cdiv
+
+from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.gpu.kernel_launch import launch
+
+LARGEST_EXPONENT = tl.constexpr(20.0)  # beyond which mish(x) is x
+
+
+class Norm(NamedTuple):
+    """The weight and bias of a layer norm, float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@triton.jit
+def normed_mish(x, weight, bias, eps):
+    """mish(norm(x)) of x [rows, channels] float32, where mish(x) = x · tanh(log(1 + e^x))."""
+    x = x - tl.sum(x, 1)[:, None] / x.shape[1]
+    x = x * tl.rsqrt(tl.sum(x * x, 1)[:, None] / x.shape[1] + eps) * weight + bias
+    e = tl.exp(tl.minimum(x, LARGEST_EXPONENT))
+    n = e * (e + 2)
+    return x * n / (n + 2)
+
+
+@triton.jit
+def _norm_mish(
+    x, x_stride, positions, weight, bias, added, added_stride, out, out_sums, rows, half, eps,
+    CHANNELS: tl.constexpr, ADDED: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, CHANNELS)
+    there = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
+    norm_weight = tl.load(weight + channel)[None, :]
+    norm_bias = tl.load(bias + channel)[None, :]
+    wait_for_inputs(EARLY)
+    let_next_in(EARLY)
+    y = tl.load(x + row[:, None] * x_stride + channel[None, :], there, 0.0).to(tl.float32)
+    y = normed_mish(y, norm_weight, norm_bias, eps)
+    if ADDED:
+        y += tl.load(added + row[:, None] * added_stride + channel[None, :], there, 0.0).to(tl.float32)
+    y = tl.where(there, y, 0.0)
+    tl.store(out + row[:, None] * CHANNELS + channel[None, :], y.to(out.dtype.element_ty), row[:, None] < rows)
+    tl.store(out_sums + row * 2, tl.sum(y, 1), row < rows)
+    tl.store(out_sums + row * 2 + 1, tl.sum(y * y, 1), row < rows)
+
+
+def norm_mish(
+    x: Tensor, positions: Tensor, norm: Norm, shape: Shape, added: Tensor | None = None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """mish(norm(x)) + added, [frames, channels], and the sums of it that `linear` takes.
+
+    x and `added` may be columns of a wider tensor; `added` [channels] is the same for all frames.
+    """
+    rows, channels = x.shape
+    out = torch.empty(rows, channels, dtype=x.dtype, device=x.device)
+    out_sums = torch.empty(rows, 1, 2, device=x.device)
+    added_stride = 0 if added is None or added.ndim == 1 else added.stride(0)
+    launch(
+        _norm_mish, (cdiv(rows, shape.rows),),
+        x, x.stride(0), positions, *norm, x if added is None else added, added_stride, out, out_sums, rows,
+        len(positions), eps, channels, added is not None, shape.rows, **shape.options,
+    )  # fmt: skip
+    return out, out_sums

@@ -1,0 +1,70 @@
+"""The flow's weights as the fused kernels take them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vllm_cosyvoice.config import MEL_BINS
+from vllm_cosyvoice.flow.cuda.kernels import Layer, Norm
+from vllm_cosyvoice.flow.torch.estimator import Resnet
+
+TAPS = 3  # of every convolution of the estimator
+
+
+def layer(linear: nn.Linear, data_type: torch.dtype) -> Layer:
+    """A linear layer or `FrameConv`."""
+    return Layer(linear.weight.to(data_type).contiguous(), linear.bias.float().contiguous())
+
+
+def norm(module: nn.LayerNorm) -> Norm:
+    """A norm's weight and bias."""
+    return Norm(module.weight.float(), module.bias.float())
+
+
+def folded(module: nn.LayerNorm, linear: nn.Linear, data_type: torch.dtype) -> Layer:
+    """A linear layer with the weight and bias of the norm in front of it."""
+    bias = linear.weight @ module.bias
+    if linear.bias is not None:
+        bias = bias + linear.bias
+    weight = (linear.weight * module.weight).to(data_type).contiguous()
+    return Layer(weight, bias.float(), weight.float().sum(1))
+
+
+def conv_and_shortcut(module: Resnet, data_type: torch.dtype) -> Layer:
+    """The first convolution of a residual block and, behind its outputs, the shortcut, which sees the newest tap."""
+    shortcut = F.pad(module.shortcut.weight, ((TAPS - 1) * module.shortcut.in_features, 0))
+    weight = torch.cat([module.conv1.weight, shortcut])
+    return Layer(weight.to(data_type), torch.cat([module.conv1.bias, module.shortcut.bias]).float())
+
+
+def padded_inputs(conv: Layer) -> Layer:
+    """A layer over frames of 80 bins, the inputs of each tap padded with zeros to a power of two."""
+    weight = F.pad(conv.weight.view(len(conv.weight), -1, MEL_BINS), (0, _padding(MEL_BINS)))
+    return Layer(weight.flatten(1).contiguous(), conv.bias)
+
+
+def padded_outputs(linear: Layer) -> Layer:
+    """A layer whose outputs are padded with zeros to a power of two."""
+    padding = _padding(len(linear.bias))
+    return Layer(F.pad(linear.weight, (0, 0, 0, padding)), F.pad(linear.bias, (0, padding)))
+
+
+def put_in_order(weights: Sequence[Tensor]) -> Tensor:
+    """Move `weights` into one buffer, which is returned, one behind the other."""
+    buffer = torch.cat([weight.flatten() for weight in weights])
+    start = 0
+    for weight in weights:
+        weight.set_(buffer[start : start + weight.numel()].view(weight.shape))  # type: ignore[call-overload]
+        start += weight.numel()
+    return buffer
+
+
+def plain(linear: nn.Linear, data_type: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias for PyTorch's own linear layer."""
+    return linear.weight.to(data_type), linear.bias.to(data_type)
+
+
+def _padding(size: int) -> int:
+    return (1 << (size - 1).bit_length()) - size

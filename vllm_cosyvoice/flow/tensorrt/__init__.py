@@ -1,0 +1,1 @@
+"""The flow's estimator as a TensorRT engine."""

@@ -1,0 +1,130 @@
+"""ONNX to a TensorRT plan."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vllm_cosyvoice.config import MEL_BINS
+from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, TensorRTError
+from vllm_cosyvoice.flow.tensorrt.library import trt
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 10.0
+SHORTEST = 2  # frames of one speech token
+
+
+class Profile(NamedTuple):
+    """Shapes that one set of kernels is chosen for: up to `rows` by `frames`, fastest at `usual`."""
+
+    rows: int
+    frames: int
+    usual: tuple[int, int]
+
+
+PROFILES = (
+    Profile(rows=1, frames=LONGEST, usual=(1, 750)),  # one listener
+    Profile(rows=8, frames=LONGEST, usual=(8, 750)),
+    Profile(rows=32, frames=1000, usual=(32, 500)),  # more would be memory for longer rows than 32 listeners have
+)
+
+
+def build_plan(onnx: bytes, channels: int, profiles: tuple[Profile, ...] = PROFILES) -> bytes:
+    """A serialized engine of `estimator_onnx`'s bytes, for the current device; the log shows the progress.
+
+    Args:
+        channels: the estimator's, as in the inputs `hidden` and `shortcut`.
+
+    Raises:
+        TensorRTError: the parser or the builder refuses the network.
+    """
+    messages = Messages()
+    builder = trt.Builder(messages)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, messages)
+    if not parser.parse(onnx):
+        reasons = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise TensorRTError(f"TensorRT can't parse the estimator: {'; '.join(reasons)}")
+    config = builder.create_builder_config()
+    progress = Progress(lambda done, seconds: log.info("Building the TensorRT engine: %d %%, %d s.", done, seconds))
+    config.progress_monitor = progress
+    for profile in profiles:
+        shapes = builder.create_optimization_profile()
+        sizes = [(1, SHORTEST), profile.usual, (profile.rows, profile.frames)]
+        for name, width in (("x", MEL_BINS), ("hidden", channels), ("shortcut", channels)):
+            shapes.set_shape(name, *((*size, width) for size in sizes))
+        for name in ("lengths", "chunks"):
+            shapes.set_shape(name, *(size[:1] for size in sizes))
+        config.add_optimization_profile(shapes)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise TensorRTError(f"TensorRT can't build the estimator: {messages.last_error}")
+    return bytes(plan)
+
+
+class Messages(trt.ILogger):  # type: ignore[misc]
+    """TensorRT's messages in our log; warnings only where they are asked for, as there are many that mean nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_error = "no reason given"
+
+    def log(self, severity: object, message: str) -> None:
+        """Called by TensorRT."""
+        if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+            self.last_error = message
+            log.error("TensorRT: %s", message)
+        elif severity == trt.ILogger.Severity.WARNING:
+            log.debug("TensorRT: %s", message)
+
+
+class Progress(trt.IProgressMonitor):  # type: ignore[misc]
+    """How far a build is: phases have steps, and a phase that runs inside another is one of that one's steps.
+
+    Calls `report(percent, seconds)` when there is news, and not more often than every ten seconds.
+    """
+
+    def __init__(self, report: Callable[[int, float], None]) -> None:
+        super().__init__()
+        self._report = report
+        self._lock = threading.Lock()  # TensorRT calls from threads of its own
+        self._phases: dict[str, _Phase] = {}
+        self._percent = 0
+        self._begun = self._reported = time.monotonic()
+
+    def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+        """Called by TensorRT."""
+        with self._lock:
+            self._phases[name] = _Phase(parent, steps)
+
+    def step_complete(self, name: str, step: int) -> bool:
+        """Called by TensorRT, which goes on if this is true."""
+        with self._lock:
+            self._phases[name] = self._phases[name]._replace(done=step + 1)
+            percent, now = max(self._percent, int(100 * self._done(name))), time.monotonic()
+            if percent > self._percent and now - self._reported >= REPORT_SECONDS:
+                self._percent, self._reported = percent, now
+                self._report(percent, now - self._begun)
+        return True
+
+    def phase_finish(self, name: str) -> None:
+        """Called by TensorRT."""
+        with self._lock:
+            del self._phases[name]
+
+    def _done(self, name: str) -> float:
+        """The share of the whole that is behind when `name` is where it is."""
+        phase = self._phases[name]
+        share = phase.done / phase.steps
+        while (outer := self._phases.get(phase.parent or "")) is not None:
+            share = min(1.0, (outer.done + share) / outer.steps)
+            phase = outer
+        return share
+
+
+class _Phase(NamedTuple):
+    parent: str | None
+    steps: int
+    done: int = 0

@@ -1,0 +1,48 @@
+"""Whether TensorRT runs the flow's estimator.
+
+The engine itself has never run: no machine of this project has TensorRT. Its graph was compared with the module by
+onnxruntime, and TensorRT for RTX parses and builds it; see `tensorrt_runtime` for what guards the rest.
+"""
+
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+
+from vllm_cosyvoice.flow.tensorrt.interface import TensorRTError
+from vllm_cosyvoice.flow.torch.estimator import Estimator
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
+
+log = logging.getLogger(__name__)
+
+
+def tensorrt_estimator(estimator: Estimator) -> "TensorRTEstimator | None":
+    """An engine that stands in for `estimator`, with its weights and on its device, or None; the log says which.
+
+    The first call for these weights on this kind of GPU builds the engine, in minutes, and keeps it on disk.
+    """
+    try:
+        engine = _open(estimator)
+    except TensorRTError as error:
+        log.info("--load_trt: %s; the flow runs without it.", error)
+        return None
+    log.info("--load_trt: TensorRT runs the flow's estimator.")
+    return engine
+
+
+def _open(estimator: Estimator) -> "TensorRTEstimator":
+    weight = estimator.down_conv.weight
+    if weight.device.type != "cuda":
+        raise TensorRTError("there is no GPU")
+    if find_spec("tensorrt") is None:
+        raise TensorRTError("tensorrt is not installed")
+    if weight.dtype == torch.float32:
+        raise TensorRTError("TensorRT has no fused attention in float32, choose bfloat16 or float16")
+    try:
+        from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator  # needs tensorrt, which is optional
+    except (ImportError, OSError) as error:
+        raise TensorRTError(f"tensorrt can't be loaded ({error})") from error
+    return TensorRTEstimator(estimator)

@@ -1,0 +1,139 @@
+"""The estimator as a TensorRT engine.
+
+None of this has run on a GPU: TensorRT can't be had on this project's machines. So every engine is compared with the
+module before it is used, and one that differs is refused.
+"""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.config import CHUNK_FRAMES, MEL_BINS
+from vllm_cosyvoice.flow.tensorrt.build import PROFILES, Messages, build_plan
+from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask, TensorRTError
+from vllm_cosyvoice.flow.tensorrt.library import trt
+from vllm_cosyvoice.flow.tensorrt.onnx_export import estimator_onnx
+from vllm_cosyvoice.flow.tensorrt.plan_cache import cached_plan, plan_path
+from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator
+from vllm_cosyvoice.flow.torch.masks import attention_mask
+
+log = logging.getLogger(__name__)
+
+ALIGNMENT = 256  # bytes: where TensorRT wants a tensor to start
+LARGEST_ERROR = 0.1  # relative RMS; two ways to round to bfloat16 differ by 0.02
+
+
+class TensorRTEstimator:
+    """`Estimator.forward`, by an engine that is built, or found on disk, when this is made.
+
+    Args:
+        estimator: on a GPU, in float16 or bfloat16; it is not kept.
+
+    Raises:
+        TensorRTError: the engine can't be built or loaded, or computes something else than the module.
+    """
+
+    def __init__(self, estimator: Estimator) -> None:
+        weight = estimator.down_conv.weight
+        self._messages = Messages()  # lives as long as what reports to it
+        # On the default stream TensorRT would synchronise.
+        self._stream = torch.cuda.Stream(weight.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._stream):
+            self._engine = self._load(estimator)
+            # All profiles share this: they run one after the other, on one stream.
+            self._memory = torch.empty(self._engine.device_memory_size_v2, dtype=torch.uint8, device=weight.device)
+            self._contexts = [self._context(index) for index in range(len(PROFILES))]
+        self._check(estimator)
+
+    def __call__(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
+        """Velocities [2 · rows, frames, 80], as `Estimator.forward` gives them, without waiting for the device.
+
+        Not to be captured in a CUDA graph: a context must stay as it was captured, and these change their shapes.
+
+        Raises:
+            ValueError: the rows are longer than `LONGEST` frames.
+        """
+        rows, frames, _ = x.shape
+        if frames > LONGEST:
+            raise ValueError(f"{frames} frames are more than the engine's {LONGEST}; use the PyTorch module for these")
+        fitting = (index for index, profile in enumerate(PROFILES) if rows <= profile.rows and frames <= profile.frames)
+        if (index := next(fitting, None)) is None:
+            return self._in_halves(x, condition, time, mask)
+        inputs = {"x": x, **condition._asdict(), "time": time, **mask._asdict()}
+        inputs = {name: _aligned(tensor) for name, tensor in inputs.items()}
+        velocities = torch.empty(2 * rows, frames, MEL_BINS, dtype=x.dtype, device=x.device)
+        context, caller = self._contexts[index], torch.cuda.current_stream(x.device)
+        self._stream.wait_stream(caller)
+        for name, tensor in inputs.items():
+            context.set_input_shape(name, tuple(tensor.shape))
+            context.set_tensor_address(name, tensor.data_ptr())
+        context.set_tensor_address("velocities", velocities.data_ptr())
+        with torch.cuda.stream(self._stream):
+            if not context.execute_async_v3(self._stream.cuda_stream):
+                raise TensorRTError(f"the engine failed: {self._messages.last_error}")
+        caller.wait_stream(self._stream)  # and so the caller's stream may reuse the inputs' memory
+        return velocities
+
+    def _in_halves(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
+        """The same for more rows than a profile takes."""
+        middle = len(x) // 2
+        halves = [
+            self(x[part], Condition(*(t[part] for t in condition)), time, FrameMask(*(t[part] for t in mask)))
+            for part in (slice(middle), slice(middle, None))
+        ]
+        guided, free = zip(*(half.chunk(2) for half in halves), strict=True)
+        return torch.cat([*guided, *free])
+
+    def _load(self, estimator: Estimator) -> "trt.ICudaEngine":
+        """The engine from disk, built if it is not there or can't be used."""
+        weight = estimator.down_conv.weight
+        onnx = estimator_onnx(estimator).SerializeToString(deterministic=True)
+        chip = torch.cuda.get_device_properties(weight.device)
+        path = plan_path(
+            content=onnx + repr(PROFILES).encode(),
+            library=f"tensorrt-{trt.__version__}",
+            chip=f"{chip.name}-sm{chip.major}{chip.minor}",
+        )
+        runtime = trt.Runtime(self._messages)
+        for _ in range(2):
+            engine = runtime.deserialize_cuda_engine(cached_plan(path, lambda: build_plan(onnx, len(weight))))
+            if engine is not None:
+                return engine
+            log.warning("%s is no plan for this machine and is built anew.", path)
+            path.unlink(missing_ok=True)
+        raise TensorRTError(f"TensorRT can't load the engine that it built: {self._messages.last_error}")
+
+    def _context(self, profile: int) -> "trt.IExecutionContext":
+        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None or not context.set_optimization_profile_async(profile, self._stream.cuda_stream):
+            raise TensorRTError(f"TensorRT can't make an execution context: {self._messages.last_error}")
+        context.set_device_memory(self._memory.data_ptr(), self._memory.nbytes)
+        return context
+
+    @torch.inference_mode()
+    def _check(self, estimator: Estimator) -> None:
+        """Compare with the module, for each profile: every other row is shorter and has full attention."""
+        weight = estimator.down_conv.weight
+        time = estimator.times(torch.tensor([0.5], device=weight.device))[0].to(weight)
+        for rows in (profile.rows for profile in PROFILES):
+            draws = torch.randn(3, rows, 3 * CHUNK_FRAMES - 20, MEL_BINS, generator=torch.Generator().manual_seed(rows))
+            x, mu, prompt_mel = draws.to(weight)
+            condition = estimator.condition(mu, mu[:, 0], prompt_mel)
+            positions = torch.arange(x.shape[1], device=weight.device)
+            short = torch.arange(rows, device=weight.device) % 2
+            lengths, chunks = len(positions) - CHUNK_FRAMES * short, CHUNK_FRAMES + len(positions) * short
+            mask = attention_mask(lengths.repeat(2), chunks.repeat(2), len(positions), weight.dtype)
+            real = (positions < lengths[:, None]).repeat(2, 1)
+            expected = estimator(x, condition, time, mask)[real].float()
+            actual = self(x, condition, time, FrameMask(lengths.int(), chunks.int()))[real]
+            error = float((actual - expected).norm() / expected.norm())
+            if not error <= LARGEST_ERROR:  # not a number is no success either
+                raise TensorRTError(f"the engine's velocities for {rows} rows are off by {error:.1%} of the module's")
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """`tensor` itself if TensorRT can read it where it is, else a copy."""
+    if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)

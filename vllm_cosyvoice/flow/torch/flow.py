@@ -1,0 +1,135 @@
+"""The flow as a whole: rows of speech tokens to rows of mel, many requests at once."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, FlowConfig
+from vllm_cosyvoice.flow.euler import time_grid
+from vllm_cosyvoice.flow.noise import noise_table
+from vllm_cosyvoice.flow.row import FlowRow
+from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask
+from vllm_cosyvoice.flow.torch.encoder import Encoder
+from vllm_cosyvoice.flow.torch.estimator import Estimator
+from vllm_cosyvoice.flow.torch.loading import flow_weights
+from vllm_cosyvoice.flow.torch.masks import attention_mask
+from vllm_cosyvoice.limits import MAX_TOKENS
+from vllm_cosyvoice.nn.layers import load
+from vllm_cosyvoice.nn.padding import padded_groups
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
+
+
+class Flow(nn.Module):
+    """Speech tokens to mel. The encoder and the estimator compute in the data type, all around them in float32."""
+
+    noise: Tensor  # [15000, 80]: a frame's position decides its noise, so a longer solve starts from the same
+    step_times: Tensor  # [steps, stages, channels]
+    step_sizes: list[float]
+    engine: "TensorRTEstimator | None" = None  # what stands in for the estimator
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.guidance = config.guidance
+        self.encoder = Encoder(config)
+        self.encoder_proj = nn.Linear(config.width, MEL_BINS)
+        self.speaker_proj = nn.Linear(SPEAKER_DIM, MEL_BINS)
+        self.estimator = Estimator(config)
+
+    @classmethod
+    def from_state(
+        cls,
+        config: FlowConfig,
+        state: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        data_type: torch.dtype = torch.float32,
+    ) -> "Flow":
+        """A flow with the tensors of `flow.pt`.
+
+        Raises:
+            ValueError: a tensor is missing, unknown or of another shape than `config` says.
+        """
+        with torch.device("meta"):
+            flow = cls(config)
+        load(flow, flow_weights(state), "flow").to(device=device, dtype=torch.float32)
+        grid = time_grid()
+        flow.step_sizes = [after - before for before, after in pairwise(grid)]
+        flow.step_times = flow.estimator.times(torch.tensor(grid[:-1], device=device)).to(data_type)
+        flow.noise = noise_table().to(device)
+        flow.encoder.to(data_type)
+        flow.estimator.to(data_type)
+        return flow
+
+    @torch.inference_mode()
+    def speaker(self, embedding: Tensor) -> Tensor:
+        """What the estimator knows of a voice, [80], from its speaker embedding [192]."""
+        vector: Tensor = self.speaker_proj(F.normalize(embedding.to(self.noise), dim=0))
+        return vector
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many frames, by their index, belong into one call: those of similar length."""
+        return padded_groups(lengths, self.noise.device)
+
+    @torch.inference_mode()
+    def forward(self, rows: Sequence[FlowRow]) -> list[Tensor]:
+        """The mel of each row behind its prompt, [frames, 80] float32: one solve for all rows.
+
+        Raises:
+            ValueError: a row has nothing to speak or is longer than `MAX_TOKENS`.
+        """
+        device = self.noise.device
+        spoken = [row.spoken for row in rows]
+        if not 0 < min(spoken) <= max(spoken) <= MAX_TOKENS:
+            raise ValueError(f"a row must speak 1 to {MAX_TOKENS} tokens, prompt included, not {spoken}")
+        longest = max(spoken)
+        tokens = torch.zeros(len(rows), max(len(row.tokens) for row in rows), dtype=torch.long)
+        for row, ids in zip(rows, tokens, strict=True):
+            ids[: len(row.tokens)] = torch.tensor(row.tokens)
+        heard = [len(row.tokens) for row in rows]
+        chunks = [CHUNK_TOKENS if row.streaming else longest for row in rows]
+        heard_, lengths, chunks_ = torch.tensor([heard, spoken, chunks]).to(device)
+
+        mask = frame_mask = pair_mask = None
+        if any(row.streaming for row in rows) or min(spoken) < longest:
+            mask = attention_mask(lengths, chunks_, longest, self.step_times.dtype)
+            frame_lengths, frame_chunks = (FRAMES_PER_TOKEN * numbers.repeat(2) for numbers in (lengths, chunks_))
+            pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
+            frame_mask = pair_mask[: len(rows)]
+
+        hidden = self.encoder(tokens.to(device), heard_, longest, mask, frame_mask)
+        mu = self.encoder_proj(hidden.float())
+        prompt_mel = torch.zeros_like(mu)
+        for index, row in enumerate(rows):
+            prompt_mel[index, : len(row.prompt_mel)] = row.prompt_mel
+        reach: Tensor | FrameMask | None = pair_mask
+        if self.engine is not None and FRAMES_PER_TOKEN * longest <= LONGEST:
+            reach = FrameMask(*(FRAMES_PER_TOKEN * torch.stack([lengths, chunks_]).int()))
+        mel = self.solve(mu, torch.stack([row.speaker for row in rows]), prompt_mel, reach)
+        return [mel[index, len(row.prompt_mel) : FRAMES_PER_TOKEN * row.spoken] for index, row in enumerate(rows)]
+
+    def solve(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, mask: Tensor | FrameMask | None) -> Tensor:
+        """Integrate from noise to mel with Euler steps and classifier-free guidance: [rows, frames, 80] float32.
+
+        No shape depends on a value and nothing waits for the device, so it can be captured in a CUDA graph.
+
+        Args:
+            mu: [rows, frames, 80], speaker: [rows, 80], prompt_mel: [rows, frames, 80], zero behind the prompt.
+            mask: [2 · rows, 1, frames, frames], see `masks`, or None where all see all.
+        """
+        rows, frames, _ = mu.shape
+        condition = self.estimator.condition(mu, speaker, prompt_mel)
+        x = self.noise[:frames].expand(rows, -1, -1)
+        for time, size in zip(self.step_times, self.step_sizes, strict=True):
+            if isinstance(mask, FrameMask):
+                assert self.engine is not None
+                velocities = self.engine(x.to(time.dtype), condition, time, mask)
+            else:
+                velocities = self.estimator(x.to(time.dtype), condition, time, mask)
+            guided, free = velocities.float().chunk(2)
+            x = x + size * torch.lerp(free, guided, 1 + self.guidance)
+        return x

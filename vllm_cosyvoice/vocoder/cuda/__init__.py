@@ -1,0 +1,1 @@
+"""The vocoder in fused kernels and CUDA graphs."""
