@@ -17,7 +17,8 @@ from benchmarks.model import model_directory
 from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
-from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
@@ -40,24 +41,25 @@ def a_voice() -> Voice:
     )
 
 
-def streams(
+def utterances(
     decoder: SpeechDecoder, prompt: FlowPrompt, count: int, tokens: int, *, first_hop: int | None
-) -> list[DecodeStream]:
+) -> list[Utterance]:
     """Utterances with all their tokens; `first_hop`: streamed with one of so many tokens."""
     random = np.random.default_rng(count)
-    opened = []
+    begun = []
     for _ in range(count):
-        stream = decoder.open(prompt, streaming=first_hop is not None, first_hop=first_hop)
-        stream.push(random.integers(SPEECH_TOKENS, size=tokens).tolist())
-        stream.finish()
-        opened.append(stream)
-    return opened
+        utterance = decoder.begin(Utterance(streaming=first_hop is not None), prompt, first_hop)
+        utterance.push(random.integers(SPEECH_TOKENS, size=tokens).tolist())
+        utterance.finish()
+        begun.append(utterance)
+    return begun
 
 
-def seconds_of_call(decoder: SpeechDecoder, live: list[DecodeStream]) -> float:
+def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
     """Until the next audio of each is on the host."""
+    work = [(utterance, cut) for utterance in live if (cut := utterance.next_cut())]
     begun = time.perf_counter()
-    decoder.decode(live)
+    decoder.decode(work)
     return time.perf_counter() - begun
 
 
@@ -67,18 +69,18 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
     for count in batch:
         for speech in tokens:
             for first_hop in (None, *(FIRST_HOPS if count <= MOST_STREAMED else ())):
-                (stream,) = streams(decoder, prompt, 1, speech, first_hop=first_hop)
-                cut = stream.next_cut()
+                (utterance,) = utterances(decoder, prompt, 1, speech, first_hop=first_hop)
+                cut = utterance.next_cut()
                 assert cut is not None
                 if first_hop is not None and cut.last:
                     continue  # too short to be cut
                 rounds = [
-                    seconds_of_call(decoder, streams(decoder, prompt, count, speech, first_hop=first_hop))
+                    seconds_of_call(decoder, utterances(decoder, prompt, count, speech, first_hop=first_hop))
                     for _ in range(ROUNDS + 1)
                 ]
-                frames = stream.frames(cut)
-                spoken = frames - len(stream.prompt.mel) - (0 if cut.last else HOLD_BACK)
-                attainable = roofline.decode([frames] * count, count * spoken, streaming=stream.streaming)
+                frames = utterance.frames(cut)
+                spoken = frames - len(utterance.prompt.mel) - (0 if cut.last else HOLD_BACK)
+                attainable = roofline.decode([frames] * count, count * spoken, streaming=utterance.streaming)
                 how = "whole" if first_hop is None else f"hop {first_hop}"
                 audio = count * spoken / FRAMES_PER_TOKEN / TOKEN_RATE
                 ms = 1000 * float(np.median(rounds[1:]))

@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
-from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.decode.playback import Playback
+from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.flow.cuda.flow import BEST_SIZE
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
@@ -69,7 +70,7 @@ class SimulatedStream:
     prompt: int = 125
     previous: "SimulatedStream | None" = None
 
-    listener: Listener = field(init=False)
+    playback: Playback = field(init=False)
     arrived: int = 0  # tokens
     decoded: int = 0
     done: bool = False
@@ -78,7 +79,7 @@ class SimulatedStream:
     pieces: list[tuple[float, float]] = field(default_factory=list)  # when, seconds of audio
 
     def __post_init__(self) -> None:
-        self.listener = Listener(self.previous.listener if self.previous else None)
+        self.playback = Playback(self.previous.playback if self.previous else None)
         if self.previous:
             self.first_hop = CHUNK_TOKENS
 
@@ -96,7 +97,7 @@ class SimulatedStream:
     def push(self) -> None:
         """One more token."""
         self.arrived += 1
-        self.listener.expect(1 / TOKEN_RATE)
+        self.playback.expect(1 / TOKEN_RATE)
 
     def cut(self) -> Cut | None:
         """How far a decode would go."""
@@ -109,8 +110,8 @@ class SimulatedStream:
     def job(self, now: float, cut: Cut) -> Job:
         """What a decode up to `cut` is to the schedule."""
         self.ready = now if self.ready is None else self.ready
-        listener = self.listener if self.streaming else None
-        return Job(due(now, self.ready, listener), self.frames(cut.tokens), cut.last)
+        playback = self.playback if self.streaming else None
+        return Job(due(now, self.ready, playback), self.frames(cut.tokens), cut.last)
 
     def frames(self, tokens: int) -> int:
         """Frames to compute for a decode that goes so far."""
@@ -121,7 +122,7 @@ class SimulatedStream:
         audible = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else HOLD_BACK)
         seconds = audible / FRAMES_PER_TOKEN / TOKEN_RATE - sum(seconds for _, seconds in self.pieces)
         self.pieces.append((now, seconds))
-        self.listener.hear(now, seconds)
+        self.playback.play(now, seconds)
         self.computed += self.frames(cut.tokens)
         self.decoded, self.done = cut.tokens, cut.last
 

@@ -1,6 +1,7 @@
 """The decode loop with a real decoder of small networks."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 import torch
 
 from tests import small_networks
+from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
-from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
-from vllm_cosyvoice.decode.loop import DecodeLoop
-from vllm_cosyvoice.decode.schedule import Listener
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.loop import DecodeLoop, Work
+from vllm_cosyvoice.decode.playback import Playback
+from vllm_cosyvoice.decode.schedule import CostEstimate
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.voice import Voice
 
 SECONDS = 60.0
@@ -39,14 +43,22 @@ class Hearers:
 
     def __init__(self, loop: DecodeLoop) -> None:
         self.loop = loop
+        self.utterances: dict[str, Utterance] = {}
         self.order: list[str] = []
         self.pieces: dict[str, list[np.ndarray]] = {}
         self.ended: dict[str, Exception | None] = {}
         self.came = asyncio.Event()
 
-    def add(self, key: str, stream: DecodeStream, listener: Listener | None = None) -> None:
+    def add(self, key: str, utterance: Utterance) -> None:
+        self.utterances[key] = utterance
         self.pieces[key] = []
-        self.loop.add(key, stream, lambda piece: self.deliver(key, piece), listener)
+        self.loop.add(utterance, lambda piece: self.deliver(key, piece))
+
+    def push(self, key: str, tokens: list[int], *, last: bool) -> None:
+        self.loop.push(self.utterances[key], tokens, last=last)
+
+    def drop(self, key: str) -> None:
+        self.loop.drop(self.utterances[key])
 
     def deliver(self, key: str, piece: np.ndarray | Exception | None) -> None:
         if isinstance(piece, np.ndarray):
@@ -83,14 +95,14 @@ class FirstCall:
     def let_go(self) -> None:
         self._may_end.set()
 
-    def _held(self, streams: list[DecodeStream]) -> list[np.ndarray]:
+    def _held(self, work: list[Work]) -> list[np.ndarray]:
         if self._begun.is_set():
-            return self._decode(streams)
+            return self._decode(work)
         self._begun.set()
         assert self._may_end.wait(SECONDS)
         if self._error:
             raise self._error
-        return self._decode(streams)
+        return self._decode(work)
 
 
 @pytest.fixture(params=[None, RuntimeError("A decode call failed.")], ids=["a call", "a failing call"])
@@ -103,7 +115,9 @@ def first_call(
 
 
 @pytest.fixture
-async def hearers(decoder: SpeechDecoder) -> AsyncIterator[Hearers]:
+async def hearers(decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hearers]:
+    """Of a decoder for which no last hop takes long, however busy this machine is."""
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_LAST_HOP", math.inf)
     loop = DecodeLoop(decoder, max_rows=1)
     running = asyncio.create_task(loop.run())
     yield Hearers(loop)
@@ -124,8 +138,8 @@ async def test_first_audio_of_all_comes_before_more_of_one(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
     for key in "abc":
-        hearers.add(key, decoder.open(prompt))
-        hearers.loop.push(key, [1] * 100, last=True)
+        hearers.add(key, begun(decoder, prompt))
+        hearers.push(key, [1] * 100, last=True)
     await hearers.until(ended=3)
     assert hearers.order[:3] == list("abc")
     assert sorted(hearers.order) == list("aabbcc")
@@ -135,14 +149,14 @@ async def test_first_audio_of_all_comes_before_more_of_one(
 async def test_what_is_wanted_as_a_whole_goes_after_those_who_listen(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
-    hearers.add("whole", decoder.open(prompt, streaming=False))
-    hearers.loop.push("whole", [1] * 60, last=True)
-    hearers.add("listened to", decoder.open(prompt))
-    hearers.loop.push("listened to", [1] * 30, last=False)
+    hearers.add("whole", begun(decoder, prompt, streaming=False))
+    hearers.push("whole", [1] * 60, last=True)
+    hearers.add("listened to", begun(decoder, prompt))
+    hearers.push("listened to", [1] * 30, last=False)
     await hearers.until(pieces=2)
     assert hearers.order == ["listened to", "whole"]
     assert hearers.ended == {"whole": None}
-    hearers.loop.push("listened to", [1] * 30, last=True)
+    hearers.push("listened to", [1] * 30, last=True)
     await hearers.until(ended=2)
     assert hearers.tokens("listened to") == 60
 
@@ -151,22 +165,23 @@ async def test_an_unfinished_stream_is_decoded_on_when_its_audio_runs_out(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
     """By the clock: no token comes any more."""
-    hearers.add("a", decoder.open(prompt))
-    hearers.loop.push("a", [1] * 60, last=False)
+    hearers.add("a", begun(decoder, prompt))
+    hearers.push("a", [1] * 60, last=False)
     await hearers.until(pieces=2)
     assert hearers.ended == {}
-    hearers.loop.drop("a")
+    hearers.drop("a")
 
 
 async def test_a_later_segment_is_decoded_once(hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    first = Listener()
-    hearers.add("first", decoder.open(prompt), first)
-    hearers.add("second", decoder.open(prompt, first_hop=None), Listener(first))
-    hearers.loop.push("second", [1] * 40, last=False)
-    hearers.loop.push("first", [1] * 200, last=True)
+    first = begun(decoder, prompt)
+    hearers.add("first", first)
+    second = Utterance(playback=Playback(first.playback))
+    hearers.add("second", decoder.begin(second, prompt, first_hop=None))
+    hearers.push("second", [1] * 40, last=False)
+    hearers.push("first", [1] * 200, last=True)
     await hearers.until(ended=1)
     assert hearers.order == ["first", "first"]
-    hearers.loop.push("second", [1] * 60, last=True)
+    hearers.push("second", [1] * 60, last=True)
     await hearers.until(ended=2)
     assert hearers.order == ["first", "first", "second"]
 
@@ -174,64 +189,80 @@ async def test_a_later_segment_is_decoded_once(hearers: Hearers, decoder: Speech
 async def test_a_stream_that_was_full_before_it_was_added_is_decoded(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
-    stream = decoder.open(prompt)
-    stream.push([1] * 20)
-    stream.finish()
-    hearers.add("a", stream)
+    utterance = begun(decoder, prompt)
+    utterance.push([1] * 20)
+    utterance.finish()
+    hearers.add("a", utterance)
     await hearers.until(ended=1)
     assert hearers.tokens("a") == 20
+
+
+async def test_an_utterance_waits_for_its_voice(hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    hearers.add("a", Utterance())
+    hearers.push("a", [1] * 20, last=True)
+    hearers.add("b", begun(decoder, prompt))
+    hearers.push("b", [1] * 20, last=True)
+    await hearers.until(ended=1)
+    assert hearers.order == ["b"]
+    hearers.loop.begin(hearers.utterances["a"], prompt, CHUNK_TOKENS)
+    await hearers.until(ended=2)
+    assert hearers.tokens("a") == 20
+
+
+@pytest.mark.parametrize(("longest", "hops"), [(math.inf, 2), (2.0, 4)], ids=["fast", "slow"])
+async def test_the_last_hop_is_bounded_where_it_would_take_long(
+    hearers: Hearers,
+    decoder: SpeechDecoder,
+    prompt: FlowPrompt,
+    monkeypatch: pytest.MonkeyPatch,
+    longest: float,
+    hops: int,
+) -> None:
+    """As on a CPU, where the rest of a long utterance in one call would be half a minute of silence."""
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_LAST_HOP", longest)
+    monkeypatch.setattr(CostEstimate, "seconds", lambda estimate, frames: frames / 300)
+    hearers.add("a", begun(decoder, prompt))
+    hearers.push("a", [1] * 600, last=True)
+    await hearers.until(ended=1)
+    assert hearers.tokens("a") == 600
+    assert hearers.utterances["a"].hops == hops, "to 25, (75, 225,) and 600 tokens"
 
 
 async def test_nothing_is_delivered_for_what_was_dropped(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
     for key in "ab":
-        hearers.add(key, decoder.open(prompt))
-        hearers.loop.push(key, [1] * 20, last=True)
-    hearers.loop.drop("a")
-    hearers.loop.push("a", [1], last=True)
+        hearers.add(key, begun(decoder, prompt))
+        hearers.push(key, [1] * 60, last=key == "b")
+    hearers.drop("a")
+    hearers.push("a", [1], last=True)
     await hearers.until(ended=1)
-    assert (hearers.order, hearers.ended) == (["b"], {"b": None})
+    assert (hearers.order, hearers.ended) == (["b", "b"], {"b": None})
 
 
 async def test_nothing_is_delivered_for_what_is_dropped_during_its_decode_call(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, first_call: FirstCall
 ) -> None:
-    hearers.add("dropped", decoder.open(prompt))
-    hearers.loop.push("dropped", [1] * 20, last=True)
+    hearers.add("dropped", begun(decoder, prompt))
+    hearers.push("dropped", [1] * 20, last=True)
     await first_call.begun()
-    hearers.loop.drop("dropped")
-    hearers.add("next", decoder.open(prompt))
-    hearers.loop.push("next", [1] * 20, last=True)
+    hearers.drop("dropped")
+    hearers.add("next", begun(decoder, prompt))
+    hearers.push("next", [1] * 20, last=True)
     first_call.let_go()
     await hearers.until(ended=1)
     assert (hearers.order, hearers.ended) == (["next"], {"next": None})
 
 
-async def test_a_decode_call_delivers_nothing_to_a_later_stream_of_the_same_key(
-    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, first_call: FirstCall
-) -> None:
-    hearers.add("a", decoder.open(prompt))
-    hearers.loop.push("a", [1] * 20, last=True)
-    await first_call.begun()
-    hearers.loop.drop("a")
-    hearers.add("a", decoder.open(prompt, streaming=False))
-    hearers.loop.push("a", [1] * 30, last=True)
-    first_call.let_go()
-    await hearers.until(ended=1)
-    assert (hearers.order, hearers.ended) == (["a"], {"a": None})
-    assert hearers.tokens("a") == 30
-
-
 async def test_an_error_ends_its_streams_and_no_others(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
-    broken = decoder.open(prompt)
+    broken = begun(decoder, prompt)
     broken.prompt = FlowPrompt([1] * 50, prompt.mel, prompt.speaker[:3])
     hearers.add("broken", broken)
-    hearers.add("good", decoder.open(prompt))
+    hearers.add("good", begun(decoder, prompt))
     for key in ("broken", "good"):
-        hearers.loop.push(key, [1] * 20, last=True)
+        hearers.push(key, [1] * 20, last=True)
     await hearers.until(ended=2)
     assert isinstance(hearers.ended["broken"], RuntimeError)
     assert hearers.ended["good"] is None

@@ -20,6 +20,7 @@ from benchmarks.schedule_simulation import (
 )
 from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.decode.schedule import (
     HEAD_START,
     LONG_CALL,
@@ -28,7 +29,6 @@ from vllm_cosyvoice.decode.schedule import (
     SHORT_CALL,
     CostEstimate,
     Job,
-    Listener,
     Plan,
     due,
     plan,
@@ -70,38 +70,38 @@ def test_a_first_hop_lasts_as_long_as_it_should_within_bounds() -> None:
 
 
 def test_a_listener_runs_dry_when_what_is_out_has_been_played() -> None:
-    listener = Listener()
+    listener = Playback()
     listener.expect(3.0)
-    assert listener.dry(10.0) is None
-    listener.hear(10.0, 0.0)
-    assert listener.dry(10.0) is None, "silence of no length is no first audio"
-    listener.hear(10.0, 0.5)
-    assert listener.dry(10.1) == 10.5
-    listener.hear(10.2, 1.0)
-    assert listener.dry(10.3) == 11.5
-    listener.hear(12.0, 1.0)
-    assert listener.dry(12.0) == 13.0, "after a stall playback goes on with the new piece"
+    assert listener.runs_out(10.0) is None
+    listener.play(10.0, 0.0)
+    assert listener.runs_out(10.0) is None, "silence of no length is no first audio"
+    listener.play(10.0, 0.5)
+    assert listener.runs_out(10.1) == 10.5
+    listener.play(10.2, 1.0)
+    assert listener.runs_out(10.3) == 11.5
+    listener.play(12.0, 1.0)
+    assert listener.runs_out(12.0) == 13.0, "after a stall playback goes on with the new piece"
 
 
 def test_a_later_segment_is_due_when_those_before_it_have_been_played() -> None:
-    first = Listener()
-    second = Listener(first)
-    third = Listener(second)
-    assert [listener.waits for listener in (first, second, third)] == [True, False, False]
+    first = Playback()
+    second = Playback(first)
+    third = Playback(second)
+    assert [listener.is_first for listener in (first, second, third)] == [True, False, False]
     first.expect(2.0)
     second.expect(4.0)
-    assert third.dry(10.0) == 16.0, "if the first piece came now"
-    first.hear(11.0, 0.5)
-    assert (second.dry(11.0), third.dry(11.0)) == (13.0, 17.0)
-    second.hear(11.5, 4.0)
-    assert second.dry(11.5) == third.dry(11.5) == 17.0
+    assert third.runs_out(10.0) == 16.0, "if the first piece came now"
+    first.play(11.0, 0.5)
+    assert (second.runs_out(11.0), third.runs_out(11.0)) == (13.0, 17.0)
+    second.play(11.5, 4.0)
+    assert second.runs_out(11.5) == third.runs_out(11.5) == 17.0
 
 
 def test_what_is_due_when() -> None:
-    listener = Listener()
+    listener = Playback()
     assert due(20.0, 19.0, listener) == 19.0 - HEAD_START
     assert due(20.0, 19.0, None) == 19.0 + PATIENCE
-    listener.hear(20.0, 0.3)
+    listener.play(20.0, 0.3)
     assert due(20.1, 19.0, listener) == 20.3
 
 
@@ -130,10 +130,10 @@ def test_equal_calls_and_costs_that_fall_with_length_are_no_trouble() -> None:
 def test_first_audio_goes_first_unless_somebody_has_stalled_for_long(
     cost: CostEstimate, stalled_since: float, goes_first: str
 ) -> None:
-    listener = Listener()
-    listener.hear(stalled_since - 1.0, 1.0)
+    listener = Playback()
+    listener.play(stalled_since - 1.0, 1.0)
     jobs = {
-        "first audio": Job(due(10.0, 9.5, Listener()), 300, last=False),
+        "first audio": Job(due(10.0, 9.5, Playback()), 300, last=False),
         "later audio": Job(due(10.0, 1.0, listener), 700, last=True),
     }
     [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True).batch

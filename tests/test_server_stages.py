@@ -21,10 +21,12 @@ from server.staged.engine import StagedEngine
 from server.staged.messages import Kind, Message, Ping, Pong, StageDown, StageUp
 from server.staged.process import Stage, serve
 from tests.test_audio import tone, wav
+from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
-from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.loop import DecodeLoop
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.engine import SEGMENTS_AHEAD
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.preparation import Preparation
@@ -199,12 +201,12 @@ async def test_leaving_aborts_every_segment_that_was_begun(peers: Peers, engine:
     task = call(engine)
     prepare = await peers.hear("encode", Prepare)
     peers.tell(Prepared(prepare.request_id, [SEGMENT] * 9, "key"), "encode")
-    begun = [(await peers.hear("generate", Generate)).open.segment_id for _ in range(SEGMENTS_AHEAD)]
-    peers.tell(Audio(begun[0], b"done", 20, last=True), "decode")
-    begun.append((await peers.hear("generate", Generate)).open.segment_id)
+    started = [(await peers.hear("generate", Generate)).open.segment_id for _ in range(SEGMENTS_AHEAD)]
+    peers.tell(Audio(started[0], b"done", 20, last=True), "decode")
+    started.append((await peers.hear("generate", Generate)).open.segment_id)
     await leave(task)
     aborted = [await peers.hear("generate", Abort) for _ in range(SEGMENTS_AHEAD)]
-    assert {abort.segment_id for abort in aborted} == set(begun[1:])
+    assert {abort.segment_id for abort in aborted} == set(started[1:])
     assert {abort.decoder for abort in aborted} == {peers.of["decode"].address}
     assert await peers.hear("encode", Release) == Release(prepare.request_id)
     await peers.hear_no_more("generate")
@@ -669,9 +671,9 @@ async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
 
 def test_the_shortest_first_hop_is_heard(decoder: SpeechDecoder) -> None:
     prompt = decoder.prompt(Voice.preset("", np.ones(192, np.float32)))
-    decoder.open(prompt, first_hop=SHORTEST_FIRST_HOP)
+    begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP)
     with pytest.raises(ValueError, match="holds back"):
-        decoder.open(prompt, first_hop=SHORTEST_FIRST_HOP - 1)
+        begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP - 1)
 
 
 async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, decode: DecodeStage) -> None:
@@ -687,7 +689,7 @@ async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, dec
 async def test_aborted_segments_do_not_stay_in_memory(peers: Peers, decode: DecodeStage) -> None:
     def live_streams() -> int:
         gc.collect()
-        return sum(type(thing) is DecodeStream for thing in gc.get_objects())
+        return sum(type(thing) is Utterance for thing in gc.get_objects())
 
     decode.handle(voice_data("r0"))
     for number in range(200):

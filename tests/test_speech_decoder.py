@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from tests import small_networks
+from tests.utterances import begun, decode
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, ModelConfig
-from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.voice import Voice
 
@@ -45,29 +47,29 @@ def prompt(decoder: SpeechDecoder) -> FlowPrompt:
     return decoder.prompt(voice(80))
 
 
-def drain(decoder: SpeechDecoder, stream: DecodeStream) -> np.ndarray:
+def drain(decoder: SpeechDecoder, utterance: Utterance) -> np.ndarray:
     pieces = []
-    while stream.ready:
-        pieces += decoder.decode([stream])
+    while utterance.next_cut():
+        pieces += decode(decoder, utterance)
     return np.concatenate(pieces)
 
 
-def at_once(decoder: SpeechDecoder, stream: DecodeStream, tokens: list[int]) -> np.ndarray:
-    stream.push(tokens)
-    stream.finish()
-    audio = drain(decoder, stream)
-    assert stream.done
+def at_once(decoder: SpeechDecoder, utterance: Utterance, tokens: list[int]) -> np.ndarray:
+    utterance.push(tokens)
+    utterance.finish()
+    audio = drain(decoder, utterance)
+    assert utterance.done
     return audio
 
 
-def in_pieces(decoder: SpeechDecoder, stream: DecodeStream, tokens: list[int], step: int) -> np.ndarray:
+def in_pieces(decoder: SpeechDecoder, utterance: Utterance, tokens: list[int], step: int) -> np.ndarray:
     pieces = [np.empty(0, np.int16)]
     for start in range(0, len(tokens), step):
-        stream.push(tokens[start : start + step])
-        if stream.ready:
-            pieces += decoder.decode([stream])
-    stream.finish()
-    return np.concatenate([*pieces, drain(decoder, stream)])
+        utterance.push(tokens[start : start + step])
+        if utterance.next_cut():
+            pieces += decode(decoder, utterance)
+    utterance.finish()
+    return np.concatenate([*pieces, drain(decoder, utterance)])
 
 
 def difference(actual: np.ndarray, expected: np.ndarray) -> int:
@@ -79,13 +81,13 @@ def difference(actual: np.ndarray, expected: np.ndarray) -> int:
 @pytest.mark.parametrize("prompt_tokens", [0, 13, 80])
 def test_any_arrival_of_tokens_gives_the_same_speech(decoder: SpeechDecoder, step: int, prompt_tokens: int) -> None:
     prompt, tokens = decoder.prompt(voice(prompt_tokens)), speech(190)
-    whole, stream = decoder.open(prompt, first_hop=ONE_HOP), decoder.open(prompt)
+    whole, utterance = begun(decoder, prompt, first_hop=ONE_HOP), begun(decoder, prompt)
     expected = at_once(decoder, whole, tokens)
     assert whole.hops == 1
-    audio = in_pieces(decoder, stream, tokens, step)
-    assert stream.hops > 1
+    audio = in_pieces(decoder, utterance, tokens, step)
+    assert utterance.hops > 1
     assert len(audio) == 190 * SAMPLES_PER_TOKEN
-    assert (stream.vocoder.mel - whole.vocoder.mel).abs().max() < 1e-4
+    assert (utterance.vocoder.mel - whole.vocoder.mel).abs().max() < 1e-4
     assert difference(audio, expected) <= ROUNDING
 
 
@@ -94,7 +96,7 @@ def test_a_cpu_has_nothing_to_capture(decoder: SpeechDecoder) -> None:
 
 
 def test_audio_is_int16_mono(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    audio = at_once(decoder, decoder.open(prompt), speech(10))
+    audio = at_once(decoder, begun(decoder, prompt), speech(10))
     assert audio.dtype == np.int16
     assert audio.shape == (10 * SAMPLES_PER_TOKEN,)
     assert np.abs(audio).max() > 100
@@ -102,16 +104,16 @@ def test_audio_is_int16_mono(decoder: SpeechDecoder, prompt: FlowPrompt) -> None
 
 def test_hops_of_a_prompt_trimmed_to_fit(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     """80 tokens of prompt lose 5; then every 25 tokens and the look-ahead make a hop."""
-    stream, tokens = decoder.open(prompt), speech(400)
-    assert len(stream.prompt.tokens) == 75
-    assert stream.prompt.tokens == prompt.tokens[5:]
-    assert torch.equal(stream.prompt.mel, prompt.mel[10:])
+    utterance, tokens = begun(decoder, prompt), speech(400)
+    assert len(utterance.prompt.tokens) == 75
+    assert utterance.prompt.tokens == prompt.tokens[5:]
+    assert torch.equal(utterance.prompt.mel, prompt.mel[10:])
     arrived = []
     for count in range(1, 110):
-        stream.push(tokens[count - 1 : count])
-        if stream.ready:
+        utterance.push(tokens[count - 1 : count])
+        if utterance.next_cut():
             arrived.append(count)
-            decoder.decode([stream])
+            decode(decoder, utterance)
     assert arrived == [28, 53, 78, 103]
 
 
@@ -122,124 +124,124 @@ def test_hops_of_a_prompt_trimmed_to_fit(decoder: SpeechDecoder, prompt: FlowPro
 def test_first_hop_is_as_asked_or_the_next_end_of_a_chunk(
     decoder: SpeechDecoder, prompt_tokens: int, first_hop: int, first_cut: int
 ) -> None:
-    stream = decoder.open(decoder.prompt(voice(prompt_tokens)), first_hop=first_hop)
-    stream.push(speech(first_cut + 2))
-    assert not stream.ready
-    stream.push(speech(1))
-    assert stream.ready
-    decoder.decode([stream])
-    assert len(stream.vocoder.mel) == 2 * first_cut
+    utterance = begun(decoder, decoder.prompt(voice(prompt_tokens)), first_hop=first_hop)
+    utterance.push(speech(first_cut + 2))
+    assert not utterance.next_cut()
+    utterance.push(speech(1))
+    assert utterance.next_cut()
+    decode(decoder, utterance)
+    assert len(utterance.vocoder.mel) == 2 * first_cut
 
 
 def test_hops_take_complete_chunks_and_grow(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
-    stream.push(speech(290))
+    utterance = begun(decoder, prompt)
+    utterance.push(speech(290))
     ends = []
-    while stream.ready:
-        decoder.decode([stream])
-        ends.append(len(stream.vocoder.mel) // 2)
+    while utterance.next_cut():
+        decode(decoder, utterance)
+        ends.append(len(utterance.vocoder.mel) // 2)
     assert ends == [25, 75, 225, 275]
-    stream.finish()
-    decoder.decode([stream])
-    assert stream.done
+    utterance.finish()
+    decode(decoder, utterance)
+    assert utterance.done
 
 
 @pytest.mark.parametrize("speed", [0.5, 2.0, 4.0])
 def test_the_first_audio_is_as_long_at_any_speed(decoder: SpeechDecoder, prompt: FlowPrompt, speed: float) -> None:
     first = []
-    for stream in (decoder.open(prompt, first_hop=12), decoder.open(prompt, first_hop=12, speed=speed)):
-        stream.push(speech(60))
-        first.append(len(decoder.decode([stream])[0]))
+    for utterance in (begun(decoder, prompt, first_hop=12), begun(decoder, prompt, first_hop=12, speed=speed)):
+        utterance.push(speech(60))
+        first.append(len(decode(decoder, utterance)[0]))
     assert first[1] == pytest.approx(first[0], rel=0.3)
 
 
 def test_nobody_waits_for_a_later_segment(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream, tokens = decoder.open(prompt, first_hop=None), speech(190)
-    audio = at_once(decoder, stream, tokens)
-    assert stream.hops == 1
-    assert difference(audio, at_once(decoder, decoder.open(prompt), tokens)) <= ROUNDING
+    utterance, tokens = begun(decoder, prompt, first_hop=None), speech(190)
+    audio = at_once(decoder, utterance, tokens)
+    assert utterance.hops == 1
+    assert difference(audio, at_once(decoder, begun(decoder, prompt), tokens)) <= ROUNDING
 
 
 def test_first_audio_does_not_wait_for_what_is_there_already(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
-    stream.push(speech(130))
-    stream.finish()
-    [first] = decoder.decode([stream])
+    utterance = begun(decoder, prompt)
+    utterance.push(speech(130))
+    utterance.finish()
+    [first] = decode(decoder, utterance)
     assert 0 < len(first) < 25 * SAMPLES_PER_TOKEN
-    assert stream.ready
-    [rest] = decoder.decode([stream])
+    assert utterance.next_cut()
+    [rest] = decode(decoder, utterance)
     assert len(first) + len(rest) == 130 * SAMPLES_PER_TOKEN
-    assert stream.done
+    assert utterance.done
 
 
 def test_little_more_than_a_hop_is_decoded_in_one_go(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
-    stream.push(speech(45))
-    stream.finish()
-    decoder.decode([stream])
-    assert stream.done
+    utterance = begun(decoder, prompt)
+    utterance.push(speech(45))
+    utterance.finish()
+    decode(decoder, utterance)
+    assert utterance.done
 
 
 def test_streams_of_all_kinds_decode_together_as_alone(decoder: SpeechDecoder) -> None:
-    def streams() -> list[DecodeStream]:
+    def utterances() -> list[Utterance]:
         prompts = [decoder.prompt(voice(tokens, seed=tokens)) for tokens in (80, 0, 60, 31)]
         opened = [
-            decoder.open(prompts[0]),
-            decoder.open(prompts[1], speed=1.5, seed=3),
-            decoder.open(prompts[2], streaming=False),
-            decoder.open(prompts[3], first_hop=10),
-            decoder.open(prompts[3]),
+            begun(decoder, prompts[0]),
+            begun(decoder, prompts[1], speed=1.5, seed=3),
+            begun(decoder, prompts[2], streaming=False),
+            begun(decoder, prompts[3], first_hop=10),
+            begun(decoder, prompts[3]),
         ]
-        for index, stream in enumerate(opened[:4]):
-            stream.push(speech(60 + 10 * index, seed=index))
+        for index, utterance in enumerate(opened[:4]):
+            utterance.push(speech(60 + 10 * index, seed=index))
             if index != 3:
-                stream.finish()
+                utterance.finish()
         opened[4].finish()
         return opened
 
-    together = decoder.decode(streams())
-    alone = [decoder.decode([stream])[0] for stream in streams()]
+    together = decode(decoder, *utterances())
+    alone = [decode(decoder, utterance)[0] for utterance in utterances()]
     for one, other in zip(together, alone, strict=True):
         assert difference(one, other) <= ROUNDING
     assert [len(piece) > 0 for piece in together] == [True, True, True, True, False]
 
 
 def test_a_whole_utterance_waits_for_its_end_and_sees_all_of_it(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream, tokens = decoder.open(prompt, streaming=False), speech(190)
-    assert stream.prompt is prompt  # nothing to align
-    stream.push(tokens)
-    assert not stream.ready
-    audio = at_once(decoder, stream, [])
+    utterance, tokens = begun(decoder, prompt, streaming=False), speech(190)
+    assert utterance.prompt is prompt  # nothing to align
+    utterance.push(tokens)
+    assert not utterance.next_cut()
+    audio = at_once(decoder, utterance, [])
     assert len(audio) == 190 * SAMPLES_PER_TOKEN
-    assert difference(audio, at_once(decoder, decoder.open(prompt), tokens)) > 1000 * ROUNDING  # another mask
+    assert difference(audio, at_once(decoder, begun(decoder, prompt), tokens)) > 1000 * ROUNDING  # another mask
 
 
 @pytest.mark.parametrize("streaming", [True, False])
 def test_no_tokens_are_no_audio(decoder: SpeechDecoder, prompt: FlowPrompt, streaming: bool) -> None:
-    stream = decoder.open(prompt, streaming=streaming)
-    stream.finish()
-    assert stream.ready
-    assert decoder.decode([stream])[0].shape == (0,)
-    assert stream.done
-    assert not stream.ready
+    utterance = begun(decoder, prompt, streaming=streaming)
+    utterance.finish()
+    assert utterance.next_cut()
+    assert decode(decoder, utterance)[0].shape == (0,)
+    assert utterance.done
+    assert not utterance.next_cut()
 
 
 def test_finishing_late_brings_out_what_was_held_back(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
-    stream.push(speech(28))
-    early = decoder.decode([stream])[0]
+    utterance = begun(decoder, prompt)
+    utterance.push(speech(28))
+    early = decode(decoder, utterance)[0]
     assert 0 < len(early) < 25 * SAMPLES_PER_TOKEN
-    assert not stream.done
-    stream.finish()
-    assert len(early) + len(decoder.decode([stream])[0]) == 28 * SAMPLES_PER_TOKEN
-    assert stream.done
+    assert not utterance.done
+    utterance.finish()
+    assert len(early) + len(decode(decoder, utterance)[0]) == 28 * SAMPLES_PER_TOKEN
+    assert utterance.done
 
 
-def test_a_stream_that_is_not_ready_gives_nothing_and_stays(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
-    stream.push(speech(20))
-    assert decoder.decode([stream])[0].shape == (0,)
-    assert (stream.hops, stream.done) == (0, False)
+def test_an_utterance_that_is_not_ready_has_no_cut(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+    utterance = begun(decoder, prompt)
+    utterance.push(speech(20))
+    assert utterance.next_cut() is None
+    assert (utterance.hops, utterance.done) == (0, False)
     assert decoder.decode([]) == []
 
 
@@ -248,37 +250,37 @@ def test_speed_changes_the_length_and_streams_to_the_same(
     decoder: SpeechDecoder, prompt: FlowPrompt, speed: float
 ) -> None:
     tokens = speech(100)
-    expected = at_once(decoder, decoder.open(prompt, speed=speed), tokens)
+    expected = at_once(decoder, begun(decoder, prompt, speed=speed), tokens)
     assert len(expected) == 100 * SAMPLES_PER_TOKEN / speed
-    assert difference(in_pieces(decoder, decoder.open(prompt, speed=speed), tokens, 1), expected) <= ROUNDING
+    assert difference(in_pieces(decoder, begun(decoder, prompt, speed=speed), tokens, 1), expected) <= ROUNDING
 
 
 def test_one_token_at_the_highest_speed_is_heard(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    assert len(at_once(decoder, decoder.open(prompt, speed=4), speech(1))) > 0
+    assert len(at_once(decoder, begun(decoder, prompt, speed=4), speech(1))) > 0
 
 
 def test_same_seed_same_audio(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    first, again, other = (at_once(decoder, decoder.open(prompt, seed=seed), speech(20)) for seed in (5, 5, 6))
+    first, again, other = (at_once(decoder, begun(decoder, prompt, seed=seed), speech(20)) for seed in (5, 5, 6))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_push_refuses_what_it_cannot_speak(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
-    stream = decoder.open(prompt)
+    utterance = begun(decoder, prompt)
     for token in (6561, -1):
         with pytest.raises(ValueError, match=f"{token} is no speech token"):
-            stream.push([5, token])
+            utterance.push([5, token])
     with pytest.raises(ValueError, match="split the text"):
-        stream.push([0] * MAX_TOKENS)
-    stream.finish()
+        utterance.push([0] * MAX_TOKENS)
+    utterance.finish()
     with pytest.raises(ValueError, match="finished"):
-        stream.push([1])
+        utterance.push([1])
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, 0.2, 4.1, float("nan")])
 def test_speed_out_of_range_is_refused(decoder: SpeechDecoder, prompt: FlowPrompt, speed: float) -> None:
     with pytest.raises(ValueError, match=r"choose one between 0\.25 and 4"):
-        decoder.open(prompt, speed=speed)
+        begun(decoder, prompt, speed=speed)
 
 
 @pytest.mark.parametrize("first_hop", [0, 8])
@@ -286,14 +288,14 @@ def test_a_first_hop_that_would_be_silent_is_refused(
     decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int
 ) -> None:
     with pytest.raises(ValueError, match=f"first_hop is {first_hop} tokens.*at least 9"):
-        decoder.open(prompt, first_hop=first_hop)
+        begun(decoder, prompt, first_hop=first_hop)
 
 
 @pytest.mark.parametrize("first_hop", [9, 25])
 def test_the_first_hop_is_heard(decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int) -> None:
-    stream = decoder.open(prompt, first_hop=first_hop)
-    stream.push(speech(first_hop + 3))
-    assert len(decoder.decode([stream])[0]) > 0
+    utterance = begun(decoder, prompt, first_hop=first_hop)
+    utterance.push(speech(first_hop + 3))
+    assert len(decode(decoder, utterance)[0]) > 0
 
 
 def test_a_voice_whose_mel_does_not_fit_its_tokens_is_refused(decoder: SpeechDecoder) -> None:

@@ -15,6 +15,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import SPEAKER_DIM
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.loop import DecodeLoop
+from vllm_cosyvoice.decode.utterance import Utterance
 from vllm_cosyvoice.gpu.device import UnsupportedGpuError
 from vllm_cosyvoice.recording import Voice
 from vllm_cosyvoice.stages.decode import DecodeStage
@@ -60,8 +61,8 @@ async def _watch(loop: DecodeLoop) -> NoReturn:
 
 def _warm_up(decoder: SpeechDecoder) -> None:
     voice = Voice.preset("warm-up", np.ones(SPEAKER_DIM, np.float32))
-    stream = decoder.open(decoder.prompt(voice))
-    stream.push([0] * WARM_UP_TOKENS)
-    stream.finish()
-    while not stream.done:
-        decoder.decode([stream])
+    utterance = decoder.begin(Utterance(), decoder.prompt(voice))
+    utterance.push([0] * WARM_UP_TOKENS)
+    utterance.finish()
+    while cut := utterance.next_cut():
+        decoder.decode([(utterance, cut)])

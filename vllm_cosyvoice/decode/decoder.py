@@ -7,9 +7,7 @@ gives the frames that any other hops would have given. So hops may be as large a
 
 import ctypes
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +15,12 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS, TOKEN_RATE
-from vllm_cosyvoice.decode.hops import Cut, next_cut
-from vllm_cosyvoice.flow import FlowRow
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
+from vllm_cosyvoice.decode.hops import Cut
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.limits import MAX_TOKENS, SPEEDS
-from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderStream, Window, speak
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
 
 if TYPE_CHECKING:
@@ -34,103 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 LOUDEST = 32_767  # of int16
 LIBC = ctypes.CDLL(None)
-
-
-@dataclass(frozen=True, eq=False)
-class FlowPrompt:
-    """A voice on the decoder's device."""
-
-    tokens: list[int]
-    mel: Tensor  # [2 · tokens, 80] float32
-    speaker: Tensor  # [80], see `Flow.speaker`
-
-    def without_head(self, tokens: int) -> "FlowPrompt":
-        """The same voice, `tokens` later."""
-        return FlowPrompt(self.tokens[tokens:], self.mel[FRAMES_PER_TOKEN * tokens :], self.speaker)
-
-
-class DecodeStream:
-    """One utterance on its way from speech tokens to audio. Made by `SpeechDecoder.open`.
-
-    `push` and `finish` may be called while another thread decodes.
-    """
-
-    def __init__(
-        self, prompt: FlowPrompt, vocoder: VocoderStream, *, streaming: bool, first_hop: int, waited_for: bool
-    ) -> None:
-        excess = (len(prompt.tokens) + first_hop) % CHUNK_TOKENS
-        if streaming and len(prompt.tokens) - excess >= SHORTEST_TRIMMED_PROMPT:
-            prompt = prompt.without_head(excess)
-        chunks = -(-(len(prompt.tokens) + first_hop) // CHUNK_TOKENS)
-        self.hops = 0  # decodes that got on
-        self.done = False  # all audio is out
-        self.streaming = streaming
-        self.prompt = prompt
-        self.vocoder = vocoder
-        self._first_hop = chunks * CHUNK_TOKENS - len(prompt.tokens)
-        self._waited_for = waited_for
-        self._tokens: list[int] = []
-        self._finished = False
-        self._decoded = 0  # tokens whose mel the vocoder has
-
-    def push(self, tokens: Sequence[int]) -> None:
-        """More speech tokens.
-
-        Raises:
-            ValueError: the stream is finished, the utterance gets too long, or these are no speech tokens.
-        """
-        if self._finished:
-            raise ValueError("the stream is finished; open another one for more speech tokens")
-        wrong = next((token for token in tokens if not 0 <= token < SPEECH_TOKENS), None)
-        if wrong is not None:
-            raise ValueError(
-                f"{wrong} is no speech token, which are 0 to {SPEECH_TOKENS - 1}; leave out control tokens"
-            )
-        if len(self.prompt.tokens) + len(self._tokens) + len(tokens) > MAX_TOKENS:
-            raise ValueError(f"prompt and speech exceed {MAX_TOKENS} speech tokens (300 s); split the text")
-        self._tokens.extend(tokens)
-
-    def finish(self) -> None:
-        """No more tokens will come."""
-        self._finished = True
-
-    @property
-    def ready(self) -> bool:
-        """Whether a decode would get on."""
-        return self.next_cut() is not None
-
-    def next_cut(self) -> Cut | None:
-        """How far a decode would go now, see `hops`; one that is not streamed goes to the end, once it is finished."""
-        if self.done:
-            return None
-        finished = self._finished  # asked first: what was pushed before it is there now
-        arrived = len(self._tokens)
-        if self.streaming:
-            return next_cut(arrived, self._decoded, self._first_hop, finished=finished, waited_for=self._waited_for)
-        return Cut(arrived, last=True) if finished else None
-
-    def frames(self, cut: Cut) -> int:
-        """Frames that the flow computes to go as far as `cut`."""
-        return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens)
-
-    def seconds(self, tokens: int) -> float:
-        """Length of the audio of so many tokens."""
-        return tokens / TOKEN_RATE / self.vocoder.speed
-
-    def flow_row(self, cut: Cut) -> FlowRow:
-        """What the flow needs to go as far as `cut`."""
-        look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
-        tokens = self.prompt.tokens + self._tokens[: cut.tokens + look_ahead]
-        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming)
-
-    def advance(self, cut: Cut, mel: Tensor) -> None:
-        """Hand the vocoder what is new in `mel`, the mel of all tokens up to `cut`."""
-        self.vocoder.push(mel[FRAMES_PER_TOKEN * self._decoded :])
-        self._decoded = cut.tokens
 
 
 class SpeechDecoder:
@@ -217,55 +118,33 @@ class SpeechDecoder:
             self._uploads.synchronize()
         return prompt
 
-    def open(
-        self,
-        prompt: FlowPrompt,
-        *,
-        streaming: bool = True,
-        speed: float = 1.0,
-        first_hop: int | None = CHUNK_TOKENS,
-        seed: int = 0,
-    ) -> DecodeStream:
-        """Begin an utterance.
+    def begin(self, utterance: Utterance, prompt: FlowPrompt, first_hop: int | None = CHUNK_TOKENS) -> Utterance:
+        """Give `utterance` its voice; returns the utterance.
 
         Args:
-            streaming: decode in hops with the streaming mask; otherwise in one go, with full attention, once finished.
-            speed: 2 is twice as fast.
             first_hop: tokens after which the first audio comes, at speed 1; at others what lasts as long. The cut has
                 to fall on a chunk's end, so the prompt's head is trimmed by up to 24 tokens; if it is too short for
-                that, the first hop is longer. None: nobody waits for the first audio, as an earlier segment of the
-                text is still to be heard, so there is no need for an early hop.
-            seed: of the vocoder's noise.
+                that, the first hop is longer. None: nobody waits for the first audio, as an earlier utterance of the
+                request is still to be heard, so there is no need for an early hop.
+
+        Raises:
+            ValueError: the first hop has no audio, or the utterance is too long.
         """
-        if not SPEEDS[0] <= speed <= SPEEDS[1]:
-            raise ValueError(f"speed is {speed}; choose one between {SPEEDS[0]} and {SPEEDS[1]}")
-        waited_for, first_hop = first_hop is not None, CHUNK_TOKENS if first_hop is None else first_hop
-        if FRAMES_PER_TOKEN * first_hop <= HOLD_BACK:
-            raise ValueError(
-                f"first_hop is {first_hop} tokens, whose audio the vocoder holds back; choose at least"
-                f" {HOLD_BACK // FRAMES_PER_TOKEN + 1}, usually {CHUNK_TOKENS}"
-            )
-        return DecodeStream(
-            prompt,
-            VocoderStream(self._vocoder, speed, seed),
-            streaming=streaming,
-            first_hop=math.ceil(first_hop * speed),
-            waited_for=waited_for,
-        )
+        utterance.begin(prompt, VocoderStream(self._vocoder, utterance.speed, utterance.seed), first_hop)
+        return utterance
 
     @torch.inference_mode()
-    def decode(self, streams: Sequence[DecodeStream]) -> list[np.ndarray]:
-        """The next piece of audio of each stream, int16 mono at 24 kHz; empty for a stream that is not ready.
+    def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:
+        """The next audio of each utterance up to its cut, int16 mono at 24 kHz; it may be empty.
 
-        Streams of similar length share one flow solve and one vocoder call.
+        Utterances of similar length share one flow solve and one vocoder call.
         """
-        cuts = {stream: cut for stream in streams if (cut := stream.next_cut())}
-        self._extend_mel({stream: cut for stream, cut in cuts.items() if cut.tokens})
-        pieces = self._speak({stream: stream.vocoder.window(last=cut.last) for stream, cut in cuts.items()})
-        for stream, cut in cuts.items():
-            stream.hops += 1
-            stream.done = cut.last
-        return [pieces.get(stream, np.empty(0, np.int16)) for stream in streams]
+        self._extend_mel([(utterance, cut) for utterance, cut in work if cut.tokens])
+        pieces = self._speak(work)
+        for utterance, cut in work:
+            utterance.hops += 1
+            utterance.done = cut.last
+        return [pieces.get(utterance, np.empty(0, np.int16)) for utterance, _ in work]
 
     def capture_next(self) -> bool:
         """Capture the flow's calls of one more size, if one is left; whether there is another.
@@ -288,21 +167,25 @@ class SpeechDecoder:
         if self.device.type == "cpu" and hasattr(LIBC, "malloc_trim"):
             LIBC.malloc_trim(0)
 
-    def _extend_mel(self, cuts: dict[DecodeStream, Cut]) -> None:
-        streams, rows = list(cuts), [stream.flow_row(cut) for stream, cut in cuts.items()]
+    def _extend_mel(self, work: Sequence[tuple[Utterance, Cut]]) -> None:
+        rows = [utterance.flow_row(cut) for utterance, cut in work]
         for group in self._flow.groups([FRAMES_PER_TOKEN * row.spoken for row in rows]):
             for index, mel in zip(group, self._flow([rows[index] for index in group]), strict=True):
-                streams[index].advance(cuts[streams[index]], mel)
+                utterance, cut = work[index]
+                utterance.advance(cut, mel)
 
-    def _speak(self, windows: dict[DecodeStream, Window]) -> dict[DecodeStream, np.ndarray]:
-        streams = [stream for stream, window in windows.items() if window.end > stream.vocoder.spoken]
-        spoken: list[DecodeStream] = []
+    def _speak(self, work: Sequence[tuple[Utterance, Cut]]) -> dict[Utterance, np.ndarray]:
+        ready: list[tuple[Utterance, VocoderStream, Window]] = []
+        for utterance, cut in work:
+            window = utterance.vocoder.window(last=cut.last)
+            if window.end > utterance.vocoder.spoken:
+                ready.append((utterance, utterance.vocoder, window))
+        spoken: list[Utterance] = []
         audio: list[Tensor] = []
-        lengths = [windows[stream].stop - windows[stream].start for stream in streams]
-        for group in self._vocoder.groups(lengths):
-            members = [streams[index] for index in group]
-            spoken += members
-            audio += speak(self._vocoder, [m.vocoder for m in members], [windows[m] for m in members])
+        for group in self._vocoder.groups([window.stop - window.start for _, _, window in ready]):
+            utterances, streams, windows = zip(*(ready[index] for index in group), strict=True)
+            spoken += utterances
+            audio += speak(self._vocoder, streams, windows)
         if not audio:
             return {}
         samples = torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16).cpu().numpy()  # one copy for all

@@ -20,29 +20,29 @@ def first_hop(seconds: float) -> int:
 class Cut(NamedTuple):
     """How far a decode goes."""
 
-    tokens: int  # of the stream, from its start
+    tokens: int  # of the utterance, from its start
     last: bool
 
 
 def next_cut(arrived: int, decoded: int, first_hop: int, *, finished: bool, waited_for: bool) -> Cut | None:
     """The cut that can be made now, if one can.
 
-    Each hop computes anew all that was decoded before it, so hops must be few. What is finished is decoded to its end.
-    Before that a hop need only last until then, and one chunk is a second of audio, in which many tokens come: so hops
-    begin small and grow fast.
+    Each hop computes all that was decoded before it again, so hops must be few. A finished utterance is decoded to its
+    end. Until then, a hop's audio only has to last until the next one, and one chunk is a second of audio, in which
+    many tokens come. So hops start small and grow fast.
 
     Args:
         arrived: tokens so far; decoded: those that are audio already.
         first_hop: tokens of the first hop, which ends a chunk as all but the last one do.
-        waited_for: the first audio is: then its hop stays small, however much is there already.
+        waited_for: the caller waits for the first audio: then its hop stays small, however much has arrived already.
     """
-    there = arrived - decoded - LOOKAHEAD_TOKENS
-    if waited_for and decoded == 0 and there >= 2 * first_hop:
+    new = arrived - decoded - LOOKAHEAD_TOKENS
+    if waited_for and decoded == 0 and new >= 2 * first_hop:
         return Cut(first_hop, last=False)
     if finished:
         return Cut(arrived, last=True)
     hop = CHUNK_TOKENS if decoded else first_hop
-    if there < hop:
+    if new < hop:
         return None
-    more = min(there, GROWTH * max(decoded, CHUNK_TOKENS) - decoded) - hop
+    more = min(new, GROWTH * max(decoded, CHUNK_TOKENS) - decoded) - hop
     return Cut(decoded + hop + max(0, more) // CHUNK_TOKENS * CHUNK_TOKENS, last=False)

@@ -1,35 +1,25 @@
-"""Keeps one SpeechDecoder busy with the streams of many requests."""
+"""Keeps one SpeechDecoder busy with the utterances of many requests."""
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.decoder import DecodeStream, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
-from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, Listener, due, plan
+from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
+# Seconds of a call that decodes a streamed utterance to its end. If it would take longer, as on a CPU, and compute at
+# least twice the frames of an ordinary hop, that hop is made first: the listener would run out of audio meanwhile.
+LONGEST_LAST_HOP = 1.0
 SECONDS_TO_CAPTURE = 1.0  # that must be free for one more size of call; it takes half of that
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
-
-
-@dataclass(eq=False)
-class _Entry:
-    stream: DecodeStream
-    deliver: Deliver
-    listener: Listener
-    cut: Cut | None = None  # the last one that could be made
-    ready_since: float = 0.0  # when the first one could
-
-    def job(self, now: float, cut: Cut) -> Job:
-        """What a decode up to `cut` is to the schedule."""
-        listener = self.listener if self.stream.streaming else None
-        return Job(due(now, self.ready_since, listener), self.stream.frames(cut), cut.last)
+Work = tuple[Utterance, Cut]
 
 
 class DecodeLoop:
@@ -39,17 +29,17 @@ class DecodeLoop:
     """
 
     def __init__(self, decoder: SpeechDecoder, max_rows: int | None = None) -> None:
-        """At most `max_rows` streams go into one call; None: as many as are worth it on the decoder's device."""
+        """At most `max_rows` utterances go into one call; None: as many as are worth it on the decoder's device."""
         self._decoder = decoder
         self._max_rows = max_rows or decoder.usual_rows
-        self._entries: dict[Hashable, _Entry] = {}
+        self._utterances: dict[Utterance, Deliver] = {}
         self._cost = CostEstimate()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._begun: float | None = None  # when the decode call that is under way has
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._utterances)
 
     @property
     def seconds_in_call(self) -> float:
@@ -61,36 +51,36 @@ class DecodeLoop:
         """Tokens of a first hop that lasts until the second is out, if calls stay as long as they are."""
         return first_hop(FIRST_HOP_CALLS * self._cost.usual)
 
-    def add(self, key: Hashable, stream: DecodeStream, deliver: Deliver, listener: Listener | None = None) -> None:
-        """Decode `stream` as its tokens come.
+    def add(self, utterance: Utterance, deliver: Deliver) -> None:
+        """Decode `utterance` once its voice and its tokens come.
 
-        `deliver` gets each piece of audio (int16 [samples]), then None once, or the error that ended the stream.
-        `listener`: who hears it, where other segments come before or after; told here what is heard when.
+        `deliver` gets each piece of audio (int16 [samples]), then None once, or the error that ended the utterance.
         """
-        entry = self._entries[key] = _Entry(stream, deliver, listener or Listener())
-        self._look_at(entry)
+        self._utterances[utterance] = deliver
+        self._look_at(utterance)
 
-    def push(self, key: Hashable, tokens: list[int], *, last: bool) -> None:
-        """More speech tokens for `key`, which may be gone already; `last` ends the stream."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return
-        entry.stream.push(tokens)
-        entry.listener.expect(entry.stream.seconds(len(tokens)))
+    def begin(self, utterance: Utterance, prompt: FlowPrompt, first_hop: int | None) -> None:
+        """Give `utterance` its voice, see `SpeechDecoder.begin`."""
+        self._decoder.begin(utterance, prompt, first_hop)
+        self._look_at(utterance)
+
+    def push(self, utterance: Utterance, tokens: list[int], *, last: bool) -> None:
+        """More speech tokens; `last` ends the utterance. Raises ValueError as `Utterance.push`."""
+        utterance.push(tokens)
         if last:
-            entry.stream.finish()
-        self._look_at(entry)
+            utterance.finish()
+        self._look_at(utterance)
 
-    def drop(self, key: Hashable) -> None:
-        """Forget `key`: nothing more is delivered for it, also of a decode call that is under way."""
-        self._entries.pop(key, None)
+    def drop(self, utterance: Utterance) -> None:
+        """Forget `utterance`: nothing more is delivered for it, also of a decode call that is under way."""
+        self._utterances.pop(utterance, None)
 
-    def _look_at(self, entry: _Entry) -> None:
-        """Wake the loop if a decode could get `entry` further than it could before."""
-        cut = entry.stream.next_cut()
-        if cut and cut != entry.cut:
-            entry.cut = cut
-            entry.ready_since = entry.ready_since or time.monotonic()
+    def _look_at(self, utterance: Utterance) -> None:
+        """Wake the loop if a decode could get `utterance` further than it could before."""
+        cut = utterance.next_cut()
+        if cut and cut != utterance.reachable:
+            utterance.reachable = cut
+            utterance.ready_since = utterance.ready_since or time.monotonic()
             self._wake.set()
 
     async def run(self) -> None:
@@ -98,22 +88,31 @@ class DecodeLoop:
         try:
             while True:
                 self._wake.clear()
-                batch, frames, look_again = self._next_batch()
-                if batch:
-                    await self._decode(batch, frames)
+                work, look_again = self._next_work()
+                if work:
+                    await self._decode(work)
                 else:
                     await self._rest(look_again)
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _next_batch(self) -> tuple[list[tuple[Hashable, _Entry]], int, float | None]:
-        """Who is decoded now, how many frames that takes, and if it is nobody, when to look again."""
+    def _next_work(self) -> tuple[list[Work], float | None]:
+        """What is decoded now; if it is nothing, when to look again."""
         now = time.monotonic()
-        able = [(key, entry, cut) for key, entry in self._entries.items() if (cut := entry.stream.next_cut())]
-        jobs = [entry.job(now, cut) for _, entry, cut in able]
-        listened_to = any(entry.stream.streaming for entry in self._entries.values())
+        able = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
+        jobs = [_job(now, utterance, cut) for utterance, cut in able]
+        listened_to = any(utterance.streaming for utterance in self._utterances)
         batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
-        return [able[index][:2] for index in batch], sum(jobs[index].frames for index in batch), look_again
+        return [able[index] for index in batch], look_again
+
+    def _cut(self, utterance: Utterance) -> Cut | None:
+        """How far a decode of `utterance` goes now: to its end only if the listener need not wait long for that."""
+        cut = utterance.next_cut()
+        if cut and cut.last and utterance.streaming and self._cost.seconds(utterance.frames(cut)) > LONGEST_LAST_HOP:
+            shorter = utterance.next_cut(to_the_end=False)
+            if shorter and 2 * utterance.frames(shorter) <= utterance.frames(cut):
+                return shorter
+        return cut
 
     async def _rest(self, until: float | None) -> None:
         """Wait for something to change, or for a moment of the monotonic clock."""
@@ -130,32 +129,36 @@ class DecodeLoop:
             if timer:
                 timer.cancel()
 
-    async def _decode(self, batch: list[tuple[Hashable, _Entry]], frames: int) -> None:
-        streams = [entry.stream for _, entry in batch]
+    async def _decode(self, work: list[Work]) -> None:
         begun = self._begun = time.monotonic()
         try:
-            pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, streams)
+            pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, work)
         except Exception as error:
-            self._fail(batch, error)
+            self._fail(work, error)
         else:
+            frames = sum(utterance.frames(cut) for utterance, cut in work)
             self._cost.learn(frames, time.monotonic() - begun)
-            self._deliver(batch, pieces)
+            self._deliver(work, pieces)
         finally:
             self._begun = None
 
-    def _deliver(self, batch: list[tuple[Hashable, _Entry]], pieces: list[np.ndarray]) -> None:
+    def _deliver(self, work: list[Work], pieces: list[np.ndarray]) -> None:
         now = time.monotonic()
-        for (key, entry), audio in zip(batch, pieces, strict=True):
-            if self._entries.get(key) is not entry:
-                continue
-            entry.listener.hear(now, len(audio) / SAMPLE_RATE)
-            entry.deliver(audio)
-            if entry.stream.done:
-                del self._entries[key]
-                entry.deliver(None)
+        for (utterance, _), audio in zip(work, pieces, strict=True):
+            if deliver := self._utterances.get(utterance):
+                utterance.playback.play(now, len(audio) / SAMPLE_RATE)
+                deliver(audio)
+                if utterance.done:
+                    del self._utterances[utterance]
+                    deliver(None)
 
-    def _fail(self, batch: list[tuple[Hashable, _Entry]], error: Exception) -> None:
-        for key, entry in batch:
-            if self._entries.get(key) is entry:
-                del self._entries[key]
-                entry.deliver(error)
+    def _fail(self, work: list[Work], error: Exception) -> None:
+        for utterance, _ in work:
+            if deliver := self._utterances.pop(utterance, None):
+                deliver(error)
+
+
+def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
+    assert utterance.ready_since is not None
+    playback = utterance.playback if utterance.streaming else None
+    return Job(due(now, utterance.ready_since, playback), utterance.frames(cut), cut.last)

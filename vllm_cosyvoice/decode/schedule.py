@@ -1,51 +1,18 @@
-"""When to decode which streams: by the moments at which their listeners run out of audio."""
+"""When to decode which utterances: the one whose listener runs out of audio first is decoded first."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SHORT_CALL = 0.08  # seconds to which a call is filled up while anybody listens: what gets urgent may wait for so long
-LONG_CALL = 0.15  # seconds of a call of what is urgent, or while nobody listens: rows share what each call costs
-MARGIN = 0.2  # seconds between audio and its deadline: for a call under way, and for the way to the listener
-HEAD_START = 5.0  # seconds that a listener may have stalled for before that counts more than another's first audio
-FIRST_HOP_CALLS = 6  # that a first hop's audio lasts for: while it is heard, a chunk more must come and be decoded
-PATIENCE = 2.0  # seconds that an utterance nobody listens to may be put off when all of it is there
-MEMORY = 0.9  # what a call counts in the cost estimate when the next one has been made
+from vllm_cosyvoice.decode.playback import Playback
 
-
-class Listener:
-    """What one segment's listener has heard and when that ends; all times are in seconds of one clock.
-
-    A request's segments are heard one after the other: `previous` is the one before, if there is one.
-    """
-
-    def __init__(self, previous: "Listener | None" = None) -> None:
-        self.waits = previous is None  # for the first audio; others still have something to hear until it comes
-        self._previous = previous
-        self._heard_until: float | None = None  # None: nothing of this segment is out
-        self._to_come = 0.0  # seconds of audio whose tokens are there
-
-    def expect(self, seconds: float) -> None:
-        """Tokens of so much audio have come."""
-        self._to_come += seconds
-
-    def hear(self, now: float, seconds: float) -> None:
-        """So much audio goes out."""
-        if seconds == 0.0:
-            return
-        dry = self.dry(now)
-        self._heard_until = max(now, now if dry is None else dry) + seconds
-        self._to_come -= seconds
-        self._previous = None
-
-    def dry(self, now: float) -> float | None:
-        """When this segment's next audio is needed, at the earliest; None: it is the first, waited for already."""
-        if self._heard_until is not None:
-            return self._heard_until
-        if self._previous is None:
-            return None
-        before = self._previous.dry(now)
-        return (now if before is None else before) + self._previous._to_come
+SHORT_CALL = 0.08  # target length of a call in seconds while someone listens: an urgent utterance may wait this long
+LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens: rows share its fixed cost
+MARGIN = 0.2  # seconds between audio and its deadline: for the call under way, and for the way to the listener
+HEAD_START = 5.0  # seconds that a listener may have stalled before that counts more than another's first audio
+FIRST_HOP_CALLS = 6  # that a first hop's audio lasts: while it plays, another chunk must arrive and be decoded
+PATIENCE = 2.0  # seconds that an utterance nobody listens to may be put off once it is complete
+MEMORY = 0.9  # weight of a call in the cost estimate once the next one has been made
 
 
 class CostEstimate:
@@ -80,22 +47,22 @@ class CostEstimate:
 
 
 class Job(NamedTuple):
-    """One stream that could be decoded now."""
+    """One utterance that could be decoded now."""
 
     due: float  # when its audio is needed
     frames: int  # to compute
-    last: bool  # it would be decoded to its end, so to wait longer would save nothing
+    last: bool  # it would be decoded to its end: waiting longer saves nothing
 
 
-def due(now: float, ready_since: float, listener: Listener | None) -> float:
-    """When a stream that could be decoded since `ready_since` is due; without a listener it is wanted as a whole.
+def due(now: float, ready_since: float, playback: Playback | None) -> float:
+    """When an utterance that could be decoded since `ready_since` is due; without `playback` it is wanted as a whole.
 
-    First audio is overdue at once, so that it goes before all that is in time, and before most that is late.
+    First audio is overdue at once, so it goes before all that is in time, and before most that is late.
     """
-    if listener is None:
+    if playback is None:
         return ready_since + PATIENCE
-    dry = listener.dry(now)
-    return ready_since - HEAD_START if dry is None else dry
+    runs_out = playback.runs_out(now)
+    return ready_since - HEAD_START if runs_out is None else runs_out
 
 
 class Plan(NamedTuple):
@@ -106,7 +73,7 @@ class Plan(NamedTuple):
 
 
 def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, listened_to: bool) -> Plan:
-    """The decode call to make now, of at most `max_rows` jobs; `listened_to`: some stream is, ready or not.
+    """The decode call to make now, of at most `max_rows` jobs; `listened_to`: some utterance is, ready or not.
 
     Urgent jobs are taken in the order of their deadlines, so nothing that comes later can put one off for ever. Others
     wait for more tokens, as their hop recomputes those before it; but those that end their streams fill up a call.

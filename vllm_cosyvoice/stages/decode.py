@@ -1,20 +1,21 @@
-"""The decode stage: speech tokens become audio, the streams of many requests in one batch."""
+"""The decode stage: speech tokens become audio, the segments of many requests in one batch."""
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 import torch
 
 from vllm_cosyvoice.config import CHUNK_TOKENS
-from vllm_cosyvoice.decode.decoder import DecodeStream, FlowPrompt, SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.loop import DecodeLoop
-from vllm_cosyvoice.decode.schedule import Listener
+from vllm_cosyvoice.decode.playback import Playback
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.failure import FailureKind
 from vllm_cosyvoice.recording import Voice
 from vllm_cosyvoice.stages.messages import (
@@ -36,11 +37,7 @@ log = logging.getLogger(__name__)
 @dataclass(eq=False)
 class _Segment:
     open: Open
-    listener: Listener
-    stream: DecodeStream | None = None  # None until the voice is here
-    early: list[int] = field(default_factory=list)  # tokens that came before it
-    complete: bool = False
-    tokens: int = 0
+    utterance: Utterance
 
 
 class DecodeStage:
@@ -60,8 +57,8 @@ class DecodeStage:
         self._loop = loop
         self._cache_capacity = cache_capacity
         self._first_hop = first_hop
-        self._listeners: dict[str, Listener] = {}  # of each request's latest segment, until it has been heard
-        self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # streams keep theirs when it goes from here
+        self._playbacks: dict[str, Playback] = {}  # of each request's latest segment, until it has been played
+        self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # utterances keep theirs when it goes from here
         self._lost: asyncio.Queue[Exception] = asyncio.Queue()
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="voices")
         self._uploads: dict[str, asyncio.Task[None]] = {}  # of voices that are on their way to the device
@@ -92,7 +89,7 @@ class DecodeStage:
         for segment_id, segment in list(self._segments.items()):
             if address == segment.open.reply_to:
                 self._forget(segment_id)
-            elif address == segment.open.generator and not segment.complete:
+            elif address == segment.open.generator and not segment.utterance.finished:
                 self._fail(segment, "unavailable", "The language model has died and is being restarted; try again.")
             elif address == segment.open.encoder and self._waits_for_encoder(segment):
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
@@ -101,8 +98,8 @@ class DecodeStage:
         return {
             **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),
-            "segments_without_voice": sum(segment.stream is None for segment in self._segments.values()),
-            "streams": len(self._loop),
+            "segments_without_voice": sum(not segment.utterance.has_voice for segment in self._segments.values()),
+            "streams": sum(segment.utterance.has_voice for segment in self._segments.values()),
             "voices_cached": len(self._prompts),
             "voice_cache_hits_total": self._hits,
             "voice_cache_misses_total": self._misses,
@@ -117,8 +114,17 @@ class DecodeStage:
     def _open(self, wanted: Open) -> None:
         if self._post.is_dead(wanted.reply_to) or self._post.is_dead(wanted.generator):
             return
-        asked = any(s.stream is None and s.open.request_id == wanted.request_id for s in self._segments.values())
-        segment = self._segments[wanted.segment_id] = _Segment(wanted, self._listen(wanted.request_id))
+        asked = any(
+            not s.utterance.has_voice and s.open.request_id == wanted.request_id for s in self._segments.values()
+        )
+        utterance = Utterance(
+            streaming=wanted.streaming,
+            speed=wanted.speed,
+            seed=wanted.seed,
+            playback=self._playback(wanted.request_id),
+        )
+        segment = self._segments[wanted.segment_id] = _Segment(wanted, utterance)
+        self._loop.add(utterance, lambda piece: self._deliver(segment, piece))
         if prompt := self._prompts.get(wanted.voice_key):
             self._hits += 1
             self._prompts.move_to_end(wanted.voice_key)
@@ -131,17 +137,17 @@ class DecodeStage:
             self._misses += 1
             self._post.send(wanted.encoder, VoiceWanted(wanted.request_id, self._post.address))
 
-    def _listen(self, request_id: str) -> Listener:
-        """Who hears the next segment of this request: segments are opened in the order of the text."""
+    def _playback(self, request_id: str) -> Playback:
+        """Of the next segment of this request: segments are opened in the order of the text."""
         now = time.monotonic()
         live = {segment.open.request_id for segment in self._segments.values()}
-        self._listeners = {
-            known: listener
-            for known, listener in self._listeners.items()
-            if known in live or (listener.dry(now) or now) > now
+        self._playbacks = {
+            known: playback
+            for known, playback in self._playbacks.items()
+            if known in live or (playback.runs_out(now) or now) > now
         }
-        listener = self._listeners[request_id] = Listener(self._listeners.get(request_id))
-        return listener
+        playback = self._playbacks[request_id] = Playback(self._playbacks.get(request_id))
+        return playback
 
     def _learn(self, voice: Voice) -> None:
         """Bring a voice to the device, in a thread: the copy waits for the decode call that is under way."""
@@ -174,30 +180,22 @@ class DecodeStage:
             self._begin(segment, prompt)
 
     def _waits_for_encoder(self, segment: _Segment) -> bool:
-        return segment.stream is None and segment.open.voice_key not in self._uploads
+        return not segment.utterance.has_voice and segment.open.voice_key not in self._uploads
 
     def _waiting_for(self, key: str) -> list[_Segment]:
         segments = self._segments.values()
-        return [segment for segment in segments if segment.stream is None and segment.open.voice_key == key]
+        return [segment for segment in segments if not segment.utterance.has_voice and segment.open.voice_key == key]
 
     def _begin(self, segment: _Segment, prompt: FlowPrompt) -> None:
-        wanted = segment.open
-        first_hop = (self._first_hop or self._loop.first_hop) if segment.listener.waits else None
-        segment.stream = self._decoder.open(
-            prompt, streaming=wanted.streaming, speed=wanted.speed, first_hop=first_hop, seed=wanted.seed
-        )
-        self._loop.add(wanted.segment_id, segment.stream, lambda piece: self._deliver(segment, piece), segment.listener)
-        self._push(segment, [], segment.complete)
+        first_hop = (self._first_hop or self._loop.first_hop) if segment.utterance.playback.is_first else None
+        try:
+            self._loop.begin(segment.utterance, prompt, first_hop)
+        except ValueError as error:
+            self._fail(segment, "invalid", str(error))
 
     def _push(self, segment: _Segment, tokens: list[int], last: bool) -> None:
-        segment.early += tokens
-        segment.complete = last
-        if segment.stream is None:
-            return
-        tokens, segment.early = segment.early, []
-        segment.tokens += len(tokens)
         try:
-            self._loop.push(segment.open.segment_id, tokens, last=last)
+            self._loop.push(segment.utterance, tokens, last=last)
         except ValueError as error:
             self._fail(segment, "invalid", str(error))
 
@@ -210,12 +208,11 @@ class DecodeStage:
             log.error("Segment %s could not be decoded.", segment.open.segment_id, exc_info=piece)
             self._fail(segment, "internal", "The audio could not be decoded.")
             return
-        assert segment.stream is not None
         self._decoded += len(piece)
-        last = segment.stream.done
+        last = segment.utterance.done
         if last:
             del self._segments[segment.open.segment_id]
-        audio = Audio(segment.open.segment_id, piece.tobytes(), segment.tokens, last)
+        audio = Audio(segment.open.segment_id, piece.tobytes(), len(segment.utterance.tokens), last)
         self._post.send(segment.open.reply_to, audio)
 
     def _fail(self, segment: _Segment, kind: FailureKind, reason: str) -> None:
@@ -224,8 +221,10 @@ class DecodeStage:
         self._post.send(segment.open.reply_to, Failed(segment.open.segment_id, kind, reason))
 
     def _forget(self, segment_id: str) -> _Segment | None:
-        self._loop.drop(segment_id)
-        return self._segments.pop(segment_id, None)
+        segment = self._segments.pop(segment_id, None)
+        if segment:
+            self._loop.drop(segment.utterance)
+        return segment
 
 
 def _gpu_memory(device: torch.device) -> dict[str, int]:
