@@ -239,6 +239,42 @@ async def test_text_that_stops_arriving_ends_its_speech(
     assert await peers.hear("encode", Release) == Release("req_text")
 
 
+async def test_a_long_text_that_arrives_is_spoken_in_segments(peers: Peers, engine: StagedEngine) -> None:
+    """So speech does not get worse or stop at what a decoder takes, however long the text is."""
+    sentence = "Here is another sentence of fifty characters or so. "
+    written = [sentence] * 20
+    spoken: list[bytes] = []
+
+    async def text() -> AsyncIterator[str]:
+        for piece in written:
+            yield piece
+
+    async def speak() -> None:
+        async for piece in engine.speak(SpeechRequest(id="req_long"), text()):
+            spoken.append(piece)
+
+    task = asyncio.create_task(speak())
+    await peers.hear("encode", Prepare)
+    peers.tell(StreamPrepared("req_long", [], [], "key"), "encode")
+    work: list[GenerateFromText] = []
+    texts: dict[str, str] = {}
+    ended: set[str] = set()
+    while len(ended) < 3:
+        match await asyncio.wait_for(peers.of["generate"].receive(), SECONDS):
+            case GenerateFromText() as begun_work:
+                work.append(begun_work)
+            case Text(segment_id, piece, last):
+                texts[segment_id] = texts.get(segment_id, "") + piece
+                ended |= {segment_id} if last else set()
+    assert [some.refusable for some in work] == [True, False, False]
+    assert list(texts) == [some.open.segment_id for some in work] == ["req_long.0", "req_long.1", "req_long.2"]
+    assert "".join(texts.values()).split() == "".join(written).split()
+    for some in reversed(work):
+        peers.tell(Audio(some.open.segment_id, some.open.segment_id.encode(), 10, last=True), "decode")
+    await task
+    assert spoken == [b"req_long.0", b"req_long.1", b"req_long.2"]
+
+
 # Deadlines
 
 SHORT = 1.0  # seconds; enough for a message to come

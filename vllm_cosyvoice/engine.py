@@ -42,6 +42,7 @@ from vllm_cosyvoice.stages.messages import (
     Tokens,
     Voices,
 )
+from vllm_cosyvoice.text.parts import parts
 
 log = logging.getLogger(__name__)
 
@@ -202,19 +203,36 @@ class Engine:
     ) -> AsyncGenerator[bytes, None]:
         async with self._ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
             generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
-            opening = self._open(request, 0, generator, encoder, prepared.voice_key)
-            prompt = prepared.prompt_text, prepared.prompt_speech
-            work = GenerateFromText(*prompt, request.sampling, decoder, opening, refusable=True)
-            # The first step of the loop sends `work`; the task gets its first turn when that step waits.
-            forwarding = asyncio.create_task(self._forward(text, opening.segment_id, generator))
-            try:
-                speech = self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage)
-                async with aclosing(speech) as pieces:
-                    async for piece in pieces:
-                        yield piece
-            finally:
-                forwarding.cancel()
-                await asyncio.gather(forwarding, return_exceptions=True)
+
+            async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+                index = 0
+                async with aclosing(parts(_or_failure(text))) as arriving:
+                    async for part in arriving:
+                        opening = self._open(request, index, generator, encoder, prepared.voice_key)
+                        prompt = prepared.prompt_text, prepared.prompt_speech
+                        work = GenerateFromText(*prompt, request.sampling, decoder, opening, refusable=index == 0)
+                        yield self._speak_part(part, work, usage)
+                        index += 1
+
+            async with aclosing(in_order(streams(), SEGMENTS_AHEAD)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _speak_part(
+        self, text: AsyncIterator[str], work: GenerateFromText, usage: Usage
+    ) -> AsyncGenerator[bytes, None]:
+        """The audio of a segment whose `text` is arriving."""
+        segment_id, generator = work.open.segment_id, work.open.generator
+        # The first step of the loop sends `work`; the task gets its first turn when that step waits.
+        forwarding = asyncio.create_task(self._forward(text, segment_id, generator))
+        try:
+            speech = self._speak_segment(segment_id, generator, work.decoder, work, usage=usage)
+            async with aclosing(speech) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            forwarding.cancel()
+            await asyncio.gather(forwarding, return_exceptions=True)
 
     def _open(self, request: SpeechRequest, index: int, source: Address, encoder: Address, voice_key: str) -> Open:
         return Open(
@@ -292,9 +310,6 @@ class Engine:
                 self._post.send(generator, Text(segment_id, piece, last=False))
         except Failure as failure:
             self._fail(segment_id, failure)
-        except Exception:
-            log.exception("The text of segment %s could not be read.", segment_id)
-            self._fail(segment_id, Failure("internal", "The text could not be read; the server's log says why."))
         else:
             self._post.send(generator, Text(segment_id, "", last=True))
 
@@ -303,6 +318,18 @@ class Engine:
             asked.answer.set_exception(failure)
         if speaking := self._speaking.get(id):
             speaking.pieces.put_nowait(failure)
+
+
+async def _or_failure(text: AsyncIterator[str]) -> AsyncIterator[str]:
+    """`text`; whatever goes wrong with it is a Failure."""
+    try:
+        async for piece in text:
+            yield piece
+    except Failure:
+        raise
+    except Exception as error:
+        log.exception("A text could not be read.")
+        raise Failure("internal", "The text could not be read; the server's log says why.") from error
 
 
 async def _between_silence(segment: Segment, speech: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

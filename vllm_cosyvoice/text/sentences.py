@@ -1,7 +1,7 @@
 """Sentences of text that is still arriving, each as soon as it is certain to have ended."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Literal
 
 from vllm_cosyvoice.text.abbreviations import is_abbreviation
@@ -32,7 +32,14 @@ async def sentences(pieces: AsyncIterator[str], granularity: Granularity) -> Asy
         yield held.strip()
 
 
+def certain_ends(text: str, granularity: Granularity) -> Iterator[int]:
+    """Where sentences, or clauses, end in the beginning of a text, whatever follows it."""
+    for match in ENDS[granularity].finditer(text):
+        if not is_abbreviation(text, match.end()):
+            yield match.end()
+
+
 def _first_end(text: str, granularity: Granularity) -> int:
     """Where the first sentence ends, 0 if that is not certain yet."""
-    ends = (match.end() for match in ENDS[granularity].finditer(text) if not is_abbreviation(text, match.end()))
+    ends = certain_ends(text, granularity)
     return next((end for end in ends if len(text[:end].strip()) >= SHORTEST and has_words(text[:end])), 0)
