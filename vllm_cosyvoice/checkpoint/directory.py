@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from vllm_cosyvoice.checkpoint import engine, onnx_header, sizes, tensors
+from vllm_cosyvoice.checkpoint import engine, sizes, tensors
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.family import check_family
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout, with_folded_norms
 from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
-from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, LanguageModelConfig, ModelConfig
+from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
 
 YAML = "cosyvoice2.yaml"
 OTHER_YAMLS = ("cosyvoice.yaml", "cosyvoice3.yaml")
@@ -25,7 +25,6 @@ PRESET_SPEAKERS = "spk2info.pt"
 TOKENIZER = "CosyVoice-BlankEN"
 TOKENIZER_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 
-WHISPER_MEL_BINS = 128
 UNUSED_TENSOR = "llm.model.lm_head.weight"  # Qwen2's own text head, which speech does without
 
 
@@ -96,7 +95,8 @@ def open_model(path: Path) -> ModelDirectory:
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
-    _check_graphs(path)
+    for network in (SPEAKER_ENCODER, SPEECH_TOKENIZER):  # `VoiceEncoder` checks what they take
+        tensors.check_present(path / network)
     return ModelDirectory(path, config)
 
 
@@ -133,15 +133,6 @@ def _checked_tokenizer(path: Path) -> LanguageModelConfig:
             f" for text; the two do not belong together"
         )
     return config
-
-
-def _check_graphs(path: Path) -> None:
-    """Hold the two prompt encoders against what the engine feeds them and wants back."""
-    floats, integers = (onnx_header.FLOAT,), (onnx_header.INT32, onnx_header.INT64)
-    features = [(floats, (1, None, MEL_BINS))]
-    spectrogram = [(floats, (1, WHISPER_MEL_BINS, None)), ((onnx_header.INT32,), (1,))]
-    onnx_header.check_signature(path / SPEAKER_ENCODER, features, [(floats, (1, SPEAKER_DIM))])
-    onnx_header.check_signature(path / SPEECH_TOKENIZER, spectrogram, [(integers, None)])
 
 
 def _as_float32(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from vllm_cosyvoice.config import FRAMES_PER_TOKEN, PROMPT_SAMPLE_RATE, SAMPLE_R
 from vllm_cosyvoice.recording import Voice, voice_key
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice.audio import check_audio, resample
-from vllm_cosyvoice.voice.features import prompt_mel, speaker_fbank, whisper_log_mel
+from vllm_cosyvoice.voice.features import SPEAKER_BINS, WHISPER_BINS, prompt_mel, speaker_fbank, whisper_log_mel
 from vllm_cosyvoice.voice.prompt import prompt_part
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+Input = tuple[str, Sequence[object]]  # type, and shape: a name or None where any size will do
 FEATURES_VERSION = 2  # to be raised when this code makes other features of the same networks
 
 
@@ -28,12 +30,17 @@ class VoiceEncoder:
     """A model's speech tokenizer and speaker encoder. Its methods may run in several threads at once."""
 
     def __init__(self, model: ModelDirectory, threads: int | None = None) -> None:
-        """Load both networks; `threads` are used by each call (default: the machine's cores, at most 4)."""
+        """Load both networks; `threads` are used by each call (default: the machine's cores, at most 4).
+
+        Raises CheckpointError for a file that is no such network.
+        """
         threads = threads or min(4, os.cpu_count() or 1)
         self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal for what makes equal features
-        self._speech_tokenizer = _session(model.speech_tokenizer, threads, (CUDA, CPU))
+        spectrogram, length = ("tensor(float)", [1, WHISPER_BINS, None]), ("tensor(int32)", [1])
+        self._speech_tokenizer = _session(model.speech_tokenizer, threads, (CUDA, CPU), [spectrogram, length])
         # Small, and its input length changes with every recording: on a GPU it would tune anew each time.
-        self._speaker_encoder = _session(model.speaker_encoder, threads, (CPU,))
+        features = ("tensor(float)", [1, None, SPEAKER_BINS])
+        self._speaker_encoder = _session(model.speaker_encoder, threads, (CPU,), [features])
 
     def encode(self, samples: np.ndarray, sample_rate: int, transcript: str) -> Voice:
         """The voice of a recording: float32 mono `samples` [n] in [−1, 1], 1 to 30 s without the silence at its ends.
@@ -93,7 +100,9 @@ def _content_key(*networks: Path) -> str:
     return digest.hexdigest()
 
 
-def _session(path: Path, threads: int, providers: tuple[str, ...]) -> "onnxruntime.InferenceSession":
+def _session(
+    path: Path, threads: int, providers: tuple[str, ...], inputs: Sequence[Input]
+) -> "onnxruntime.InferenceSession":
     import onnxruntime  # late: its import starts a thread, which a process that is forked afterwards would lack
 
     options = onnxruntime.SessionOptions()
@@ -102,11 +111,27 @@ def _session(path: Path, threads: int, providers: tuple[str, ...]) -> "onnxrunti
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     available = onnxruntime.get_available_providers()
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             path, options, providers=[provider for provider in providers if provider in available]
         )
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
-        raise CheckpointError(f"{path} can't be loaded by onnxruntime ({error}): download the model again.") from error
+        reason = " ".join(str(error).split())
+        message = f"{path} is cut short or not an ONNX model ({reason}); download it again"
+        raise CheckpointError(message) from error
+    found = [(node.type, node.shape) for node in session.get_inputs()]
+    if len(found) != len(inputs) or not all(map(_fits, found, inputs)):
+        described = ", ".join(f"{node.name} {node.type} {node.shape}" for node in session.get_inputs())
+        raise CheckpointError(f"{path} takes {described}, so it is another model's; download the file again")
+    return session
+
+
+def _fits(found: Input, wanted: Input) -> bool:
+    """Whether an input is of the wanted type and shape; a size that is not fixed takes any."""
+    (kind, shape), (wanted_kind, wanted_shape) = found, wanted
+    return (kind, len(shape)) == (wanted_kind, len(wanted_shape)) and all(
+        size == wanted_size or wanted_size is None or not isinstance(size, int)
+        for size, wanted_size in zip(shape, wanted_shape, strict=True)
+    )
 
 
 def _run(session: "onnxruntime.InferenceSession", *inputs: np.ndarray) -> np.ndarray:
