@@ -108,6 +108,15 @@ def test_every_usual_format_is_heard(container: str, codec: str) -> None:
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
 
 
+@pytest.mark.parametrize(("container", "codec", "rate"), [("mp3", "mp3", 24_000), ("webm", "libopus", 48_000)])
+def test_a_file_that_was_cut_short_is_refused(container: str, codec: str, rate: int) -> None:
+    """An upload that broke off: the rest of its transcript would be spoken ahead of the text."""
+    whole = encoded(tone(6, rate), rate, container, codec)
+    assert len(load_audio(whole)[0]) > 5.9 * rate
+    with pytest.raises(AudioError, match=r"of the 6\.0 s .*cut short"):
+        load_audio(whole[: len(whole) * 7 // 10])
+
+
 def test_a_path_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(wav(tone(1)))
     assert len(load_audio(tmp_path / "a.wav")[0]) == len(load_audio(str(tmp_path / "a.wav"))[0]) == 24_000

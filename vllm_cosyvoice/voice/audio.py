@@ -30,6 +30,9 @@ MAX_PEAK = 2.0  # decoders overshoot 1 a little; more is a wrong scale
 CLIPPED = 0.999
 CLIPPED_SHARE = 1e-3
 
+COMPLETE = 0.95  # of a file's length
+MP3_HEADER = 4096  # bytes; a tag that counts the frames is in the first frame
+
 # Containers only: a playlist (hls, concat) would make the decoder open other files and addresses.
 FORMATS = (
     "wav,w64,aiff,caf,au,flac,mp3,ogg,mov,mp4,m4a,matroska,webm,aac,ac3,eac3,amr,asf,avi,ape,flv,mpeg,mpegts,tta,wv,voc"
@@ -121,6 +124,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
                     raise AudioError(f"The recording is longer than {MAX_FILE_SECONDS:.0f} s: {CUT}.")
             if converter is not None:
                 pieces += [_at_most_two(planes.to_ndarray()) for planes in converter.resample(None)]
+                _check_complete(count / rate, container, data)
     except AudioError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -130,6 +134,22 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
     if not pieces:
         raise AudioError("The recording is empty: send a file with at least 1 s of speech.")
     return _mixed(np.concatenate(pieces, axis=1)), rate
+
+
+def _check_complete(seconds: float, container: av.container.InputContainer, data: bytes) -> None:
+    """Refuse a file that is shorter than it says: its transcript would say more than the recording does.
+
+    Formats whose length is in their header only; the others are shorter without a trace, or can't be decoded.
+    """
+    counted = container.format.name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info"))
+    if not (counted or "webm" in container.format.name) or container.duration is None:
+        return
+    whole = container.duration / av.time_base
+    if seconds < COMPLETE * whole - MIN_SECONDS / 10:
+        raise AudioError(
+            f"The file holds {seconds:.1f} s of the {whole:.1f} s that it should have, so it was cut short on its way:"
+            " send it again."
+        )
 
 
 def _at_most_two(channels: np.ndarray) -> np.ndarray:
