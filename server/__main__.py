@@ -11,7 +11,7 @@ from server.arguments import Arguments, parse
 from server.staged.process import configure_logging, timed
 from server.staged.supervisor import supervise
 from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
-from vllm_cosyvoice.checkpoint.engine import cache_directory
+from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 
 log = logging.getLogger("server")
 

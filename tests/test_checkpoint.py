@@ -17,9 +17,9 @@ from tests.savers import SAVERS
 from tools.random_checkpoint import TINY, write_model_directory
 from tools.random_checkpoint.weights import flow_weights, language_model_weights, vocoder_weights
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory, open_model
-from vllm_cosyvoice.checkpoint.engine import engine_directory
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
+from vllm_cosyvoice.checkpoint.vllm_directory import engine_directory
 from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
 from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights as vocoder_modules
 from vllm_cosyvoice.voice import VoiceEncoder

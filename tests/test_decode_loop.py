@@ -14,10 +14,10 @@ from tests import small_networks
 from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
+from vllm_cosyvoice.decode.batching import CostEstimate
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.loop import DecodeLoop, Work
 from vllm_cosyvoice.decode.playback import Playback
-from vllm_cosyvoice.decode.schedule import CostEstimate
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.voice import Voice
 

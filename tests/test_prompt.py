@@ -15,7 +15,7 @@ from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.voice import AudioError, TranscriptError, VoiceDirectory, VoiceEncoder
 from vllm_cosyvoice.voice.prompt import prompt_part
-from vllm_cosyvoice.voice.syllables import syllables
+from vllm_cosyvoice.voice.transcript import syllables
 
 RATE = 16_000
 BUILT_IN = ["default", "slt", "rms", "awb"]

@@ -23,7 +23,7 @@ from tests.stream_client import (
     spaced,
     unconfigured,
 )
-from tests.test_arriving_text import cut
+from tests.test_arriving_tokens import cut
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
 from vllm_cosyvoice.voice.store import BUILT_IN
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests import small_networks, tensorrt_stand_in
 from vllm_cosyvoice.config import FlowConfig
-from vllm_cosyvoice.flow.tensorrt.choice import tensorrt_estimator
+from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
 from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask, TensorRTError
 from vllm_cosyvoice.flow.tensorrt.onnx_export import estimator_onnx
 from vllm_cosyvoice.flow.tensorrt.plan_cache import cached_plan, plan_path

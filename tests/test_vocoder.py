@@ -10,7 +10,7 @@ from vllm_cosyvoice.config import SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
 from vllm_cosyvoice.vocoder import stream as stream_module
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
-from vllm_cosyvoice.vocoder.stretch import stretch, stretched_frames
+from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
 from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights
 from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
 

@@ -42,7 +42,7 @@ from vllm_cosyvoice.stages.messages import (
     Tokens,
     Voices,
 )
-from vllm_cosyvoice.text.parts import parts
+from vllm_cosyvoice.text.arriving_segments import arriving_segments
 
 log = logging.getLogger(__name__)
 
@@ -206,19 +206,19 @@ class Engine:
 
             async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
                 index = 0
-                async with aclosing(parts(_or_failure(text))) as arriving:
-                    async for part in arriving:
+                async with aclosing(arriving_segments(_or_failure(text))) as segments:
+                    async for segment in segments:
                         opening = self._open(request, index, generator, encoder, prepared.voice_key)
                         prompt = prepared.prompt_text, prepared.prompt_speech
                         work = GenerateFromText(*prompt, request.sampling, decoder, opening, refusable=index == 0)
-                        yield self._speak_part(part, work, usage)
+                        yield self._speak_arriving_segment(segment, work, usage)
                         index += 1
 
             async with aclosing(in_order(streams(), SEGMENTS_AHEAD)) as pieces:
                 async for piece in pieces:
                     yield piece
 
-    async def _speak_part(
+    async def _speak_arriving_segment(
         self, text: AsyncIterator[str], work: GenerateFromText, usage: Usage
     ) -> AsyncGenerator[bytes, None]:
         """The audio of a segment whose `text` is arriving."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import msgspec
 from setproctitle import setproctitle
 
-from vllm_cosyvoice.llm.variables import BEFORE_IMPORT
+from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 
 COMMAND = (sys.executable, "-m", "server.staged.fork_server")  # its stdin is the socket that orders come by
 TITLE = "server.stages "  # what `ps` shows of a stage, before its name

@@ -13,8 +13,8 @@ from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording
+from vllm_cosyvoice.text.arriving_sentences import sentences
 from vllm_cosyvoice.text.characters import has_words
-from vllm_cosyvoice.text.sentences import sentences
 
 SENTENCES_AHEAD = 2  # generated at the same time
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vllm_cosyvoice.checkpoint import engine, sizes, tensors
+from vllm_cosyvoice.checkpoint import sizes, tensors, vllm_directory
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.family import check_family
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
@@ -69,7 +69,7 @@ class ModelDirectory:
 
     def engine_directory(self) -> Path:
         """The directory vLLM loads the language model from."""
-        return engine.engine_directory(self.path / LANGUAGE_MODEL, self.config.language_model)
+        return vllm_directory.engine_directory(self.path / LANGUAGE_MODEL, self.config.language_model)
 
 
 def open_model(path: Path) -> ModelDirectory:

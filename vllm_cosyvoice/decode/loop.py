@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
-from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
 # Seconds of a call that decodes a streamed utterance to its end. If it would take longer, as on a CPU, and compute at

@@ -10,7 +10,7 @@ from torch import Tensor
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.flow.row import FlowRow
-from vllm_cosyvoice.flow.tensorrt.choice import tensorrt_estimator
+from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.gpu.device import Gpu
 

@@ -12,8 +12,8 @@ from vllm.plugins import load_general_plugins
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
+from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 from vllm_cosyvoice.llm.registration import ARCHITECTURE, RENDERER
-from vllm_cosyvoice.llm.variables import BEFORE_IMPORT
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
 # Tokens of a step that have a CUDA graph of their own; a step between two of them takes the larger one.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, HarmonicSource
-from vllm_cosyvoice.vocoder.stretch import stretch, stretched_frames
+from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
 from vllm_cosyvoice.vocoder.torch.vocoder import VocoderRow
 
 CONTEXT = 20  # frames: by its convolutions the vocoder hears 19.75 frames either side, 5 of them through the pitch

@@ -5,7 +5,7 @@ import numpy as np
 from vllm_cosyvoice.limits import MOST_PROMPT_SECONDS
 from vllm_cosyvoice.voice.audio import CUT, MIN_SECONDS, AudioError, check_samples
 from vllm_cosyvoice.voice.silence import without_silence
-from vllm_cosyvoice.voice.syllables import syllables
+from vllm_cosyvoice.voice.transcript import syllables
 
 # The fastest talkers on record reach 13 to 14 syllables a second, conversation 4 to 7.
 MOST_SYLLABLES_A_SECOND = 15

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vllm_cosyvoice.checkpoint.engine import cache_directory
+from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tools.random_checkpoint.words import CHINESE, ENGLISH
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.text import ArrivingText
-from vllm_cosyvoice.text.sentences import Granularity, sentences
+from vllm_cosyvoice.text.arriving_sentences import Granularity, sentences
 from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 HARD = [

@@ -1,51 +1,51 @@
-"""Text that is still arriving, in parts that the model speaks well and a decoder takes.
+"""Text that is still arriving, in segments that the model speaks well and a decoder takes.
 
-A text that is known is split before it is spoken. One that arrives is passed on at once, so its parts end where a
-sentence does once they are long enough.
+A known text is split before it is spoken. Arriving text is passed on at once, so a segment ends where a sentence does,
+once it is long enough.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from vllm_cosyvoice.text.arriving_sentences import certain_ends
 from vllm_cosyvoice.text.characters import has_words
-from vllm_cosyvoice.text.sentences import certain_ends
 from vllm_cosyvoice.text.split import FULL
 
 FIRST_IDEOGRAPH = 0x2E80  # from here on scripts put no spaces between words
 LETTERS_PER_TOKEN = 4  # of the scripts before; other characters are about a token each
-LONGEST = 4 * FULL  # tokens: a part in which no sentence ends is cut here
+LONGEST = 4 * FULL  # tokens: a segment in which no sentence ends is cut here
 CONTEXT = 20  # characters ahead of a piece that tell whether a sentence ends in it
 
 
-async def parts(pieces: AsyncIterator[str]) -> AsyncGenerator[AsyncIterator[str], None]:
-    """The joined `pieces` in parts of about `FULL` tokens or more, each of which has something to speak.
+async def arriving_segments(pieces: AsyncIterator[str]) -> AsyncGenerator[AsyncIterator[str], None]:
+    """The joined `pieces` in segments of about `FULL` tokens or more, each of which has something to speak.
 
-    A part is yielded when it begins; its own pieces come while the next part is asked for. What `pieces` raises, the
-    part that is arriving raises.
+    A segment is yielded with its first piece; its other pieces come while the next segment is asked for. An error of
+    `pieces` is raised by the segment that is arriving.
     """
-    part: _Part | None = None
-    waiting = ""  # has no words yet: what is behind the end of a part
+    segment: _Segment | None = None
+    waiting = ""  # has no words yet: what is behind the end of a segment
     try:
         async for piece in pieces:
             waiting += piece
-            while waiting and (part or has_words(waiting)):
-                begins = part is None
-                part = part or _Part()
-                waiting = part.take(waiting)
+            while waiting and (segment or has_words(waiting)):
+                begins = segment is None
+                segment = segment or _Segment()
+                waiting = segment.take(waiting)
                 if begins:
-                    yield part.read()
-                if part.ended:
-                    part = None
+                    yield segment.read()
+                if segment.ended:
+                    segment = None
     except Exception as error:
-        if part is None:
+        if segment is None:
             raise
-        part.end(error)
+        segment.end(error)
     else:
-        if part:
-            part.end()
+        if segment:
+            segment.end()
 
 
-class _Part:
+class _Segment:
     def __init__(self) -> None:
         self.ended = False
         self._pieces: asyncio.Queue[str | Exception | None] = asyncio.Queue()
@@ -53,7 +53,7 @@ class _Part:
         self._tokens = 0.0
 
     def take(self, text: str) -> str:
-        """Add what belongs to this part; returns the rest."""
+        """Add what belongs to this segment; returns the rest."""
         cut = self._end_in(text)
         mine, rest = (text, "") if cut is None else (text[:cut], text[cut:])
         self._tokens += _tokens(mine)
@@ -77,7 +77,7 @@ class _Part:
             yield piece
 
     def _end_in(self, text: str) -> int | None:
-        """Where this part ends in `text`, which comes next; None: not in it."""
+        """Where this segment ends in `text`, which comes next; None: not in it."""
         ahead = len(self._tail)
         for end in certain_ends(self._tail + text, "sentence"):
             if end >= ahead and self._tokens + _tokens(text[: end - ahead]) >= FULL:

@@ -2,7 +2,7 @@
 
 Nothing here is measured: a step of the language model and a decode call take what formulas say. Their constants are
 fitted to what was measured, though, and streams stall where the server's did. `python -m
-benchmarks.schedule_simulation` prints a table.
+benchmarks.decode_simulation` prints a table.
 """
 
 import heapq
@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
 from vllm_cosyvoice.decode.playback import Playback
-from vllm_cosyvoice.decode.schedule import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.flow.cuda.flow import BEST_SIZE
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 

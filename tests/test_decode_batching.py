@@ -6,8 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from benchmarks.playback import play
-from benchmarks.schedule_simulation import (
+from benchmarks.decode_simulation import (
     MPS,
     ON_THE_WAY,
     TIME_SLICES,
@@ -18,10 +17,9 @@ from benchmarks.schedule_simulation import (
     ask,
     simulate,
 )
+from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS
-from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut
-from vllm_cosyvoice.decode.playback import Playback
-from vllm_cosyvoice.decode.schedule import (
+from vllm_cosyvoice.decode.batching import (
     HEAD_START,
     LONG_CALL,
     MARGIN,
@@ -33,6 +31,8 @@ from vllm_cosyvoice.decode.schedule import (
     due,
     plan,
 )
+from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.playback import Playback
 
 CALL, FRAME = 0.014, 1e-5
 
