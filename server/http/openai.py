@@ -64,8 +64,8 @@ class SpeechBody(BaseModel):
 
     model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
-    model: Text
-    """One of `GET /v1/models`."""
+    model: Text = OPENAI_MODELS[0]
+    """One of `GET /v1/models`; without it, the served model."""
     input: Text
     """The text to speak. How long it may be is the server's to say; as with OpenAI, 4096 characters if it does not."""
     voice: Text | VoiceId | None = None

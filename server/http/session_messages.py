@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from server.audio_format import ResponseFormat
 from server.http.errors import CODE, ApiError, what_is_wrong
-from server.http.openai import OPENAI_MODELS, SpeechBody
+from server.http.openai import SpeechBody
 from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.failure import Failure
 
@@ -28,7 +28,6 @@ Message = dict[str, object]
 class SessionConfig(SpeechBody):
     """What a speech request has but its input, which arrives; unknown fields are ignored."""
 
-    model: str = OPENAI_MODELS[0]
     input: Literal[""] = ""
     response_format: ResponseFormat = "wav"
     split_granularity: Literal["none", "sentence", "clause"] = "none"
