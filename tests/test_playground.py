@@ -246,10 +246,10 @@ def test_a_voice_is_recorded(page: Chrome) -> None:
 
 
 def test_what_goes_wrong_is_said_where_it_went_wrong(page: Chrome, tmp_path: Path) -> None:
-    write(page, "text", "...")
+    write(page, "text", "Wait. [pause:99s]")
     at(page, "speak").click()
     state_is(page, "error")
-    assert "nothing to speak" in at(page, "problem").text.lower()
+    assert "too long" in at(page, "problem").text.lower()
     (tmp_path / "no.wav").write_bytes(b"no sound at all")
     at(page, "add-voice").click()
     at(page, "voice-file").send_keys(str(tmp_path / "no.wav"))

@@ -30,6 +30,7 @@ from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text.front_end import SILENCE
 
 KEY = "a-key-for-the-tests"
 TOKENS = 60  # several hops
@@ -149,6 +150,24 @@ async def test_speed_holds_in_a_stream(openai: AsyncOpenAI) -> None:
         answer = await speak(openai, TOKENS, response_format="wav", speed=speed)
         samples, rate = unpack("wav", answer.content, SAMPLE_RATE)
         assert len(samples) / rate == pytest.approx(SECONDS / speed, abs=0.05)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_text_without_words_is_a_short_silence_that_players_decode(
+    openai: AsyncOpenAI, name: ResponseFormat
+) -> None:
+    """Programs try a key with a dot, and chat models write sentences of dots."""
+    for stream in (True, False):
+        answer = await speak(openai, input=".", response_format=name, extra_body={"stream": stream})
+        assert_lasts(name, answer.content, SILENCE)
+        assert np.abs(unpack(name, answer.content, SAMPLE_RATE)[0]).max() < 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("…!?", SILENCE), ("。", SILENCE), ("🙂", SILENCE), ("[pause:1s] .", 1.0)]
+)
+async def test_text_without_words_is_as_long_as_its_pauses(openai: AsyncOpenAI, text: str, seconds: float) -> None:
+    assert_lasts("pcm", (await speak(openai, input=text)).content, seconds)
 
 
 # Server-sent events
@@ -296,7 +315,7 @@ async def refused(openai: AsyncOpenAI, kind: type[APIStatusError], **fields: Any
 
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"input": ""}, "input", ""),
-    ({"input": "…!?"}, "input", ""),
+    ({"input": " \n"}, "input", "nothing to speak"),
     ({"input": "a" * 4097}, "input", "4096"),
     ({"voice": "nobody"}, "voice", "default"),
     ({"voice": {"id": "nobody"}}, "voice", "default"),

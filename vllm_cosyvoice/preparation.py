@@ -210,7 +210,8 @@ class Preparation:
         Modes: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which
         for a preset speaker is the sft mode. `cross_lingual` leaves a voice's transcript and speech out of the
         language model's prompt, for text in another language than the recording's.
-        Raises InputError when there is nothing to speak, for a pause that can't be read and for an unknown language.
+        A text without words is one segment of silence.
+        Raises InputError for an empty text, for a pause that can't be read and for an unknown language.
         """
         try:
             pieces = self._text.pieces(text, normalize=normalize, language=language, pronunciations=pronunciations)
@@ -227,6 +228,8 @@ class Preparation:
                 segment = Segment.of(self._text.tokens(piece), prompt_text, prompt_speech)
                 segments.append(replace(segment, silence_before=silence))
                 silence = 0.0
+        if not segments:
+            return [Segment.silent(silence)]
         segments[-1] = replace(segments[-1], silence_after=silence)
         return segments
 
