@@ -97,6 +97,11 @@ class Preparation:
             raise InputError("name", str(error)) from error
         if name in self._presets:
             raise VoiceRefused(f"{name!r} is one of the model's own speakers: choose another name.")
+        if (meant := self._aliases.get(name, name)) != name:
+            raise VoiceRefused(
+                f"{name!r} stands for the voice {meant!r}: choose another name. To have {name!r} mean your voice, "
+                "change the table of --voice_aliases."
+            )
         return self._directory.register(name, recording, self._encoder.key, self._recorded(recording))
 
     def delete(self, name: str) -> StoredVoice:
