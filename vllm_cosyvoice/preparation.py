@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -39,7 +39,12 @@ def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None
     """Raise InputError if there is no voice of that name; loads no networks."""
     directory, presets = VoiceDirectory(voices_dir), model.preset_speakers()
     if directory.version(name) is None and name not in presets:
-        raise InputError("voice", no_such_voice(name, sorted({*directory.names(), *presets})))
+        raise InputError("voice", no_such_voice(name, _names(directory, presets)))
+
+
+def _names(directory: VoiceDirectory, presets: Iterable[str]) -> list[str]:
+    """Of all voices: the built-in ones, the user's, and the model's preset speakers."""
+    return sorted({*directory.names(), *presets})
 
 
 class Preparation:
@@ -76,8 +81,8 @@ class Preparation:
         return self._cache.misses
 
     def voice_names(self) -> list[str]:
-        """Names that `voice` takes: the built-in voices, the user's, and the model's preset speakers."""
-        return [voice.name for voice in self.voices()]
+        """Names that `voice` takes."""
+        return _names(self._directory, self._presets)
 
     def voices(self) -> list[StoredVoice]:
         """What `voice_names` names."""
