@@ -74,6 +74,11 @@ class Usage:
     input_tokens: int = 0  # of the text; text that arrives in pieces is not counted
     output_tokens: int = 0  # of speech
 
+    @property
+    def total_tokens(self) -> int:
+        """Both."""
+        return self.input_tokens + self.output_tokens
+
 
 @dataclass(eq=False)
 class _Asked:

@@ -6,7 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server.arguments import Arguments
-from server.http import errors, lighttts, openai, pages, text_stream, voices
+from server.http import batch, errors, lighttts, openai, pages, text_stream, voices
 from server.http.access import ApiKeys, CrossSite
 from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
@@ -25,6 +25,7 @@ Two WebSockets are not described here. They speak text while it is being written
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
+    "/v1/audio/speech/batch": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,
     "/v1/audio/voices": LARGEST_BODY + LARGEST_UPLOAD,
     "/v1/audio/voice-conversion": LARGEST_BODY + 2 * LARGEST_UPLOAD,
     "/inference_zero_shot": LARGEST_BODY + LARGEST_UPLOAD,
@@ -43,6 +44,7 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
     errors.install(app)
     app.include_router(pages.router(arguments))
     app.include_router(openai.router(engine, model_id, arguments))
+    app.include_router(batch.router(engine, model_id, arguments))
     app.include_router(voices.router(engine))
     app.include_router(text_stream.router(engine, connections, model_id, arguments))
     lighttts.install(app, engine, model_id, arguments.max_input_chars)

@@ -141,6 +141,12 @@ def check_model(name: str, models: Iterable[str]) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
+def check_length(body: SpeechBody, longest: int) -> None:
+    """Raise ApiError if the text of `body` has more than `longest` characters."""
+    if len(body.input) > longest:
+        raise ApiError(400, too_long("input", len(body.input), longest), param="input", code="invalid_value")
+
+
 async def voice_of(body: SpeechBody, ref_audio_hosts: Sequence[str]) -> str | Recording:
     """The voice to speak with; raises ApiError when none is given, or a recording that can't be had."""
     if body.ref_audio is not None:
@@ -163,9 +169,7 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
     async def speech(request: Request, body: SpeechBody) -> Response:
         """Audio of `input`, as it is made."""
         check_model(body.model, models)
-        if len(body.input) > arguments.max_input_chars:
-            message = too_long("input", len(body.input), arguments.max_input_chars)
-            raise ApiError(400, message, param="input", code="invalid_value")
+        check_length(body, arguments.max_input_chars)
         packing, usage, whole = body.packing(), Usage(), body.stream is False
         voice = await voice_of(body, arguments.ref_audio_hosts)
         audio = engine.speak(

@@ -116,9 +116,13 @@ async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGene
         if begun:
             yield _event("error", error=error_entries(failure))
         raise
-    total = usage.input_tokens + usage.output_tokens
-    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "total_tokens": total}
-    yield _event("done", usage=counts)
+    yield _event("done", usage=counts(usage))
+
+
+def counts(usage: Usage) -> dict[str, int]:
+    """What OpenAI's clients read of `usage`."""
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    return {name: getattr(usage, name) for name in names}
 
 
 def _event(kind: str, **entries: object) -> bytes:
