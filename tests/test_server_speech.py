@@ -200,6 +200,23 @@ async def test_events_carry_every_format_and_end_with_the_usage(
     assert done == {"type": "speech.audio.done", "usage": usage}
 
 
+async def test_headers_tell_the_usage_that_is_known(openai: AsyncOpenAI, tiny_model: Path) -> None:
+    text = "The sun rose over the hills."
+    read = str(len(TextFrontEnd(tiny_model / "CosyVoice-BlankEN").tokens(text)))
+
+    async def told(**extra: object) -> dict[str, str]:
+        headers = (await speak(openai, TOKENS, input=text, extra_body=extra)).headers
+        return {name: value for name, value in headers.items() if name.endswith("-tokens")}
+
+    assert await told() == {"x-vllm-omni-input-tokens": read}
+    assert await told(stream_format="sse") == {}
+    assert await told(stream=False) == {
+        "x-vllm-omni-input-tokens": read,
+        "x-vllm-omni-output-tokens": str(TOKENS),
+        "x-vllm-omni-total-tokens": str(int(read) + TOKENS),
+    }
+
+
 async def test_usage_is_that_of_all_segments(openai: AsyncOpenAI, tiny_model: Path) -> None:
     text = " ".join(f"This is sentence {n} of a rather long story about a very small village." for n in range(10))
     front_end = TextFrontEnd(tiny_model / "CosyVoice-BlankEN")

@@ -11,6 +11,7 @@ from server.http.access import ApiKeys, CrossSite
 from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
 from server.http.request_log import RequestLog
+from server.http.speech_response import USAGE_HEADERS
 from server.http.staged_engine import StagedEngine
 from server.http.websocket import Connections
 from server.metrics import render
@@ -72,6 +73,6 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
             allow_origins=arguments.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", *USAGE_HEADERS.values()],
         )
     return RequestId(RequestLog(served, engine.answers))

@@ -13,7 +13,7 @@ from server.arguments import Arguments
 from server.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http import reference_audio
 from server.http.errors import ApiError, too_long
-from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
+from server.http.speech_response import AUDIO, EVENTS, KNOWN_AHEAD, USAGE_HEADERS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
 from vllm_cosyvoice.config import SPEEDS
 from vllm_cosyvoice.engine import Engine, Usage
@@ -47,7 +47,17 @@ Spelling = Annotated[str, Field(max_length=LONGEST_WORD), AfterValidator(_whole)
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
 AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {}}}
+    200: {
+        **AUDIO[200],
+        "content": AUDIO[200]["content"] | {EVENTS: {}},
+        "headers": {
+            header: {
+                "description": "Tokens of the text." if count in KNOWN_AHEAD else "With `stream` false only.",
+                "schema": {"type": "integer"},
+            }
+            for count, header in USAGE_HEADERS.items()
+        },
+    }
 }
 
 
@@ -178,7 +188,7 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
         audio = packed(audio, packing, body.sample_rate, whole=whole)
         if body.stream_format == "sse":
             return SpeechResponse(events(audio, usage), EVENTS)
-        return SpeechResponse(audio, packing.media_type, whole=whole)
+        return SpeechResponse(audio, packing.media_type, whole=whole, usage=usage)
 
     @routes.get("/models/", include_in_schema=False)
     async def without_slash() -> RedirectResponse:
