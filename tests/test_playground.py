@@ -480,8 +480,10 @@ def test_the_api_is_described_without_asking_anybody_else(page: Chrome, server: 
     text = page.find_element(By.TAG_NAME, "main").text
     assert "/v1/audio/speech" in text
     assert "response_format" in text
-    streams = [code.text for code in page.find_elements(By.CSS_SELECTOR, "#about li code")]
-    assert streams == ["/v1/audio/speech/stream", "/inference_zero_shot_bistream"]
+    for path, message in (("/v1/audio/speech/stream", "input.cancel"), ("/inference_zero_shot_bistream", "tts_text")):
+        details = page.find_element(By.ID, path)
+        page.execute_script("arguments[0].open = true", details)
+        assert message in details.text
     assert "`" not in page.execute_script("return document.querySelector('main').textContent"), "it is rendered"
 
 

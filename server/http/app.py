@@ -6,7 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server.arguments import Arguments
-from server.http import batch, errors, lighttts, openai, pages, text_stream, voices
+from server.http import batch, errors, lighttts, openai, pages, text_stream, voices, websocket_description
 from server.http.access import ApiKeys, CrossSite
 from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
@@ -19,10 +19,8 @@ from vllm_cosyvoice.failure import Failure
 
 ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
 
-Two WebSockets are not described here. They speak text while it is being written:
-
-- `/v1/audio/speech/stream`
-- `/inference_zero_shot_bistream`, for LightTTS's clients"""
+Two WebSockets speak text while it is being written: `/v1/audio/speech/stream`, and `/inference_zero_shot_bistream` for
+LightTTS's clients. OpenAPI has no place for them; `x-websockets` in `/openapi.json` lists their messages."""
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
@@ -49,6 +47,7 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
     app.include_router(voices.router(engine))
     app.include_router(text_stream.router(engine, connections, model_id, arguments))
     lighttts.install(app, engine, model_id, arguments.max_input_chars)
+    websocket_description.describe(app)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

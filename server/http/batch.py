@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from server.arguments import Arguments
 from server.audio_format import ResponseFormat, packed
@@ -38,8 +39,7 @@ Item = Annotated[
 class BatchBody(SpeechBody):
     """The body: `items`, and what all of them have in common."""
 
-    input: Literal[""] = ""
-    """Items have it."""
+    input: SkipJsonSchema[Literal[""]] = ""  # items have it
     response_format: ResponseFormat = "wav"
     items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
     """Each is spoken by itself: a bad one does not fail the others."""
