@@ -132,7 +132,7 @@ class Synthesizer:
     ) -> Iterator[Audio]:
         """As `speak`, in chunks from the first hop on. Closing the iterator ends the work on the rest.
 
-        An unknown voice or a text with nothing to speak is told when the first chunk is asked for.
+        An unknown voice or an empty text is told when the first chunk is asked for.
         """
         request = SpeechRequest(
             id=uuid.uuid4().hex,
