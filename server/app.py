@@ -6,11 +6,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from server.arguments import Arguments
-from server.http import errors, openai, pages, voices
+from server.http import batch, errors, openai, pages, voices, websocket_description
 from server.http.access import ApiKeys, CrossSite
 from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
 from server.http.request_log import RequestLog
+from server.http.speech_response import USAGE_HEADERS
 from server.http.websocket import Connections
 from server.lighttts import routes as lighttts
 from server.metrics import render
@@ -20,13 +21,12 @@ from vllm_cosyvoice.failure import Failure
 
 ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
 
-Two WebSockets are not described here. They speak text while it is being written:
-
-- `/v1/audio/speech/stream`
-- `/inference_zero_shot_bistream`, for LightTTS's clients"""
+Two WebSockets speak text while it is being written: `/v1/audio/speech/stream`, and `/inference_zero_shot_bistream` for
+LightTTS's clients. OpenAPI has no place for them; `x-websockets` in `/openapi.json` lists their messages."""
 LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
+    "/v1/audio/speech/batch": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,
     "/v1/audio/voices": LARGEST_BODY + LARGEST_UPLOAD,
     "/v1/audio/voice-conversion": LARGEST_BODY + 2 * LARGEST_UPLOAD,
     "/inference_zero_shot": LARGEST_BODY + LARGEST_UPLOAD,
@@ -45,9 +45,11 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
     errors.install(app)
     app.include_router(pages.router(arguments))
     app.include_router(openai.router(engine, model_id, arguments))
+    app.include_router(batch.router(engine, model_id, arguments))
     app.include_router(voices.router(engine))
     app.include_router(ws.router(engine, connections, model_id, arguments))
     lighttts.install(app, engine, model_id, arguments.max_input_chars)
+    websocket_description.describe(app)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -72,6 +74,6 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
             allow_origins=arguments.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", *USAGE_HEADERS.values()],
         )
     return RequestId(RequestLog(served, engine.answers))

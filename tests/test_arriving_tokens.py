@@ -115,7 +115,8 @@ async def test_groups_are_the_same_wherever_the_tokens_were_cut() -> None:
         ("First this, then 1,000 of that: done", "clause", ["First this,", "then 1,000 of that:", "done"]),
         ("今天天气很好，我们去公园玩", "clause", ["今天天气很好，", "我们去公园玩"]),
         ("First this, then that. ?! ...", "sentence", ["First this, then that."]),
-        ("?! ... ", "sentence", []),
+        ("?! ... ", "sentence", ["?! ..."]),  # the only one, so it is spoken, as silence
+        (" \n ", "sentence", []),
     ],
 )
 async def test_sentences(text: str, granularity: Granularity, expected: list[str]) -> None:

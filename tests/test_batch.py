@@ -25,6 +25,7 @@ from vllm_cosyvoice.batch.line import parse_lines
 from vllm_cosyvoice.batch.run import run_batch
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.front_end import SILENCE
 
 Run = Callable[..., int]
 ENGINE = "VLLM::EngineCore"
@@ -136,15 +137,17 @@ def test_bad_lines_are_named_and_the_rest_is_spoken(
         short("First."),
         {"txt": "Second."},
         short("Third.", voice="nobody"),
-        short("?!…"),
+        short(" "),
         short("Fifth."),
+        short("?!…"),
     )
     assert run(source) == 3
-    assert list(manifest(tmp_path / "out")) == ["000001", "000005"]
+    assert list(manifest(tmp_path / "out")) == ["000001", "000005", "000006"]
+    assert manifest(tmp_path / "out")["000006"]["seconds"] == SILENCE
     errors = capsys.readouterr().err
     assert f"{source}:2: Object contains unknown field `txt`" in errors
     assert f"{source}:3: There is no voice 'nobody'" in errors
-    assert f"{source}:4: The text has nothing to speak" in errors
+    assert f"{source}:4: There is nothing to speak" in errors
 
 
 @pytest.mark.parametrize(

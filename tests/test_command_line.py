@@ -63,7 +63,9 @@ def test_a_batch_needs_a_voice_that_exists(run: Run, tmp_path: Path, capsys: pyt
 def test_a_text_is_shown_as_it_would_be_spoken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("normalize", "It costs $5.") == 0
     assert capsys.readouterr().out == "It costs five dollars.\n"
-    assert run("normalize", "?!") == 1
+    assert run("normalize", "?!") == 0
+    assert capsys.readouterr().out == "[pause:0.2s]\n"
+    assert run("normalize", " ") == 1
     assert "nothing to speak" in capsys.readouterr().err
 
 
@@ -79,7 +81,7 @@ def test_lines_are_shown_as_they_would_be_spoken(
         '{"id": "a", "input": "10"}',
         '{"id": 2, "input": "10", "language": "de"}',
         "",
-        '{"id": 3, "input": "?"}',
+        '{"id": 3, "input": " "}',
         "[]",
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))

@@ -246,10 +246,10 @@ def test_a_voice_is_recorded(page: Chrome) -> None:
 
 
 def test_what_goes_wrong_is_said_where_it_went_wrong(page: Chrome, tmp_path: Path) -> None:
-    write(page, "text", "...")
+    write(page, "text", "Wait. [pause:99s]")
     at(page, "speak").click()
     state_is(page, "error")
-    assert "nothing to speak" in at(page, "problem").text.lower()
+    assert "too long" in at(page, "problem").text.lower()
     (tmp_path / "no.wav").write_bytes(b"no sound at all")
     at(page, "add-voice").click()
     at(page, "voice-file").send_keys(str(tmp_path / "no.wav"))
@@ -480,8 +480,10 @@ def test_the_api_is_described_without_asking_anybody_else(page: Chrome, server: 
     text = page.find_element(By.TAG_NAME, "main").text
     assert "/v1/audio/speech" in text
     assert "response_format" in text
-    streams = [code.text for code in page.find_elements(By.CSS_SELECTOR, "#about li code")]
-    assert streams == ["/v1/audio/speech/stream", "/inference_zero_shot_bistream"]
+    for path, message in (("/v1/audio/speech/stream", "input.cancel"), ("/inference_zero_shot_bistream", "tts_text")):
+        details = page.find_element(By.ID, path)
+        page.execute_script("arguments[0].open = true", details)
+        assert message in details.text
     assert "`" not in page.execute_script("return document.querySelector('main').textContent"), "it is rendered"
 
 

@@ -94,11 +94,10 @@ async def test_equal_seeds_speak_alike_and_other_options_arrive(server: ServerPr
 @pytest.mark.parametrize(
     ("change", "status", "param", "says"),
     [
-        ({"model": None}, 400, "model", "string"),
+        ({"model": 5}, 400, "model", "string"),
         ({"model": "tts-9"}, 404, "model", "tts-1"),
         ({"input": ""}, 400, "input", ""),
         ({"input": " \n"}, 400, "input", ""),
-        ({"input": "…!?"}, 400, "input", ""),
         ({"input": "a" * 4097}, 400, "input", "4096"),
         ({"input": "a" * (1 << 20)}, 400, "input", "4096"),
         ({"input": 5}, 400, "input", "string"),

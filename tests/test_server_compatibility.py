@@ -26,7 +26,14 @@ async def test_null_is_the_default(client: httpx.AsyncClient) -> None:
     assert len(answer.content) == BYTES
 
 
-@pytest.mark.parametrize("name", ["model", "input", "voice"])
+@pytest.mark.parametrize("model", [{"model": None}, {}], ids=["null", "left out"])
+async def test_the_served_model_speaks_when_none_is_named(client: httpx.AsyncClient, model: dict[str, None]) -> None:
+    body = {name: value for name, value in SPOKEN.items() if name != "model"} | model
+    answer = await client.post("/v1/audio/speech", json=body)
+    assert (answer.status_code, len(answer.content)) == (200, BYTES), answer.text
+
+
+@pytest.mark.parametrize("name", ["input", "voice"])
 async def test_null_of_what_is_needed_is_missing(client: httpx.AsyncClient, name: str) -> None:
     answer = await client.post("/v1/audio/speech", json=SPOKEN | {name: None})
     assert (answer.status_code, error_of(answer)["message"]) == (400, f"{name} is missing.")

@@ -8,8 +8,9 @@ import pytest
 
 from tests.server_process import ServerProcess, eventually
 from tests.test_audio import encoded, tone, wav
-from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
+from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text.front_end import SILENCE
 
 BYTES_PER_TOKEN = 2 * SAMPLES_PER_TOKEN
 PROMPT = wav(tone(2), 24_000)
@@ -86,8 +87,8 @@ async def test_errors_are_lighttts_own(client: httpx.AsyncClient) -> None:
         (await speak(client, b"no audio"), 400, "can't be decoded"),
         (await speak(client, wav(tone(31))), 400, "longer than 30 s"),
         (await speak(client, wav(tone(31)), stream="true"), 400, "longer than 30 s"),
-        (await speak(client, tts_text="?!"), 417, ""),
-        (await speak(client, tts_text="?!", stream="true"), 417, ""),
+        (await speak(client, tts_text=" "), 417, "nothing to speak"),
+        (await speak(client, tts_text=" ", stream="true"), 417, "nothing to speak"),
         (await speak(client, bytes(10 << 20 | 1)), 413, "10 MiB"),
         (await speak(client, tts_text="a" * 4097), 422, "--max_input_chars"),
     ):
@@ -100,7 +101,9 @@ async def test_errors_are_lighttts_own(client: httpx.AsyncClient) -> None:
 async def test_what_hung_lighttts_does_no_harm(server: ServerProcess, client: httpx.AsyncClient) -> None:
     """There, a voice whose first request failed or left was never encoded, and whoever used it next waited for ever."""
     prompt = wav(tone(2.5))
-    assert (await speak(client, prompt, tts_text="...")).status_code == 417
+    assert (await speak(client, prompt, tts_text=" ")).status_code == 417
+    silence = await speak(client, prompt, tts_text="...")
+    assert (silence.status_code, len(silence.content)) == (200, round(2 * SAMPLE_RATE * SILENCE))
     assert (await speak(client, prompt, tts_model_name="nobody's")).status_code == 400
     for patience in (0.001, 0.01, 0.1):
         async with server.client() as leaving:

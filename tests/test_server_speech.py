@@ -30,6 +30,7 @@ from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text import TextFrontEnd
+from vllm_cosyvoice.text.front_end import SILENCE
 
 KEY = "a-key-for-the-tests"
 TOKENS = 60  # several hops
@@ -151,6 +152,24 @@ async def test_speed_holds_in_a_stream(openai: AsyncOpenAI) -> None:
         assert len(samples) / rate == pytest.approx(SECONDS / speed, abs=0.05)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+async def test_text_without_words_is_a_short_silence_that_players_decode(
+    openai: AsyncOpenAI, name: ResponseFormat
+) -> None:
+    """Programs try a key with a dot, and chat models write sentences of dots."""
+    for stream in (True, False):
+        answer = await speak(openai, input=".", response_format=name, extra_body={"stream": stream})
+        assert_lasts(name, answer.content, SILENCE)
+        assert np.abs(unpack(name, answer.content, SAMPLE_RATE)[0]).max() < 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("…!?", SILENCE), ("。", SILENCE), ("🙂", SILENCE), ("[pause:1s] .", 1.0)]
+)
+async def test_text_without_words_is_as_long_as_its_pauses(openai: AsyncOpenAI, text: str, seconds: float) -> None:
+    assert_lasts("pcm", (await speak(openai, input=text)).content, seconds)
+
+
 # Server-sent events
 
 
@@ -179,6 +198,23 @@ async def test_events_carry_every_format_and_end_with_the_usage(
     read = len(TextFrontEnd(tiny_model / "CosyVoice-BlankEN").tokens(text))
     usage = {"input_tokens": read, "output_tokens": TOKENS, "total_tokens": read + TOKENS}
     assert done == {"type": "speech.audio.done", "usage": usage}
+
+
+async def test_headers_tell_the_usage_that_is_known(openai: AsyncOpenAI, tiny_model: Path) -> None:
+    text = "The sun rose over the hills."
+    read = str(len(TextFrontEnd(tiny_model / "CosyVoice-BlankEN").tokens(text)))
+
+    async def told(**extra: object) -> dict[str, str]:
+        headers = (await speak(openai, TOKENS, input=text, extra_body=extra)).headers
+        return {name: value for name, value in headers.items() if name.endswith("-tokens")}
+
+    assert await told() == {"x-vllm-omni-input-tokens": read}
+    assert await told(stream_format="sse") == {}
+    assert await told(stream=False) == {
+        "x-vllm-omni-input-tokens": read,
+        "x-vllm-omni-output-tokens": str(TOKENS),
+        "x-vllm-omni-total-tokens": str(int(read) + TOKENS),
+    }
 
 
 async def test_usage_is_that_of_all_segments(openai: AsyncOpenAI, tiny_model: Path) -> None:
@@ -296,7 +332,7 @@ async def refused(openai: AsyncOpenAI, kind: type[APIStatusError], **fields: Any
 
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"input": ""}, "input", ""),
-    ({"input": "…!?"}, "input", ""),
+    ({"input": " \n"}, "input", "nothing to speak"),
     ({"input": "a" * 4097}, "input", "4096"),
     ({"voice": "nobody"}, "voice", "default"),
     ({"voice": {"id": "nobody"}}, "voice", "default"),

@@ -509,7 +509,7 @@ async def test_a_voice_is_held_from_prepare_to_release(peers: Peers, preparation
 
 async def test_text_or_a_voice_that_can_not_be_spoken_is_named(peers: Peers, preparation: Preparation) -> None:
     async with serving(EncodeStage(peers.stage, preparation, capacity=10), peers):
-        peers.tell(prepare(peers, "a", text="…"))
+        peers.tell(prepare(peers, "a", text=" "))
         failed = await peers.hear("http", Failed)
         assert (failed.id, failed.kind, failed.param) == ("a", "invalid", "input")
         peers.tell(prepare(peers, "b", voice="nobody"))

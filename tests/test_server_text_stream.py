@@ -24,10 +24,13 @@ from tests.stream_client import (
     unconfigured,
 )
 from tests.test_arriving_tokens import cut
-from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
+from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from vllm_cosyvoice.text.front_end import SILENCE
 from vllm_cosyvoice.voice.store import BUILT_IN
 
 BYTES_PER_TOKEN = 2 * SAMPLES_PER_TOKEN
+BYTES_PER_SECOND = 2 * SAMPLE_RATE
+BYTES_OF_SILENCE = round(SILENCE * BYTES_PER_SECOND)
 
 
 async def test_audio_starts_before_the_text_ends(server: ServerProcess) -> None:
@@ -73,6 +76,23 @@ async def test_sentence_mode_speaks_each_sentence_as_soon_as_it_is_there(server:
     assert heard.kinds() == ["audio.done", *["audio.start", "audio.done"] * 2, "session.done"]
     assert len(heard.pcm) == 2 * 20 * BYTES_PER_TOKEN
     assert heard.events[-1] == {"type": "session.done", "utterance_index": 0, "total_sentences": 3, "cancelled": False}
+
+
+async def test_sentences_without_words_are_silence_and_the_session_goes_on(server: ServerProcess) -> None:
+    spoken = 10 * BYTES_PER_TOKEN
+    async with calling(server, split_granularity="sentence", **exactly(10)) as client:
+        for text, sizes in (
+            ("[pause:1s]", [BYTES_PER_SECOND]),
+            ("...", [BYTES_OF_SILENCE]),
+            ("Good morning. [pause:1s] … ", [spoken, BYTES_PER_SECOND]),
+            ("Good morning. !?", [spoken]),
+            ("Good morning. *\n\n* Good night.", [spoken, spoken]),
+        ):
+            await client.text(text)
+            await client.say("input.done")
+            heard = await client.utterance()
+            assert [event["total_bytes"] for event in heard.events if event["type"] == "audio.done"] == sizes, text
+            assert not [event for event in heard.events if event["type"] == "error" or event.get("error")]
 
 
 async def test_a_sentence_can_come_in_one_message_and_in_any_format(server: ServerProcess) -> None:
@@ -134,7 +154,8 @@ async def test_utterances_follow_each_other_on_one_connection(server: ServerProc
         last = await client.utterance()
         assert await client.closed() == 1000
     assert [utterance.events[-1]["utterance_index"] for utterance in [*heard, last]] == [0, 1, 2, 3, 4]
-    assert [len(utterance.pcm) // BYTES_PER_TOKEN for utterance in [*heard, last]] == [30, 0, 0, 30, 30]
+    spoken = 30 * BYTES_PER_TOKEN
+    assert [len(utterance.pcm) for utterance in [*heard, last]] == [spoken, 0, BYTES_OF_SILENCE, spoken, spoken]
     await eventually(server.idle, "nothing is left")
 
 
@@ -308,6 +329,14 @@ async def test_lighttts_clients_speak_as_before(server: ServerProcess) -> None:
         assert client.socket.close_code == 1000
     assert len(pcm) % BYTES_PER_TOKEN == 0
     await eventually(server.idle, "nothing is left")
+
+
+async def test_lighttts_clients_hear_silence_for_text_without_words(server: ServerProcess) -> None:
+    async with bistream(server) as client:
+        for message in ({"tts_text": "?"}, {"tts_text": "!"}, {"finish": True}):
+            await client.socket.send(json.dumps(message))
+        assert await client.next() == bytes(BYTES_OF_SILENCE)
+        assert await client.closed() == 1000
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,26 @@ async def test_a_name_belongs_to_one_voice_until_it_is_deleted(openai: AsyncOpen
         await openai.audio.voices.delete("default")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("alloy", "--voice_aliases"),  # OpenAI's
+        ("narrator", "'English male'"),  # the server's own table
+        ("default", "choose another name"),
+        ("slt", "choose another name"),
+        ("中文女", "choose another name"),
+    ],
+)
+async def test_a_name_that_means_a_voice_already_cannot_be_registered(
+    openai: AsyncOpenAI, name: str, says: str
+) -> None:
+    with pytest.raises(ConflictError) as refused:
+        await openai.audio.voices.create(name=name, audio_sample=wav(tone(2)), consent="c")
+    assert refused.value.param == "name"
+    assert says in refused.value.message
+    assert "delete it first" not in refused.value.message
+
+
 async def test_people_with_any_name_can_be_registered_and_deleted(openai: AsyncOpenAI, server: ServerProcess) -> None:
     for name in ("小明", "Zoë O'Neill", "a.b-c_d"):
         voice = await openai.audio.voices.create(name=name, audio_sample=wav(tone(2)), consent="c")

@@ -13,6 +13,7 @@ from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.failure import Failure, InputError
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.front_end import SILENCE
 
 TWO_SECONDS = SamplingOptions(seed=1, min_tokens=50, max_tokens=50)
 LONG_TEXT = "One more sentence that goes on for a good while, with many words in it, so that it fills a segment. " * 6
@@ -27,6 +28,16 @@ def test_speech_has_25_tokens_a_second_and_is_not_silent(synthesizer: Synthesize
     assert audio.dtype == np.int16
     assert len(audio) == 50 * SAMPLES_PER_TOKEN == 2 * SAMPLE_RATE
     assert loudness(audio) > 100
+
+
+def test_text_without_words_is_silence(synthesizer: Synthesizer) -> None:
+    said_whole, streamed = synthesizer.speak("…!?"), np.concatenate(list(synthesizer.stream(".")))
+    arriving = np.concatenate(list(synthesizer.stream_text([" ", ".", "。"])))
+    for audio in (said_whole, streamed, arriving):
+        np.testing.assert_array_equal(audio, np.zeros(round(SILENCE * SAMPLE_RATE), np.int16))
+    for speak in (synthesizer.stream, lambda text: synthesizer.stream_text([text])):
+        with pytest.raises(InputError, match="nothing to speak"):
+            list(speak(" "))
 
 
 def test_a_stream_begins_early_and_says_all(synthesizer: Synthesizer) -> None:
@@ -131,7 +142,7 @@ def test_a_cloned_voice_speaks_and_converts(synthesizer: Synthesizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "voice", "param"), [("", "default", "input"), ("?!…", "default", "input"), ("Hello.", "nobody", "voice")]
+    ("text", "voice", "param"), [("", "default", "input"), (" \n", "default", "input"), ("Hello.", "nobody", "voice")]
 )
 def test_what_cannot_be_spoken_names_the_field(synthesizer: Synthesizer, text: str, voice: str, param: str) -> None:
     with pytest.raises(InputError) as error:

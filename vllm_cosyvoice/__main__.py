@@ -157,7 +157,7 @@ def batch(argv: Sequence[str]) -> int:
 
 
 def normalize(argv: Sequence[str]) -> int:
-    """Print the segments of a text, or of each line of standard input; 1 if a line has nothing to speak."""
+    """Print the segments of a text, or of each line of standard input; 1 if one is empty or can't be read."""
     arguments = parse_normalize(argv)
     from vllm_cosyvoice.failure import InputError
     from vllm_cosyvoice.text import Pause, TextFrontEnd

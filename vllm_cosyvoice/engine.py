@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import msgspec
+
 from vllm_cosyvoice.config import SAMPLE_RATE
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
@@ -43,6 +45,8 @@ from vllm_cosyvoice.stages.messages import (
     Voices,
 )
 from vllm_cosyvoice.text.arriving_segments import arriving_segments
+from vllm_cosyvoice.text.arriving_tokens import joined, up_to_words
+from vllm_cosyvoice.text.characters import has_words
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,11 @@ class Usage:
 
     input_tokens: int = 0  # of the text; text that arrives in pieces is not counted
     output_tokens: int = 0  # of speech
+
+    @property
+    def total_tokens(self) -> int:
+        """Both."""
+        return self.input_tokens + self.output_tokens
 
 
 @dataclass(eq=False)
@@ -109,8 +118,8 @@ class Engine:
 
         `arriving` brings the text of a request that has none, in pieces cut anywhere; its audio starts before the text
         ends, and a Failure that it raises ends the audio, too. A request that is not streamed has a piece for each
-        segment. What is spoken is added to `usage`. However the generator is left, no stage keeps anything of the
-        request. Raises Failure.
+        segment. A text without words is spoken as silence. What is spoken is added to `usage`. However the generator is
+        left, no stage keeps anything of the request. Raises Failure.
         """
         usage = usage or Usage()
         work = self._speak_text(request, usage) if arriving is None else self._speak_arriving(request, arriving, usage)
@@ -190,6 +199,9 @@ class Engine:
             usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
             streams = []
             for index, segment in enumerate(prepared.segments):
+                if not segment.prompt:
+                    streams.append(_silent(segment))
+                    continue
                 opening = self._open(request, index, generator, encoder, prepared.voice_key)
                 work = Generate(segment, request.sampling, decoder, opening, refusable=index == 0)
                 speech = self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage)
@@ -201,12 +213,25 @@ class Engine:
     async def _speak_arriving(
         self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
     ) -> AsyncGenerator[bytes, None]:
+        text = _read(text, request.id)
+        beginning = await up_to_words(text)
+        if has_words(beginning):
+            work = self._speak_words(request, joined(beginning, text), usage)
+        else:
+            work = self._speak_text(msgspec.structs.replace(request, text=beginning), usage)
+        async with aclosing(work) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _speak_words(
+        self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
+    ) -> AsyncGenerator[bytes, None]:
         async with self._ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
             generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
 
             async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
                 index = 0
-                async with aclosing(arriving_segments(_or_failure(text))) as segments:
+                async with aclosing(arriving_segments(text)) as segments:
                     async for segment in segments:
                         opening = self._open(request, index, generator, encoder, prepared.voice_key)
                         prompt = prepared.prompt_text, prepared.prompt_speech
@@ -320,16 +345,21 @@ class Engine:
             speaking.pieces.put_nowait(failure)
 
 
-async def _or_failure(text: AsyncIterator[str]) -> AsyncIterator[str]:
-    """`text`; whatever goes wrong with it is a Failure."""
+async def _read(text: AsyncIterator[str], request_id: str) -> AsyncIterator[str]:
+    """`text`; whatever it raises becomes a Failure."""
     try:
         async for piece in text:
             yield piece
     except Failure:
         raise
-    except Exception as error:
-        log.exception("A text could not be read.")
-        raise Failure("internal", "The text could not be read; the server's log says why.") from error
+    except Exception:
+        log.exception("The text of request %s could not be read.", request_id)
+        raise Failure("internal", "The text could not be read; the log says why.") from None
+
+
+async def _silent(segment: Segment) -> AsyncGenerator[bytes, None]:
+    """The audio of a segment without words."""
+    yield _silence(segment.silence_before)
 
 
 async def _between_silence(segment: Segment, speech: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -39,7 +39,12 @@ def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None
     """Raise InputError if there is no voice of that name; loads no networks."""
     directory, presets = VoiceDirectory(voices_dir), model.preset_speakers()
     if directory.version(name) is None and name not in presets:
-        raise InputError("voice", no_such_voice(name, sorted({*directory.names(), *presets})))
+        raise InputError("voice", no_such_voice(name, _names(directory, presets)))
+
+
+def _names(directory: VoiceDirectory, presets: Iterable[str]) -> list[str]:
+    """Of all voices: the built-in ones, the user's, and the model's preset speakers."""
+    return sorted({*directory.names(), *presets})
 
 
 class Preparation:
@@ -76,8 +81,8 @@ class Preparation:
         return self._cache.misses
 
     def voice_names(self) -> list[str]:
-        """Names that `voice` takes: the built-in voices, the user's, and the model's preset speakers."""
-        return [voice.name for voice in self.voices()]
+        """Names that `voice` takes."""
+        return _names(self._directory, self._presets)
 
     def voices(self) -> list[StoredVoice]:
         """What `voice_names` names."""
@@ -97,6 +102,11 @@ class Preparation:
             raise InputError("name", str(error)) from error
         if name in self._presets:
             raise VoiceRefused(f"{name!r} is one of the model's own speakers: choose another name.")
+        if (meant := self._aliases.get(name, name)) != name:
+            raise VoiceRefused(
+                f"{name!r} stands for the voice {meant!r}: choose another name. To have {name!r} mean your voice, "
+                "change the table of --voice_aliases."
+            )
         return self._directory.register(name, recording, self._encoder.key, self._recorded(recording))
 
     def delete(self, name: str) -> StoredVoice:
@@ -210,7 +220,8 @@ class Preparation:
         Modes: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which
         for a preset speaker is the sft mode. `cross_lingual` leaves a voice's transcript and speech out of the
         language model's prompt, for text in another language than the recording's.
-        Raises InputError when there is nothing to speak, for a pause that can't be read and for an unknown language.
+        A text without words is one segment of silence.
+        Raises InputError for an empty text, for a pause that can't be read and for an unknown language.
         """
         try:
             pieces = self._text.pieces(text, normalize=normalize, language=language, pronunciations=pronunciations)
@@ -227,6 +238,8 @@ class Preparation:
                 segment = Segment.of(self._text.tokens(piece), prompt_text, prompt_speech)
                 segments.append(replace(segment, silence_before=silence))
                 silence = 0.0
+        if not segments:
+            return [Segment.silent(silence)]
         segments[-1] = replace(segments[-1], silence_after=silence)
         return segments
 

@@ -13,7 +13,7 @@ MIN_SPEECH_PER_TEXT = 2
 class Segment:
     """One piece of text, ready for the language model."""
 
-    prompt: list[int]  # ids of the one space, see `vocabulary`
+    prompt: list[int]  # ids of the one space, see `vocabulary`; empty: there is nothing to say, only silence
     text_tokens: int  # tokens of the text to speak, without the prompt text
     min_tokens: int  # speech tokens
     max_tokens: int
@@ -29,3 +29,8 @@ class Segment:
             min_tokens=MIN_SPEECH_PER_TEXT * len(text),
             max_tokens=MAX_SPEECH_PER_TEXT * len(text),
         )
+
+    @classmethod
+    def silent(cls, seconds: float) -> "Segment":
+        """The segment for a text without words."""
+        return cls(prompt=[], text_tokens=0, min_tokens=0, max_tokens=0, silence_before=seconds)

@@ -132,7 +132,7 @@ class Synthesizer:
     ) -> Iterator[Audio]:
         """As `speak`, in chunks from the first hop on. Closing the iterator ends the work on the rest.
 
-        An unknown voice or a text with nothing to speak is told when the first chunk is asked for.
+        An unknown voice or an empty text is told when the first chunk is asked for.
         """
         request = SpeechRequest(
             id=uuid.uuid4().hex,
@@ -175,7 +175,7 @@ class Synthesizer:
 
         Int16 [samples] at 24 kHz. Raises AudioError or InputError for audio that can't be used.
         """
-        check_audio(samples, sample_rate)
+        check_audio(samples, sample_rate)  # here, since not all that a caller may pass can be written to a file
         request = SpeechRequest(id=uuid.uuid4().hex, voice=voice, speed=speed, streaming=False)
         return _joined(self._iterate(self._engine.convert(request, recording_file(samples, sample_rate))))
 

@@ -13,7 +13,7 @@ from server.arguments import Arguments
 from server.http import reference_audio
 from server.http.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
 from server.http.errors import ApiError, too_long
-from server.http.speech_response import AUDIO, EVENTS, SpeechResponse, events
+from server.http.speech_response import AUDIO, EVENTS, KNOWN_AHEAD, USAGE_HEADERS, SpeechResponse, events
 from server.http.voices import LONGEST_TRANSCRIPT
 from vllm_cosyvoice.engine import Engine, Usage
 from vllm_cosyvoice.limits import SPEEDS
@@ -47,7 +47,17 @@ Spelling = Annotated[str, Field(max_length=LONGEST_WORD), AfterValidator(_whole)
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
 AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {**AUDIO[200], "content": AUDIO[200]["content"] | {EVENTS: {}}}
+    200: {
+        **AUDIO[200],
+        "content": AUDIO[200]["content"] | {EVENTS: {}},
+        "headers": {
+            header: {
+                "description": "Tokens of the text." if count in KNOWN_AHEAD else "With `stream` false only.",
+                "schema": {"type": "integer"},
+            }
+            for count, header in USAGE_HEADERS.items()
+        },
+    }
 }
 
 
@@ -64,8 +74,8 @@ class SpeechBody(BaseModel):
 
     model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
-    model: Text
-    """One of `GET /v1/models`."""
+    model: Text = OPENAI_MODELS[0]
+    """One of `GET /v1/models`; without it, the served model."""
     input: Text
     """The text to speak. How long it may be is the server's to say; as with OpenAI, 4096 characters if it does not."""
     voice: Text | VoiceId | None = None
@@ -141,6 +151,12 @@ def check_model(name: str, models: Iterable[str]) -> None:
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
+def check_length(body: SpeechBody, longest: int) -> None:
+    """Raise ApiError if the text of `body` has more than `longest` characters."""
+    if len(body.input) > longest:
+        raise ApiError(400, too_long("input", len(body.input), longest), param="input", code="invalid_value")
+
+
 async def voice_of(body: SpeechBody, ref_audio_hosts: Sequence[str]) -> str | Recording:
     """The voice to speak with; raises ApiError when none is given, or a recording that can't be had."""
     if body.ref_audio is not None:
@@ -163,9 +179,7 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
     async def speech(request: Request, body: SpeechBody) -> Response:
         """Audio of `input`, as it is made."""
         check_model(body.model, models)
-        if len(body.input) > arguments.max_input_chars:
-            message = too_long("input", len(body.input), arguments.max_input_chars)
-            raise ApiError(400, message, param="input", code="invalid_value")
+        check_length(body, arguments.max_input_chars)
         packing, usage, whole = body.packing(), Usage(), body.stream is False
         voice = await voice_of(body, arguments.ref_audio_hosts)
         audio = engine.speak(
@@ -174,7 +188,7 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
         audio = packed(audio, packing, body.sample_rate, whole=whole)
         if body.stream_format == "sse":
             return SpeechResponse(events(audio, usage), EVENTS)
-        return SpeechResponse(audio, packing.media_type, whole=whole)
+        return SpeechResponse(audio, packing.media_type, whole=whole, usage=usage)
 
     @routes.get("/models/", include_in_schema=False)
     async def without_slash() -> RedirectResponse:

@@ -26,6 +26,9 @@ AUDIO: dict[int | str, dict[str, Any]] = {  # for the description of the API
         },
     }
 }
+COUNTS = ("input_tokens", "output_tokens", "total_tokens")  # as OpenAI's events call them
+KNOWN_AHEAD = ("input_tokens",)  # of a stream
+USAGE_HEADERS = {count: f"x-vllm-omni-{count.replace('_', '-')}" for count in COUNTS}  # which routers of vLLM's read
 SECONDS_TO_TAKE = 60.0  # for what is ready to be sent; a player may pause, but what nobody takes fills the memory
 LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most
 
@@ -39,15 +42,23 @@ class SpeechResponse(Response):
 
     A client that leaves, even before that, ends the work, and so does one that takes nothing for a minute. A failure
     after the first piece breaks the body off, so that no client takes part of the audio for all of it. `whole`: the
-    first piece is the only one, and its length is told ahead.
+    first piece is the only one, and its length is told ahead. As much of `usage` as is known by then is in the headers.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str | None, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        media_type: str | None,
+        *,
+        whole: bool = False,
+        usage: Usage | None = None,
+    ) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(None, 200, headers, media_type)
         del self.headers["content-length"]
         self._pieces = pieces
         self._whole = whole
+        self._usage = usage
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +101,10 @@ class SpeechResponse(Response):
             first = await anext(pieces, b"")
             if self._whole:
                 self.headers["content-length"] = str(len(first))
+            if self._usage:
+                taken = counts(self._usage)
+                for count in COUNTS if self._whole else KNOWN_AHEAD:
+                    self.headers[USAGE_HEADERS[count]] = str(taken[count])
             self._begun = True
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send_in_time(start)
@@ -116,9 +131,12 @@ async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGene
         if begun:
             yield _event("error", error=error_entries(failure))
         raise
-    total = usage.input_tokens + usage.output_tokens
-    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "total_tokens": total}
-    yield _event("done", usage=counts)
+    yield _event("done", usage=counts(usage))
+
+
+def counts(usage: Usage) -> dict[str, int]:
+    """What clients read of `usage`."""
+    return {count: getattr(usage, count) for count in COUNTS}
 
 
 def _event(kind: str, **entries: object) -> bytes:

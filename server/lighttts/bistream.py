@@ -1,13 +1,11 @@
-"""LightTTS's `WS /inference_zero_shot_bistream`: a recording, then text as it is written, and speech as it is made.
-
-client   {"prompt_text": …, "tts_model_name": …}, one binary message with the recording's file,
-         {"tts_text": …} as often as it likes, {"finish": true}
-server   binary messages, headerless PCM, then a normal close; or {"error": …} and a close
-"""
+"""LightTTS's `WS /inference_zero_shot_bistream`: a recording, then text as it is written, and speech as it is made."""
 
 import asyncio
 from collections.abc import AsyncIterator, Container
 from contextlib import aclosing
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from server.http.errors import too_long
 from server.http.guards import LARGEST_UPLOAD
@@ -17,6 +15,44 @@ from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
+
+
+class _Described(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class BistreamPrompt(_Described):
+    """The first message. The recording's file follows, as one binary message."""
+
+    prompt_text: str
+    """What the recording says, at most 2000 characters."""
+    tts_model_name: str = "default"
+    """`default` or the model's name."""
+
+
+class BistreamText(_Described):
+    """The next piece of the text, as often as you like."""
+
+    tts_text: str
+    """All pieces together have at most 4096 characters, or what `--max_input_chars` says."""
+
+
+class BistreamFinish(_Described):
+    """The text is complete."""
+
+    finish: Literal[True]
+    """Nothing else."""
+
+
+class BistreamError(_Described):
+    """Something went wrong. The server closes the connection behind it."""
+
+    error: str
+    """What went wrong."""
+
+
+FROM_CLIENT = (BistreamPrompt, BistreamText, BistreamFinish)
+FROM_SERVER = (BistreamError,)  # and binary messages, which are audio
 
 
 class Bistream:
@@ -107,5 +143,5 @@ class Bistream:
             await self._connection.close(NORMAL)
 
     async def _fail(self, problem: Exception) -> None:
-        await self._connection.send({"error": f"Server error: {problem}"})
+        await self._connection.send(BistreamError(error=f"Server error: {problem}").model_dump())
         await self._connection.close(FAILED)

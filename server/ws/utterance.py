@@ -14,7 +14,7 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.text.arriving_sentences import sentences
-from vllm_cosyvoice.text.characters import has_words
+from vllm_cosyvoice.text.arriving_tokens import joined
 
 SENTENCES_AHEAD = 2  # generated at the same time
 
@@ -89,15 +89,13 @@ class Utterance:
         await self._connection.send(messages.session_done(self._index, self._spoken, cancelled=True))
 
     async def _sentences(self) -> AsyncIterator[AsyncGenerator[_Piece, None]]:
-        """Each sentence's audio; without splitting, all of the text counts as one. Text without words has none."""
+        """Each sentence's audio; without splitting, all of the text counts as one. An empty text has none."""
         config, text = self._config, self._pieces()
         if config.split_granularity == "none":
-            beginning = ""
             async for piece in text:
-                beginning += piece
-                if has_words(beginning):
+                if piece.strip():
                     request = config.request(self._request_id, None, self._voice, streaming=True)
-                    yield self._packed(beginning.strip(), self._engine.speak(request, _joined(beginning, text)))
+                    yield self._packed(piece.strip(), self._engine.speak(request, joined(piece, text)))
                     return
             return
         number = 0
@@ -144,9 +142,3 @@ class Utterance:
         await self._connection.send(messages.error(failure, **place, **partial))
         await self._connection.send(messages.audio_done(self._index, self._spoken, self._sent, error=True))
         self._sounding = False
-
-
-async def _joined(beginning: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield beginning
-    async for piece in rest:
-        yield piece

@@ -156,7 +156,7 @@ class EncodeStage:
                 kind = "conflict"
             case _:
                 log.error("Request %s could not be prepared.", request.request_id, exc_info=error)
-                reason = "The text or the voice could not be prepared; the server's log says why."
+                reason = "The text or the voice could not be prepared; the log says why."
                 return Failed(request.request_id, "internal", reason)
         return Failed(request.request_id, kind, str(error), "name")
 

@@ -21,14 +21,17 @@ ENDS: dict[Granularity, re.Pattern[str]] = {
 
 
 async def sentences(pieces: AsyncIterator[str], granularity: Granularity) -> AsyncGenerator[str, None]:
-    """The sentences, or clauses, of the joined `pieces`, wherever those were cut; each has something to speak."""
-    held = ""
+    """The sentences, or clauses, of the joined `pieces`, wherever those were cut.
+
+    Each has words; only a text without any is one sentence nevertheless.
+    """
+    held, found = "", False
     async for piece in pieces:
         held += piece
         while end := _first_end(held, granularity):
             yield held[:end].strip()
-            held = held[end:]
-    if has_words(held):
+            held, found = held[end:], True
+    if has_words(held) or (held.strip() and not found):
         yield held.strip()
 
 

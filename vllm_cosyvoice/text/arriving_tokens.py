@@ -6,10 +6,27 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from tokenizers import Tokenizer
 
-from vllm_cosyvoice.text.characters import check_characters
+from vllm_cosyvoice.text.characters import check_characters, has_words
 
 SPACES = " \t\u3000"  # a space begins a word's token, and no token goes on past the end of a word into a space
 NEVER_SPACED = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff]")  # kana and ideographs
+
+
+async def up_to_words(pieces: AsyncIterator[str]) -> str:
+    """What comes up to the first letter or number, or all of a text without any; `pieces` can be read on from there."""
+    beginning = ""
+    async for piece in pieces:
+        beginning += piece
+        if has_words(beginning):
+            break
+    return beginning
+
+
+async def joined(beginning: str, rest: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+    """`beginning`, and what follows."""
+    yield beginning
+    async for piece in rest:
+        yield piece
 
 
 class ArrivingText:

@@ -12,6 +12,8 @@ from vllm_cosyvoice.text.split import cut, split
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
 
+SILENCE = 0.2  # seconds, for a text without words: as short as a comma's pause, and whole frames in every audio format
+
 
 class TextFrontEnd:
     """Normalises, splits and tokenizes for one model. Its methods may run in several threads at once."""
@@ -40,9 +42,9 @@ class TextFrontEnd:
         Without `normalize` the text is split, but not changed. `language` is a code such as "en"; without one the
         script and the words of the text tell it. `pronunciations` are added to those of the front end.
 
-        Raises ValueError when there is nothing to speak, for a pause that can't be read, and for what is no code.
+        Raises ValueError for an empty text, for a pause that can't be read, and for what is no code.
         """
-        parts = split_at_pauses(text)
+        parts = _parts(text)
         spoken = " ".join(part for part in parts if isinstance(part, str)) if len(parts) > 1 else text
         return self._segments(spoken, normalize, language, pronunciations)
 
@@ -56,9 +58,10 @@ class TextFrontEnd:
     ) -> list[str | Pause]:
         """`segments` with the pauses that `text` asks for, in order: a pause also ends a segment.
 
+        A text without words is one pause: as long as those in it, and at least `SILENCE`.
         Raises ValueError as `segments` does.
         """
-        parts = split_at_pauses(text)
+        parts = _parts(text)
         code = language or spoken_language(" ".join(part for part in parts if isinstance(part, str)), None)
         pieces: list[str | Pause] = []
         for part in parts:
@@ -67,7 +70,7 @@ class TextFrontEnd:
             elif has_words(part):
                 pieces += self._segments(part, normalize, code, pronunciations)
         if not any(isinstance(piece, str) for piece in pieces):
-            raise ValueError(NOTHING_TO_SPEAK)
+            return [Pause(max(SILENCE, sum(piece.seconds for piece in parts if isinstance(piece, Pause))))]
         return pieces
 
     def normalise(self, text: str, language: str | None = None, pronunciations: Mapping[str, str] = NO_WORDS) -> str:
@@ -91,7 +94,11 @@ class TextFrontEnd:
         return segments(text, change, lambda part: len(self.tokens(part)), code)
 
 
-NOTHING_TO_SPEAK = "The text has nothing to speak: send at least one word or number."
+def _parts(text: str) -> list[str | Pause]:
+    """`text` cut at its pauses. Raises ValueError for an empty one."""
+    if not text.strip():
+        raise ValueError("There is nothing to speak: the text is empty. Send at least one word.")
+    return split_at_pauses(text)
 
 
 def segments(
@@ -99,9 +106,7 @@ def segments(
 ) -> list[str]:
     """Segments of `text`, of at most `MOST_TEXT` tokens each; `length` counts tokens.
 
-    Text with markup is not normalised, and only cut where it is too long.
-
-    Raises ValueError when there is nothing to speak.
+    Text with markup is not normalised, and only cut where it is too long. Text without words has no segments.
     """
     check_characters(text)
     if has_markup(text):
@@ -110,7 +115,4 @@ def segments(
         pieces = split(normalise(text), chinese=True, length=len)
     else:
         pieces = split(normalise(text), chinese=False, length=length)
-    spoken = [part for piece in pieces for part in cut(piece, MOST_TEXT, length) if has_words(part)]
-    if not spoken:
-        raise ValueError(NOTHING_TO_SPEAK)
-    return spoken
+    return [part for piece in pieces for part in cut(piece, MOST_TEXT, length) if has_words(part)]

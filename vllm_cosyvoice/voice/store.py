@@ -127,7 +127,7 @@ class VoiceDirectory:
         if self._path is None:
             raise VoiceRefused("There is no directory for voices: start with one to register voices.")
         if name in self.names():
-            raise _taken(name)
+            raise _taken(name) if self._facts(name) else _comes_with_the_server(name, "choose another name")
         if len(self._registered()) >= MOST_REGISTERED:
             raise VoiceRefused(f"There are {MOST_REGISTERED} registered voices already: delete some that are not used.")
         digest = hashlib.blake2b(recording.data, digest_size=16).hexdigest()
@@ -151,7 +151,7 @@ class VoiceDirectory:
         if self._path is None or facts is None:
             if self._pair(name) is None:
                 raise self._unknown(name)
-            raise VoiceRefused(f"{name!r} was not registered but comes with the server: it can't be deleted here.")
+            raise _comes_with_the_server(name, "it can't be deleted here")
         folder = self._unfinished()
         try:
             (self._path / name).rename(folder / name)
@@ -218,6 +218,10 @@ def check_name(name: str) -> None:
 
 def _taken(name: str) -> VoiceRefused:
     return VoiceRefused(f"There is a voice {name!r} already: delete it first, or choose another name.")
+
+
+def _comes_with_the_server(name: str, consequence: str) -> VoiceRefused:
+    return VoiceRefused(f"{name!r} was not registered but comes with the server: {consequence}.")
 
 
 def _is_file_name(name: str) -> bool:

@@ -49,9 +49,23 @@ function describe(api) {
     return element("details", { id: about.operationId }, element("summary", {}, ...title), ...parts);
   }
 
+  function webSocket(path, { description, client, server }) {
+    const messages = (from, all) => all.flatMap((given) => {
+      const { title, format, description, properties = {}, required = [] } = resolve(given);
+      const rows = Object.entries(properties).map(([name, field]) => [
+        code(name), typeOf(field), required.includes(name) ? "always" : defaultOf(field), renderedLine(field.description ?? resolve(field).description ?? ""),
+      ]);
+      const heading = element("h2", { textContent: `From the ${from}: ${properties.type?.const ?? title ?? format}` });
+      return [heading, ...rendered(description ?? ""), ...(rows.length ? [table(["Field", "Type", "Default", ""], rows)] : [])];
+    });
+    const title = [element("span", { className: "method", textContent: "WS" }), code(path)];
+    return element("details", { id: path }, element("summary", {}, ...title), ...rendered(description), ...messages("client", client), ...messages("server", server));
+  }
+
   $("about").replaceChildren(...rendered(api.info.description));
   const all = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, about]) => operation(path, method, about)));
-  $("operations").replaceWith(...all);
+  const webSockets = Object.entries(api["x-websockets"]).map(([path, about]) => webSocket(path, about));
+  $("operations").replaceWith(...all, ...webSockets);
   const named = $(decodeURIComponent(location.hash.slice(1))) ?? all[0];
   named.open = true;
 }

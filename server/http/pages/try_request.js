@@ -3,6 +3,7 @@
 
 const EXAMPLE_BODIES = {
   "/v1/audio/speech": { model: "tts-1", voice: "default", input: "Hello from my own machine." },
+  "/v1/audio/speech/batch": { voice: "default", items: [{ input: "Good morning." }, { input: "Good night." }] },
 };
 
 // What is sent is built of `fields`, each of which has `name`, `in` (path, query or form), `required` and `schema`.
