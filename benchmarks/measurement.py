@@ -46,7 +46,7 @@ def parser(description: str | None, *, batches: bool = True) -> argparse.Argumen
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     model.add_arguments(flags)
     if batches:
-        flags.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="utterances per batch")
+        flags.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="utterances per call")
         flags.add_argument("--tokens", type=int, nargs="+", default=[25, 250], help="speech tokens of each (25: 1 s)")
     flags.add_argument("--runs", type=int, default=1, help="number of runs, for the spread")
     flags.add_argument("--json", type=Path, help="file for the results")
