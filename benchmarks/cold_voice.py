@@ -1,9 +1,9 @@
-"""Times what a voice costs: a recording of 5 s that is heard for the first time, and one whose features are cached.
+"""Times the preparation of a voice: a new recording of 5 s, and one whose features are cached.
 
     python -m benchmarks.cold_voice [--model_dir DIR | --size full]
 
-"cold" is all that a request pays that brings a new recording, with the threads that an encode process uses; some of
-its parts follow. "cached" is what the next request with the same recording pays.
+"cold" is the whole time for a request with a new recording, with the threads of an encode process; some of its parts
+follow. "cached" is the time for the next request with the same recording.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,22 +28,22 @@ SECONDS = 5
 
 
 def costs(directory: Path) -> Iterator[Measurement]:
-    """Every case, once."""
+    """Measure every case once."""
     model = open_model(directory)
     preparation, encoder = Preparation(model), VoiceEncoder(model)
     noise = np.random.default_rng(0).standard_normal(SECONDS * SAMPLE_RATE) / 10
     samples = noise.astype(np.float32)
     wav = audio_file((32_767 * noise.clip(-1, 1)).astype(np.int16), "wav")
     wave = torch.from_numpy(samples)
-    heard = resample(wave, SAMPLE_RATE, PROMPT_SAMPLE_RATE)
+    prompt_wave = resample(wave, SAMPLE_RATE, PROMPT_SAMPLE_RATE)
     number = count()
     cases: dict[str, Callable[[], object]] = {
         "cold": lambda: preparation.voice(Recording(wav, f"Transcript {next(number)}.")),
         "cached": lambda: preparation.voice(Recording(wav, "Transcript 0.")),
         "of it: resampling": lambda: resample(wave, SAMPLE_RATE, PROMPT_SAMPLE_RATE),
         "of it: speech tokens, with resampling and log-mel": lambda: encoder.speech_tokens(samples, SAMPLE_RATE),
-        "of it: log-mel": lambda: whisper_log_mel(heard),
-        "of it: filter banks of the speaker encoder": lambda: speaker_fbank(heard),
+        "of it: log-mel": lambda: whisper_log_mel(prompt_wave),
+        "of it: filter banks of the speaker encoder": lambda: speaker_fbank(prompt_wave),
         "of it: mel of the flow": lambda: prompt_mel(wave),
     }
     networks = (model.speech_tokenizer, model.speaker_encoder)

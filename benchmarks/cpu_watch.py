@@ -1,4 +1,4 @@
-"""How many CPU cores the processes of a server take."""
+"""Measures the CPU cores used by the processes of a server."""
 
 import contextlib
 import time
@@ -10,20 +10,20 @@ from server.staged.fork_server import TITLE
 
 
 class CpuWatch:
-    """Looks at the server whose supervisor has the given process id; where there is none, nothing is seen."""
+    """Watches the server whose supervisor has the given process id; without one, it reports nothing."""
 
     def __init__(self, supervisor: int | None) -> None:
         self._supervisor = supervisor
         self._before = time.monotonic(), self._spent()
 
     def take(self) -> dict[str, float]:
-        """Cores that each kind of process kept busy on average since the last time it was asked."""
+        """The average number of busy cores since the last call, by kind of process."""
         now, spent = time.monotonic(), self._spent()
         (then, before), self._before = self._before, (now, spent)
         return {kind: max(0.0, seconds - before.get(kind, 0.0)) / (now - then) for kind, seconds in spent.items()}
 
     def _spent(self) -> dict[str, float]:
-        """CPU seconds of each kind so far, what its processes started included."""
+        """CPU seconds so far, by kind of process, including child processes."""
         spent: defaultdict[str, float] = defaultdict(float)
         if self._supervisor is None:
             return spent

@@ -1,9 +1,9 @@
-"""Times the decode stage alone, flow and vocoder: speech tokens that are all there become audio.
+"""Times the decode stage alone (flow and vocoder): complete speech tokens to audio.
 
     python -m benchmarks.decode [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 250]
 
-Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 15" that to the first audio of streams whose first
-hop takes 15 tokens; both with the copy to the host.
+Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 15" the time to the first audio of streams with a
+first hop of 15 tokens. Both include the copy to the host.
 """
 
 import time
@@ -30,7 +30,7 @@ MOST_STREAMED = 16  # utterances
 
 
 def a_voice() -> Voice:
-    """Someone with a recording of 5 s."""
+    """A random voice with a recording of 5 s."""
     random = np.random.default_rng(0)
     return Voice(
         transcript="",
@@ -44,19 +44,19 @@ def a_voice() -> Voice:
 def utterances(
     decoder: SpeechDecoder, prompt: FlowPrompt, count: int, tokens: int, *, first_hop: int | None
 ) -> list[Utterance]:
-    """Utterances with all their tokens; `first_hop`: streamed with one of so many tokens."""
+    """Create utterances with all their tokens. With `first_hop` (tokens), they are streams."""
     random = np.random.default_rng(count)
-    begun = []
+    created = []
     for _ in range(count):
         utterance = decoder.begin(Utterance(streaming=first_hop is not None), prompt, first_hop)
         utterance.push(random.integers(SPEECH_TOKENS, size=tokens).tolist())
         utterance.finish()
-        begun.append(utterance)
-    return begun
+        created.append(utterance)
+    return created
 
 
 def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
-    """Until the next audio of each is on the host."""
+    """Measure the seconds until the next audio of each utterance is on the host."""
     work = [(utterance, cut) for utterance in live if (cut := utterance.next_cut())]
     begun = time.perf_counter()
     decoder.decode(work)
@@ -64,7 +64,7 @@ def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
 
 
 def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens: list[int]) -> Iterator[Measurement]:
-    """Every case, once."""
+    """Measure every case once."""
     prompt = decoder.prompt(a_voice())
     for count in batch:
         for speech in tokens:

@@ -1,7 +1,7 @@
-"""The decode schedule on a clock, a language model and a device that are simulated: how its constants were chosen.
+"""Runs the decode schedule with a simulated clock, language model and device, to choose its constants.
 
-Nothing here is measured: a step of the language model and a decode call take what formulas say. Their constants are
-fitted to what was measured, though, and streams stall where the server's did. `python -m
+Nothing here is measured: formulas give the times of a step of the language model and of a decode call. But their
+constants are fitted to measurements, and streams stall where the server's did. `python -m
 benchmarks.decode_simulation` prints a table.
 """
 
@@ -23,8 +23,8 @@ from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
 ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes
 SECONDS = 60.0
-WARM_UP = 5.0  # of which no figures are taken
-SOON = 1e-6  # seconds, for a clock that counts in floating point
+WARM_UP = 5.0  # seconds that are not counted
+SOON = 1e-6  # seconds, tolerance for floating-point times
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,27 @@ class SimulatedLanguageModel:
 
     step: float = 2.7e-3
     request: float = 21e-6
-    prompt: float = 1.5e-3  # each that is read in this step
-    slowed: float = 1.35  # times as long beside a decode call
+    prompt: float = 1.5e-3  # for each prompt read in the step
+    slowed: float = 1.35  # factor during a decode call
 
     def seconds(self, requests: int, prompts: int, *, beside: bool) -> float:
-        """Of a step with so many requests, so many of them new; `beside` a decode call or alone."""
+        """The seconds of a step with `requests` requests, `prompts` of them new; `beside`: during a decode call."""
         seconds = self.step + self.request * requests + self.prompt * prompts
         return seconds * self.slowed if beside else seconds
 
 
 @dataclass(frozen=True)
 class SimulatedDevice:
-    """Seconds of a decode call, within a tenth or two of an H200's (measured: `benchmarks.decode`, RESULTS.md)."""
+    """Seconds of a decode call, within 10 to 20 % of an H200's (measured: `benchmarks.decode`, RESULTS.md)."""
 
     solve: float = 17e-3  # each solve, of up to BEST_SIZE frames
     frame: float = 6.75e-6  # of the flow
     pair: float = 7.7e-9  # of frames of one row: attention
     vocoder_frame: float = 2.8e-6
-    share: float = 0.6  # of the device, while the language model works too
+    share: float = 0.6  # of the device, while the language model runs, too
 
     def seconds(self, rows: Sequence[int], spoken: int) -> float:
-        """Of a call with rows of so many frames, in which `spoken` frames become audio, alone on the device."""
+        """The seconds of a call with `rows` of frames and `spoken` frames of audio, alone on the device."""
         solves = math.ceil(sum(rows) / BEST_SIZE)
         flow = sum(frames * (self.frame + self.pair * frames) for frames in rows)
         return solves * self.solve + flow + self.vocoder_frame * spoken
@@ -61,12 +61,12 @@ class SimulatedDevice:
 
 @dataclass(eq=False)
 class SimulatedStream:
-    """One utterance of `tokens`, which the language model is asked for at `begin`; `previous` is heard before it."""
+    """One utterance of `tokens`, requested from the language model at `begin`; `previous` is played before it."""
 
     begin: float
     tokens: int = 250
     streaming: bool = True
-    first_hop: int | None = None  # None: by load
+    first_hop: int | None = None  # None: depends on the load
     prompt: int = 125
     previous: "SimulatedStream | None" = None
 
@@ -74,9 +74,9 @@ class SimulatedStream:
     arrived: int = 0  # tokens
     decoded: int = 0
     done: bool = False
-    ready: float | None = None  # when the first decode could be made
+    ready: float | None = None  # when the first decode was possible
     computed: int = 0  # frames
-    pieces: list[tuple[float, float]] = field(default_factory=list)  # when, seconds of audio
+    pieces: list[tuple[float, float]] = field(default_factory=list)  # time, seconds of audio
 
     def __post_init__(self) -> None:
         self.playback = Playback(self.previous.playback if self.previous else None)
@@ -85,22 +85,22 @@ class SimulatedStream:
 
     @property
     def waited(self) -> float:
-        """Seconds from when the first decode could be made to the first audio."""
+        """Seconds from when the first decode was possible to the first audio."""
         assert self.ready is not None
         return self.pieces[0][0] - self.ready
 
     @property
     def stalled(self) -> float:
-        """Seconds of silence that its listener heard."""
+        """Seconds of silence for its listener."""
         return play(self.pieces).stalled
 
     def push(self) -> None:
-        """One more token."""
+        """Add a token."""
         self.arrived += 1
         self.playback.expect(1 / TOKEN_RATE)
 
     def cut(self) -> Cut | None:
-        """How far a decode would go."""
+        """The next cut, if a decode is possible."""
         finished = self.arrived == self.tokens
         if self.streaming:
             hop, waited_for = self.first_hop or CHUNK_TOKENS, self.previous is None
@@ -108,17 +108,17 @@ class SimulatedStream:
         return Cut(self.arrived, last=True) if finished else None
 
     def job(self, now: float, cut: Cut) -> Job:
-        """What a decode up to `cut` is to the schedule."""
+        """The schedule's job for a decode up to `cut`."""
         self.ready = now if self.ready is None else self.ready
         playback = self.playback if self.streaming else None
         return Job(due(now, self.ready, playback), self.frames(cut.tokens), cut.last)
 
     def frames(self, tokens: int) -> int:
-        """Frames to compute for a decode that goes so far."""
+        """Frames to compute for a decode up to `tokens`."""
         return FRAMES_PER_TOKEN * (self.prompt + tokens)
 
     def advance(self, cut: Cut, now: float) -> None:
-        """Put out what the decode up to `cut` gave."""
+        """Output the audio of the decode up to `cut`."""
         audible = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else HOLD_BACK)
         seconds = audible / FRAMES_PER_TOKEN / TOKEN_RATE - sum(seconds for _, seconds in self.pieces)
         self.pieces.append((now, seconds))
@@ -137,14 +137,14 @@ class _Call:
 
 @dataclass
 class SimulatedRun:
-    """All streams, and what the device did: begin, seconds and rows of each call."""
+    """All streams, and the calls of the device: begin, seconds and rows of each."""
 
     streams: list[SimulatedStream]
     calls: list[tuple[float, float, int]] = field(default_factory=list)
 
     @property
     def work(self) -> float:
-        """Frames computed over those that one decode of each utterance would have computed."""
+        """Computed frames divided by those of a single decode per utterance."""
         done = [stream for stream in self.streams if stream.done]
         return sum(stream.computed for stream in done) / sum(stream.frames(stream.tokens) for stream in done)
 
@@ -157,39 +157,39 @@ def simulate(
     follow: Callable[[SimulatedStream], SimulatedStream | None] = lambda stream: None,
     max_rows: int = 64,
 ) -> SimulatedRun:
-    """Speak `streams`, and what `follow` makes of each that is done, until the clock says `until`."""
+    """Run `streams`, and the successor that `follow` returns for each finished one, until the time `until`."""
     cost, run = CostEstimate(), SimulatedRun(list(streams))
-    coming = [(stream.begin, index, stream) for index, stream in enumerate(streams)]
-    heapq.heapify(coming)
-    asked: list[SimulatedStream] = []  # for the next step
+    upcoming = [(stream.begin, index, stream) for index, stream in enumerate(streams)]
+    heapq.heapify(upcoming)
+    requested: list[SimulatedStream] = []  # for the next step
     generating: list[SimulatedStream] = []
     live: list[SimulatedStream] = []
     step_end = math.inf
     call: _Call | None = None
     now = 0.0
-    while (live or coming) and now < until:
-        while coming and coming[0][0] <= now:
-            stream = heapq.heappop(coming)[2]
+    while (live or upcoming) and now < until:
+        while upcoming and upcoming[0][0] <= now:
+            stream = heapq.heappop(upcoming)[2]
             stream.first_hop = stream.first_hop or first_hop(FIRST_HOP_CALLS * cost.usual)
-            asked.append(stream)
+            requested.append(stream)
             live.append(stream)
-        if step_end == math.inf and (asked or generating):
-            generating += asked
-            step_end = now + language_model.seconds(len(generating), len(asked), beside=call is not None)
-            asked = []
+        if step_end == math.inf and (requested or generating):
+            generating += requested
+            step_end = now + language_model.seconds(len(generating), len(requested), beside=call is not None)
+            requested = []
         look_again = None
         if call is None:
-            able = [(stream, cut) for stream in live if (cut := stream.cut())]
-            jobs = [stream.job(now, cut) for stream, cut in able]
+            candidates = [(stream, cut) for stream in live if (cut := stream.cut())]
+            jobs = [stream.job(now, cut) for stream, cut in candidates]
             listened_to = any(stream.streaming for stream in live)
             batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
             if batch:
-                members, rows = [able[index] for index in batch], [jobs[index].frames for index in batch]
+                members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
                 spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
                 call = _Call(now, members, sum(rows), device.seconds(rows, spoken))
         share = 1.0 if step_end == math.inf else device.share
         call_end = now + call.left / share if call else math.inf
-        after = min(step_end, call_end, coming[0][0] if coming else math.inf, look_again or math.inf)
+        after = min(step_end, call_end, upcoming[0][0] if upcoming else math.inf, look_again or math.inf)
         if call:
             call.left -= (after - now) * share
         now = after
@@ -207,7 +207,7 @@ def simulate(
                     live.remove(stream)
                     if successor := follow(stream):
                         run.streams.append(successor)
-                        heapq.heappush(coming, (successor.begin, len(run.streams), successor))
+                        heapq.heappush(upcoming, (successor.begin, len(run.streams), successor))
             call = None
     return run
 
@@ -221,7 +221,7 @@ def ask(
     real_time: bool = False,
     streaming: bool = True,
 ) -> SimulatedRun:
-    """So many callers who ask again when all audio is there, or, in `real_time`, when it has been played."""
+    """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played."""
     draws = random.Random(0)
 
     def new(moment: float) -> SimulatedStream:
@@ -244,7 +244,7 @@ LOADS = {
 
 
 def main() -> None:
-    """The figures for some loads."""
+    """Print the figures for several loads."""
     for how, (device, language_model) in {"time slices": TIME_SLICES, "MPS": MPS}.items():
         print(f"\n| {how} | first audio ms, p50 / p99 | all s | stalled % | for s | a-s/s | hops | rows | busy % |")
         print("|" + 9 * "---|")

@@ -1,8 +1,8 @@
-"""Times each of the flow's kernels at the released size over candidate launch shapes, beside what PyTorch takes.
+"""Times each of the flow's kernels at the released size over candidate launch shapes, compared with PyTorch.
 
     python -m benchmarks.flow_kernels [--frames 300 768 3072 8192] [--kernels qkv tail …]
 
-For choosing `vllm_cosyvoice/flow/cuda/launch_shapes.py`. Frames come twice, as in the estimator.
+Used to tune `vllm_cosyvoice/flow/cuda/launch_shapes.py`. All frames are doubled, as in the estimator.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def _shapes(
 
 
 def candidates(kernel: str, frames: int) -> list[Shape]:
-    """What to try for `kernel` in a call of `frames`."""
+    """The shapes to try for `kernel` in a call of `frames`."""
     small = frames <= 1024
     match kernel:
         case "qkv" | "feed_in":
@@ -74,7 +74,7 @@ def tiles_of(frames: int, queries: int, chunk: int) -> Tensor:
 
 
 def run(kernel: str, frames: int) -> tuple[Callable[[Shape], Run], Run, float]:
-    """What launches `kernel` for a candidate, what PyTorch does instead, and the floating-point operations."""
+    """Return a launcher of `kernel` for a candidate, PyTorch's equivalent, and the floating-point operations."""
     rows = 2 * frames
     x = _random(rows, CHANNELS)
     sums = torch.ones(rows, 4, 2, device="cuda")
@@ -128,7 +128,7 @@ def run(kernel: str, frames: int) -> tuple[Callable[[Shape], Run], Run, float]:
 
 
 def compile_one(kernel: str, frames: int, shape: Shape) -> str | None:
-    """Launch once, so that the result is in Triton's cache on disk; returns why it can't be."""
+    """Launch a kernel once to put it into Triton's cache on disk; return the reason if this fails."""
     try:
         run(kernel, frames)[0](shape)()
         torch.cuda.synchronize()
@@ -138,11 +138,11 @@ def compile_one(kernel: str, frames: int, shape: Shape) -> str | None:
 
 
 def main() -> None:
-    """Compile all candidates in parallel, then time one after the other."""
+    """Compile all candidates in parallel, then time them one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs="+", default=[300, 768, 3072, 8192])
     parser.add_argument("--kernels", nargs="+", default=KERNELS, choices=KERNELS)
-    parser.add_argument("--best", type=int, default=4, help="candidates to print for each")
+    parser.add_argument("--best", type=int, default=4, help="candidates to print per kernel")
     arguments = parser.parse_args()
     works = list(itertools.product(arguments.kernels, arguments.frames))
     tasks = list(dict.fromkeys((k, 64, c) for k, n in works for c in candidates(k, n)))

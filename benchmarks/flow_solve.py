@@ -1,4 +1,4 @@
-"""Times whole flow solves, and compares those in a narrower data type with float32.
+"""Times whole flow solves, and compares solves in a narrower dtype with float32.
 
     python -m benchmarks.flow_solve [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250]
 
@@ -20,11 +20,11 @@ from vllm_cosyvoice.flow import Flow, FlowRow
 from vllm_cosyvoice.flow.backend import AnyFlow, open_flow
 
 PROMPT = 125  # tokens
-MOST_COMPARED = 8  # rows: float32 has matrices of all pairs of frames
+MOST_COMPARED = 8  # rows, as float32 needs matrices of all pairs of frames
 
 
 def rows_of(flow: Flow, count: int, speech: int, *, streaming: bool) -> list[FlowRow]:
-    """`count` rows of a 5 s prompt and `speech` new tokens."""
+    """Create `count` rows with a 5 s prompt and `speech` new tokens."""
     generator = torch.Generator().manual_seed(0)
     device = flow.noise.device
     mel = torch.randn(FRAMES_PER_TOKEN * PROMPT, MEL_BINS, generator=generator).to(device)
@@ -34,7 +34,7 @@ def rows_of(flow: Flow, count: int, speech: int, *, streaming: bool) -> list[Flo
 
 
 def capture(flow: AnyFlow) -> None:
-    """Let `flow` compute at full speed, whatever the size of a call."""
+    """Compile and capture `flow` for calls of all sizes."""
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # these need Triton
     from vllm_cosyvoice.gpu.kernel_launch import compiling
 
@@ -49,7 +49,7 @@ def capture(flow: AnyFlow) -> None:
 def solves(
     model: ModelDirectory, exact: Flow, flow: AnyFlow, batch: list[int], tokens: list[int]
 ) -> Iterator[Measurement]:
-    """Every case, once."""
+    """Measure every case once."""
     roofline = Roofline.here(model.config)
     for count in batch:
         for speech in tokens:

@@ -1,4 +1,4 @@
-"""A GPU's memory and load while something runs, by nvidia-smi."""
+"""Watches a GPU's memory and load with nvidia-smi."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ QUERY = ("--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nouni
 
 
 def gpus(*fields: str) -> list[str]:
-    """What nvidia-smi says of each GPU, without taking any of its memory; nothing where there is none."""
+    """Query `fields` of each GPU with nvidia-smi, which uses no GPU memory. Without a GPU, the list is empty."""
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()
@@ -18,10 +18,10 @@ def gpus(*fields: str) -> list[str]:
 
 
 class GpuWatch:
-    """A context in which all GPUs of the machine are looked at twice a second; without nvidia-smi nothing is seen."""
+    """A context that samples all GPUs of the machine twice per second; without nvidia-smi, it reports nothing."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[int, float]] = []
+        self._samples: list[tuple[int, float]] = []
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "GpuWatch":
@@ -38,14 +38,14 @@ class GpuWatch:
             self._process.wait()
 
     def take(self) -> tuple[int, float] | None:
-        """Most MiB in use and mean percent busy, over all GPUs and since the last time it was asked."""
-        seen, self._seen = self._seen, []
-        if not seen:
+        """The maximum MiB in use and the mean percent busy, over all GPUs since the last call."""
+        samples, self._samples = self._samples, []
+        if not samples:
             return None
-        return max(memory for memory, _ in seen), sum(busy for _, busy in seen) / len(seen)
+        return max(memory for memory, _ in samples), sum(busy for _, busy in samples) / len(samples)
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
         for line in process.stdout:
             memory, busy = line.split(",")
-            self._seen.append((int(memory), float(busy)))
+            self._samples.append((int(memory), float(busy)))

@@ -1,10 +1,10 @@
-"""Times the language model alone, in vLLM's engine: speech tokens for many requests at a time.
+"""Times the language model alone, in vLLM's engine, with many concurrent requests.
 
     python -m benchmarks.language_model [--model_dir DIR | --size full] [--sampling ours|vllm] [--json FILE]
         [--profile FILE] [--vllm '{"async_scheduling": false}']
 
-All requests of a round start together, with a prompt of their own, and have the same length. What a step could attain
-is told by `benchmarks.roofline`, where a step of such requests goes by `--profile`.
+All requests of a round start together, with different prompts and the same length. `benchmarks.roofline` gives the
+attainable time of a step; `--profile` shows where the time of a step goes.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
-HOPS = (13, 28)  # tokens that a first hop may wait for
-ROUNDS = 4  # of which the first is not counted
-PROFILED = (1, 64)  # requests at a time
-PROFILE_FROM, PROFILE_TO = 20, 60  # tokens of a request: the prompts have been read, and a trace stays small
+HOPS = (13, 28)  # tokens that a first hop may need
+ROUNDS = 4  # the first is not counted
+PROFILED = (1, 64)  # concurrent requests
+PROFILE_FROM, PROFILE_TO = 20, 60  # tokens of a request: after the prompts have been read, and short enough for a trace
 COLUMNS = (
     *("requests", "ms/step", "attainable ms", "attained %", "tokens/s", "a-s/s", "first token ms"),
     *(f"{hop} tokens ms" for hop in HOPS),
@@ -50,19 +50,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Figures:
-    """One concurrency: medians over the rounds and, for times of a request, over the requests."""
+    """Results for one concurrency: medians over the rounds and, for times of a request, over the requests."""
 
     concurrency: int
     step_ms: float  # between two tokens of a request
-    tokens_per_s: float  # of all requests, prompts included in the time
+    tokens_per_s: float  # of all requests; the time includes reading the prompts
     audio_s_per_s: float
     first_token_ms: float
     hops_ms: tuple[float, ...]  # until there are HOPS tokens
-    host_us: float  # CPU time of this process for each token, which the engine's own process does not see
+    host_us: float  # CPU time of this process per token, without the engine's own process
     attainable_ms: float | None  # of a step, see `roofline`
 
     def cells(self) -> list[str]:
-        """Under `COLUMNS`."""
+        """The cells for `COLUMNS`."""
         attained = 100 * self.attainable_ms / self.step_ms if self.attainable_ms else None
         return [
             *(str(self.concurrency), f"{self.step_ms:.2f}", spread([self.attainable_ms], ".2f")),
@@ -73,7 +73,7 @@ class Figures:
 
 
 class Load:
-    """Requests of one kind."""
+    """Runs requests of one kind."""
 
     def __init__(
         self, generator: SpeechTokenGenerator, roofline: Roofline, prompt: int, tokens: int, sampling: str
@@ -87,7 +87,7 @@ class Load:
         self._number = 0
 
     async def measure(self, concurrency: int) -> Figures:
-        """Some rounds of as many requests as `concurrency` says."""
+        """Measure `ROUNDS` rounds of `concurrency` requests."""
         rounds = [await self._round(concurrency) for _ in range(ROUNDS)][1:]
         medians = [statistics.median(values) for values in zip(*(figures[1] for figures in rounds), strict=True)]
         speed = self._tokens * concurrency / statistics.median(figures[0] for figures in rounds)
@@ -97,7 +97,7 @@ class Load:
         return Figures(concurrency, step, speed, speed / TOKEN_RATE, first, tuple(hops), 1e6 * host, attainable)
 
     async def profile(self, concurrency: int, directory: Path) -> StepProfile:
-        """One round of as many requests, of which vLLM profiles some steps; `directory` is where it was told to."""
+        """Profile some steps in one round of `concurrency` requests; `directory` is vLLM's trace directory."""
         begin, end = asyncio.Event(), asyncio.Event()
 
         async def watched() -> None:
@@ -118,7 +118,7 @@ class Load:
         return step_profile.take(directory, step_ms)
 
     async def _round(self, concurrency: int) -> tuple[float, list[float], float]:
-        """Seconds of the round; a request's seconds for a step and until certain tokens; CPU seconds."""
+        """Return the seconds of the round, a request's seconds per step and until certain tokens, and CPU seconds."""
         start, start_cpu = time.perf_counter(), time.process_time()
         times = await asyncio.gather(*(self._times() for _ in range(concurrency)))
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
@@ -128,14 +128,14 @@ class Load:
         return seconds, [statistics.median(values) for values in zip(*requests, strict=True)], cpu
 
     async def _times(self) -> list[float]:
-        """When each token of one request came."""
+        """Run one request and return the time of each token."""
         times: list[float] = []
         async for count in self._counts():
             times += [time.perf_counter()] * (count - len(times))
         return times
 
     async def _counts(self) -> AsyncIterator[int]:
-        """How many tokens one request has, as they come."""
+        """Run one request and yield the number of tokens so far."""
         self._number += 1
         ids = np.random.default_rng(self._number).integers(0, SPEECH_TOKENS, self._prompt).tolist()
         name, count = f"request {self._number}", 0
@@ -160,12 +160,12 @@ class Load:
 
 
 def device_name() -> str:
-    """What computes."""
+    """The name of the GPU, or "CPU"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 async def run(directory: Path, arguments: argparse.Namespace, traces: Path) -> None:
-    """Start the engine, print a line for each concurrency, write them all; `traces` is an empty directory."""
+    """Start the engine, print a line for each concurrency and write all results; `traces` is an empty directory."""
     profiled = PROFILED if arguments.profile else ()
     most, length = max([*arguments.concurrency, *profiled]), arguments.prompt + arguments.tokens
     options = EngineOptions(max_total_token_num=most * (length + 32), max_num_seqs=most)
@@ -175,7 +175,7 @@ async def run(directory: Path, arguments: argparse.Namespace, traces: Path) -> N
         others["profiler_config"] = step_profile.config(traces)
     begun, opened = time.perf_counter(), open_model(directory)
     generator = SpeechTokenGenerator(opened, options, **others)
-    gc.freeze()  # as every process of the server does
+    gc.freeze()  # as in every process of the server
     try:
         start_s = time.perf_counter() - begun
         about = {"device": device_name(), "vllm": vllm.__version__, "torch": torch.__version__, "start_s": start_s}
@@ -203,7 +203,7 @@ async def run(directory: Path, arguments: argparse.Namespace, traces: Path) -> N
 
 
 def main() -> None:
-    """Find or make a model, and time it."""
+    """Open or create a model, and time it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model.add_arguments(parser)
     parser.add_argument("--sampling", choices=["ours", "vllm"], default="ours", help="vllm: its own top-k and top-p")
@@ -215,10 +215,10 @@ def main() -> None:
         "--profile",
         type=Path,
         metavar="FILE",
-        help=f"also tell where a step goes with {' and '.join(map(str, PROFILED))} requests, and write it as JSON",
+        help=f"also profile a step with {' and '.join(map(str, PROFILED))} requests, and write the result as JSON",
     )
     parser.add_argument(
-        "--vllm", type=json.loads, default={}, metavar="JSON", help="arguments of vLLM in place of ours, to compare"
+        "--vllm", type=json.loads, default={}, metavar="JSON", help="vLLM arguments that override ours, for comparison"
     )
     arguments = parser.parse_args()
     if arguments.profile and arguments.tokens < PROFILE_TO:

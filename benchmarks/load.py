@@ -1,6 +1,6 @@
-"""Callers of a running server, cheap enough to be many: HTTP on asyncio's streams, a connection for each request.
+"""Lightweight callers of a running server: HTTP on asyncio's streams, one connection per request.
 
-`call` runs in a process of its own, one of several that share a setting's callers.
+`call` runs in a separate process; several processes share a setting's callers.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ LAG_EVERY = 0.05  # seconds
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask, and for whose voice."""
+    """The server's address, and the voice to request."""
 
     host: str
     port: int
@@ -34,45 +34,45 @@ class Server:
 
 @dataclass(frozen=True)
 class Setting:
-    """One load. Figures are taken in the `seconds` after `warm_up`; callers start spread over the warm-up.
+    """One load. Figures are taken in the `seconds` after `warm_up`; callers start evenly during the warm-up.
 
-    closed: `size` callers, each asks again as soon as it has all its audio.
-    real-time: `size` listeners, each asks again when what it heard has been played to the end.
-    open: `size` requests a second on average, a Poisson process.
+    closed: `size` callers, each sends its next request as soon as it has all its audio.
+    real-time: `size` listeners, each sends its next request when its audio has been played to the end.
+    open: `size` requests per second on average, a Poisson process.
     """
 
     kind: Kind
     size: float
     streaming: bool
-    tokens: int  # of each utterance, 25 a second
+    tokens: int  # of each utterance, 25 per second
     warm_up: float
     seconds: float
 
 
 @dataclass
 class Outcome:
-    """What became of a request; times are of the monotonic clock, which the machine's processes share."""
+    """The result of a request. Times are of the monotonic clock, which all processes of the machine share."""
 
     begun: float
-    pieces: list[tuple[float, float]] = field(default_factory=list)  # when it was there, seconds of audio
+    pieces: list[tuple[float, float]] = field(default_factory=list)  # arrival time, seconds of audio
     error: str | None = None
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one process saw."""
+    """The results of one process."""
 
     outcomes: list[Outcome]
-    lags: list[float]  # seconds by which its event loop was late: how far to trust its times
+    lags: list[float]  # delays of its event loop in seconds: the precision of its times
 
 
 def call(server: Server, setting: Setting, start: float, share: int, shares: int) -> Share:
-    """Be the callers number `share`, `share + shares`, … of `setting`, from `start` on."""
+    """Run the callers number `share`, `share + shares`, … of `setting`, starting at `start`."""
     return asyncio.run(_call(server, setting, start, share, shares))
 
 
 async def ask(server: Server, text: str, tokens: int, *, streaming: bool) -> Outcome:
-    """One request: errors are told, not raised."""
+    """Send one request. Errors are part of the outcome, not raised."""
     outcome = Outcome(time.monotonic())
     try:
         async with asyncio.timeout(PATIENCE):
@@ -83,9 +83,9 @@ async def ask(server: Server, text: str, tokens: int, *, streaming: bool) -> Out
     except (OSError, EOFError, ValueError) as error:
         outcome.error = str(error) or type(error).__name__
     else:
-        heard, expected = sum(seconds for _, seconds in outcome.pieces), tokens * SAMPLES_PER_TOKEN / SAMPLE_RATE
-        if abs(heard - expected) > 1e-6:
-            outcome.error = f"{heard:.2f} s of audio came, not {expected:.2f} s"
+        received, expected = sum(seconds for _, seconds in outcome.pieces), tokens * SAMPLES_PER_TOKEN / SAMPLE_RATE
+        if abs(received - expected) > 1e-6:
+            outcome.error = f"{received:.2f} s of audio came, not {expected:.2f} s"
     return outcome
 
 
@@ -93,10 +93,10 @@ async def _call(server: Server, setting: Setting, start: float, share: int, shar
     outcomes: list[Outcome] = []
     lags: list[float] = []
     stop = start + setting.warm_up + setting.seconds
-    names = iter(range(share, 1 << 62, shares))  # texts differ, so that no cache of the server answers
+    numbers = iter(range(share, 1 << 62, shares))  # texts differ, to avoid cache hits in the server
 
     async def one() -> Outcome:
-        text = TEXT.format(f"{next(names)} of {setting.size:g}")
+        text = TEXT.format(f"{next(numbers)} of {setting.size:g}")
         outcome = await ask(server, text, setting.tokens, streaming=setting.streaming)
         outcomes.append(outcome)
         return outcome
@@ -119,7 +119,7 @@ async def _repeat(one: Callable[[], Awaitable[Outcome]], turn: float, stop: floa
         outcome = await one()
         turn = time.monotonic()
         if outcome.error:
-            turn += 1.0  # a server that refuses is not to be flooded
+            turn += 1.0  # do not flood a server that rejects requests
         elif paced:
             turn = max(turn, play(outcome.pieces).end)
 
@@ -150,7 +150,7 @@ def _body(voice: str, text: str, tokens: int, streaming: bool) -> bytes:
 
 
 async def _post(server: Server, body: bytes) -> AsyncIterator[int]:
-    """Sizes of the pieces of the answer's body, in bytes, as they come."""
+    """Send a request and yield the sizes of the pieces of the response body, in bytes."""
     reader, writer = await asyncio.open_connection(server.host, server.port, limit=BUFFER)
     try:
         writer.write(

@@ -1,4 +1,4 @@
-"""What the benchmarks of one stage share: their flags, timing, and how figures are shown and written."""
+"""Shared code of the benchmarks of single stages: flags, timing, and output of results."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ import torch
 from benchmarks import model
 from benchmarks.table import UNKNOWN, spread, table
 
-SECONDS = 0.3  # of timing a call
+SECONDS = 0.3  # to time a call
 FEWEST, MOST = 3, 30  # calls
 COLUMNS = ("stage", "case", "ms", "a-s/s", "attainable ms", "attained %", "notes")
 
@@ -26,59 +26,59 @@ class Measurement:
     stage: str
     case: str
     ms: float
-    audio: float = 0.0  # seconds of it that were made in that time
+    audio: float = 0.0  # seconds generated in that time
     attainable_ms: float | None = None  # see `roofline`
     notes: str = ""
 
     @property
     def audio_rate(self) -> float | None:
-        """Seconds of audio a second."""
+        """Seconds of audio per second."""
         return 1000 * self.audio / self.ms if self.audio else None
 
     @property
     def attained(self) -> float | None:
-        """Percent of what could be attained."""
+        """Percentage of the attainable speed."""
         return 100 * self.attainable_ms / self.ms if self.attainable_ms else None
 
 
 def parser(description: str | None, *, batches: bool = True) -> argparse.ArgumentParser:
-    """The flags of a benchmark of one stage; `batches`: that is measured over batch and length."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    model.add_arguments(made)
+    """The flags of a benchmark of one stage; with `batches`, also batch sizes and lengths."""
+    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    model.add_arguments(flags)
     if batches:
-        made.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="utterances at a time")
-        made.add_argument("--tokens", type=int, nargs="+", default=[25, 250], help="speech tokens of each, 25 a second")
-    made.add_argument("--runs", type=int, default=1, help="times that all is measured, for the spread")
-    made.add_argument("--json", type=Path, help="file for the figures")
-    return made
+        flags.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], help="utterances per call")
+        flags.add_argument("--tokens", type=int, nargs="+", default=[25, 250], help="speech tokens of each (25: 1 s)")
+    flags.add_argument("--runs", type=int, default=1, help="number of runs, for the spread")
+    flags.add_argument("--json", type=Path, help="file for the results")
+    return flags
 
 
 def report(measure: Callable[[], Iterable[Measurement]], arguments: argparse.Namespace) -> None:
-    """Measure as often as asked, printing and writing what there is already, then a table."""
-    found = []
+    """Measure `runs` times, print and write each result at once, and print a table at the end."""
+    measurements = []
     for _ in range(arguments.runs):
         for measurement in measure():
-            found.append(measurement)
+            measurements.append(measurement)
             print("; ".join(cell for cell in _cells([measurement]) if cell), flush=True)
             if arguments.json:
-                write(arguments.json, found)
-    print(show(found))
+                write(arguments.json, measurements)
+    print(show(measurements))
 
 
-def write(path: Path, found: Sequence[Measurement]) -> None:
-    """As JSON, to be read by `read`."""
-    path.write_text(json.dumps([asdict(measurement) for measurement in found], indent=1))
+def write(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Write results as JSON, see `read`."""
+    path.write_text(json.dumps([asdict(measurement) for measurement in measurements], indent=1))
 
 
 def read(path: Path) -> list[Measurement]:
-    """What `write` wrote."""
+    """Read results written by `write`."""
     return [Measurement(**fields) for fields in json.loads(path.read_text())]
 
 
-def show(found: Iterable[Measurement]) -> str:
-    """A table with a line for each case, whatever the number of its runs."""
+def show(measurements: Iterable[Measurement]) -> str:
+    """A table with one line per case, for all its runs."""
     cases: dict[tuple[str, str], list[Measurement]] = {}
-    for measurement in found:
+    for measurement in measurements:
         cases.setdefault((measurement.stage, measurement.case), []).append(measurement)
     return table(COLUMNS, [_cells(runs) for runs in cases.values()])
 
@@ -90,9 +90,9 @@ def synchronize() -> None:
 
 
 def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Median of one call among several in a row: on the GPU, and of the host until it has launched. Warms up.
+    """Median time of several calls in a row, after a warm-up: on the GPU, and on the host for the launches.
 
-    Without a GPU both are the host's.
+    Without a GPU, both are the host's time.
     """
     if not torch.cuda.is_available():
         spent = host_milliseconds(call)
@@ -110,7 +110,7 @@ def milliseconds(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def host_milliseconds(call: Callable[[], object]) -> float:
-    """Median of several calls whose result is on the host when they return. Warms up."""
+    """Median time of several calls that return when their result is on the host, after a warm-up."""
     spent = []
     for _ in range(_calls(call)):
         begun = time.perf_counter()
@@ -120,7 +120,7 @@ def host_milliseconds(call: Callable[[], object]) -> float:
 
 
 def _calls(call: Callable[[], object]) -> int:
-    """As many as fit in the time, after a first one."""
+    """The number of calls that fit into `SECONDS`. Warms up with one call."""
     call()
     synchronize()
     begun = time.perf_counter()

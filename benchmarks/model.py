@@ -1,4 +1,4 @@
-"""The model that a benchmark runs: a directory that is there, or random weights."""
+"""The model for a benchmark: an existing directory, or random weights."""
 
 import argparse
 import tempfile
@@ -11,17 +11,17 @@ from tools.random_checkpoint import SIZES, write_random_checkpoint
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that `model_directory` reads."""
-    parser.add_argument("--model_dir", type=Path, help="a model directory; without one, random weights are made")
+    parser.add_argument("--model_dir", type=Path, help="a model directory (default: random weights)")
     parser.add_argument("--size", choices=SIZES, default="full", help="of the random weights")
 
 
 @contextmanager
 def model_directory(arguments: argparse.Namespace) -> Iterator[Path]:
-    """The directory that `arguments` name; random weights are gone at the end."""
+    """The directory given by `arguments`, or a temporary one with random weights."""
     if arguments.model_dir is not None:
         yield arguments.model_dir
         return
     with tempfile.TemporaryDirectory() as temporary:
-        made = Path(temporary) / arguments.size
-        write_random_checkpoint(made, SIZES[arguments.size], seed=0)
-        yield made
+        directory = Path(temporary) / arguments.size
+        write_random_checkpoint(directory, SIZES[arguments.size], seed=0)
+        yield directory

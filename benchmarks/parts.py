@@ -1,4 +1,4 @@
-"""Runs a benchmark in a process of its own, within its time."""
+"""Runs a benchmark in a separate process, with a time limit."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
-SECONDS_TO_END = 30.0  # for a benchmark to stop what it started
+SECONDS_TO_END = 30.0  # for a benchmark to stop the processes it started
 
 
 def run(name: str, *flags: str | Path, seconds: float, log: Path | None = None) -> bool:
-    """Run `python -m benchmarks.NAME FLAGS`, its output on the screen and behind what is in `log`.
+    """Run `python -m benchmarks.NAME FLAGS`, print its output and append it to `log`.
 
-    After `seconds` it is interrupted, as by Ctrl-C, and after `SECONDS_TO_END` more it is killed. Returns whether it
-    went well.
+    After `seconds` it is interrupted, as by Ctrl-C, and after another `SECONDS_TO_END` it is killed. Returns whether
+    it succeeded.
     """
     print(f"\n== {name} {' '.join(map(str, flags))}", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, flags)]

@@ -1,17 +1,17 @@
-"""What a GPU could attain at best: the time for a stage's arithmetic or for its bytes, whichever is longer.
+"""The attainable time of a stage on a GPU: the time for its arithmetic or for its bytes, whichever is longer.
 
     attainable = max(operations / CHIPS.operations, bytes / CHIPS.bandwidth)
 
-Of the released sizes, counting matrix products (2 operations for each weight and frame or token) and attention:
+For the released sizes, counting matrix products (2 operations per weight and frame or token) and attention:
 
-- A flow solve is 20 forwards of the estimator, 10 steps with and without the condition:
-  20 · Σ rows (132.5e6 · T + 4 · 512 · 56 · pairs) operations, for T frames, prompt included, and pairs of frames that
-  see each other: T² without the streaming mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of two
-  bytes. The encoder (1 to 2 % of that) is left out.
-- The vocoder takes 612e6 operations a frame, and its convolutions read or write each tensor once, of two bytes:
-  Σ stages 73 · channels · samples a frame.
-- A step of the language model: 2 · 363.8e6 operations a request and 4 · 896 · 24 for each token it looks back on; its
-  bytes are 363.8e6 weights of two bytes and 12,288 bytes for each token looked back on.
+- A flow solve is 20 forward passes of the estimator, 10 steps with and without the condition:
+  20 · Σ rows (132.5e6 · T + 4 · 512 · 56 · pairs) operations, for T frames, including the prompt, and pairs of frames
+  that see each other: T² without the streaming mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of
+  two bytes. The encoder (1 to 2 % of that) is ignored.
+- The vocoder takes 612e6 operations per frame, and its convolutions read or write each tensor of two-byte elements
+  once: Σ stages 73 · channels · samples per frame.
+- A step of the language model takes 2 · 363.8e6 operations per request and 4 · 896 · 24 per token of context; it reads
+  363.8e6 weights of two bytes, and 12,288 bytes per token of context.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from vllm_cosyvoice.config import CHUNK_FRAMES, ModelConfig, VocoderConfig
 
 
 class Chip(NamedTuple):
-    """Rates a second."""
+    """Rates per second."""
 
-    operations: float  # of 16-bit matrix products on random data, as large ones attain it
-    bandwidth: float  # bytes of the memory's data sheet
+    operations: float  # attained by large 16-bit matrix products on random data
+    bandwidth: float  # bytes, from the data sheet of the memory
 
 
 CHIPS = {"NVIDIA H200": Chip(790e12, 4.8e12), "NVIDIA H100 80GB HBM3": Chip(790e12, 3.35e12)}
@@ -38,42 +38,42 @@ BYTES = 2  # of a weight or an activation
 
 
 class Roofline:
-    """Milliseconds that a chip could attain with a model of the released sizes; None if there is no such chip."""
+    """Attainable milliseconds on a chip with a model of the released sizes; None for an unknown chip."""
 
     def __init__(self, chip: Chip | None) -> None:
         self._chip = chip
 
     @classmethod
     def here(cls, config: ModelConfig) -> "Roofline":
-        """That of this machine's first GPU, for `config`."""
+        """The roofline of this machine's first GPU, for `config`."""
         names = gpus("name") if config == ModelConfig() else []
         return cls(CHIPS.get(names[0]) if names else None)
 
     def flow(self, frames: Sequence[int], *, streaming: bool) -> float | None:
-        """One solve for rows of so many frames, prompts included."""
+        """One solve for rows of `frames` each, including the prompts."""
         pairs = sum(count * (count + CHUNK_FRAMES) / 2 if streaming else count * count for count in frames)
         operations = FORWARDS * (2 * ESTIMATOR_WEIGHTS * sum(frames) + ESTIMATOR_PAIR * pairs)
         return self._ms(operations, STEPS * BYTES * ESTIMATOR_WEIGHTS)
 
     def vocoder(self, frames: int) -> float | None:
-        """So many frames in all."""
-        moved, rate, config = 0.0, 1, VocoderConfig()
+        """The vocoder for `frames` in total."""
+        frame_bytes, rate, config = 0.0, 1, VocoderConfig()
         for stage, factor in enumerate(config.upsample_rates):
             rate *= factor
-            moved += VOCODER_TENSORS * BYTES * (config.base_channels >> stage + 1) * rate
-        return self._ms(VOCODER_FRAME * frames, moved * frames)
+            frame_bytes += VOCODER_TENSORS * BYTES * (config.base_channels >> stage + 1) * rate
+        return self._ms(VOCODER_FRAME * frames, frame_bytes * frames)
 
     def decode(self, frames: Sequence[int], spoken: int, *, streaming: bool) -> float | None:
-        """A solve, then the vocoder for so many frames in all."""
+        """A solve, then the vocoder for `spoken` frames in total."""
         flow, vocoder = self.flow(frames, streaming=streaming), self.vocoder(spoken)
         return None if flow is None or vocoder is None else flow + vocoder
 
     def language_model(self, requests: int, context: float) -> float | None:
-        """A step of so many requests that look back on `context` tokens each."""
+        """A step of `requests` requests with `context` tokens each."""
         operations = requests * (2 * LANGUAGE_MODEL_WEIGHTS + LANGUAGE_MODEL_PAIR * context)
         return self._ms(operations, BYTES * LANGUAGE_MODEL_WEIGHTS + requests * context * LANGUAGE_MODEL_CACHE)
 
-    def _ms(self, operations: float, moved: float) -> float | None:
+    def _ms(self, operations: float, transferred: float) -> float | None:
         if self._chip is None:
             return None
-        return 1000 * max(operations / self._chip.operations, moved / self._chip.bandwidth)
+        return 1000 * max(operations / self._chip.operations, transferred / self._chip.bandwidth)

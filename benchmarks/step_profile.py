@@ -1,6 +1,6 @@
-"""Where a step of the language model goes: what a trace of vLLM's torch profiler tells about it.
+"""Breaks down the time of a step of the language model, from a trace of vLLM's torch profiler.
 
-The trace is Chrome's format: events with a category, a name, a start and a duration in microseconds.
+The trace is in Chrome's format: events with a category, a name, a start and a duration in microseconds.
 """
 
 import json
@@ -14,42 +14,42 @@ from vllm.config import ProfilerConfig
 
 from benchmarks.table import table
 
-STEP = "execute_"  # how the names of vLLM's annotations of a step begin
+STEP = "execute_"  # prefix of vLLM's annotation of a step
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 IN_DRIVER = ("cuda_runtime", "cuda_driver")
 PARTS = ("largest", "copies", "syncs", "launches", "scopes")
 LARGEST = 10
-LONGEST_NAME = 90  # characters; kernels from templates have names of a thousand
+LONGEST_NAME = 90  # characters; kernels from templates have names of up to a thousand
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one kind of event takes of a step."""
+    """The share of one kind of event in a step."""
 
     name: str
-    count: float  # a step
-    ms: float  # a step, times of events at the same time added up
+    count: float  # per step
+    ms: float  # per step; the times of concurrent events are added up
 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """One step, on average. Without a GPU, operators take the place of its kernels."""
+    """An average step. Without a GPU, operators replace its kernels."""
 
     steps: int
-    step_ms: float  # when nobody profiles it
-    wall_ms: float  # with the profiler's own work, which is the host's
+    step_ms: float  # without profiling
+    wall_ms: float  # with the overhead of the profiler on the host
     busy_ms: float  # at least one kernel or copy runs
     gap_ms: float  # the rest of `step_ms`
     kernels: float
-    largest: list[Share]  # kernels by their time
+    largest: list[Share]  # kernels with the longest times
     copies: list[Share]  # by direction, on the GPU
     syncs: list[Share]  # calls in which the host waits for the GPU
-    launches: list[Share]  # calls that start something on the GPU
-    scopes: list[Share]  # vLLM's own names for parts of the host's work, some within others
+    launches: list[Share]  # calls that start work on the GPU
+    scopes: list[Share]  # vLLM's own scopes of work on the host, some of them nested
 
 
 def config(directory: Path) -> ProfilerConfig:
-    """vLLM's setting for a trace in `directory`, of the process that runs the model."""
+    """vLLM's configuration for a trace in `directory`, of the process that runs the model."""
     return ProfilerConfig(
         profiler="torch",
         torch_profiler_dir=str(directory),
@@ -61,7 +61,7 @@ def config(directory: Path) -> ProfilerConfig:
 
 
 def take(directory: Path, step_ms: float) -> StepProfile:
-    """The average of all whole steps in the one trace in `directory`, which is removed then. Raises as `average`."""
+    """Average all complete steps in the only trace in `directory`, and delete it. Raises ValueError, see `average`."""
     [trace] = directory.glob("*.json")
     events = json.loads(trace.read_text())["traceEvents"]
     trace.unlink()
@@ -69,25 +69,25 @@ def take(directory: Path, step_ms: float) -> StepProfile:
 
 
 def average(events: Iterable[dict[str, Any]], step_ms: float) -> StepProfile:
-    """The average of all whole steps in a trace with these events. Raises ValueError if there is none.
+    """Average all complete steps in a trace with these events. Raises ValueError if there is none.
 
-    step_ms: what a step takes when nobody profiles it. The trace's own times between two steps are longer, as the host
-    keeps records, while a kernel takes what it always takes.
+    step_ms: time of a step without profiling. In the trace, the times between steps are longer because of the
+    profiler's overhead on the host, but kernels take the usual time.
     """
     complete = [event for event in events if event.get("ph") == "X"]
     annotations = [event for event in complete if event["cat"] == "user_annotation"]
     starts = sorted(event["ts"] for event in annotations if event["name"].startswith(STEP))
     if len(starts) < 2:
-        raise ValueError("the trace holds no whole step: profile more of them")
+        raise ValueError("the trace contains no whole step: profile more of them")
     steps = len(starts) - 1
     inside = [event for event in complete if starts[0] <= event["ts"] < starts[-1]]
 
-    def shares(wanted: Iterable[dict[str, Any]]) -> list[Share]:
+    def shares(selected: Iterable[dict[str, Any]]) -> list[Share]:
         times: dict[str, list[float]] = defaultdict(list)
-        for event in wanted:
+        for event in selected:
             times[event["name"]].append(event["dur"])
-        found = [Share(name, len(all_of) / steps, sum(all_of) / steps / 1000) for name, all_of in times.items()]
-        return sorted(found, key=lambda share: share.ms, reverse=True)
+        shares = [Share(name, len(all_of) / steps, sum(all_of) / steps / 1000) for name, all_of in times.items()]
+        return sorted(shares, key=lambda share: share.ms, reverse=True)
 
     calls = [event for event in inside if event["cat"] in IN_DRIVER]
     work = [event for event in inside if event["cat"] in ON_GPU] or _outermost(inside)
@@ -111,7 +111,7 @@ def average(events: Iterable[dict[str, Any]], step_ms: float) -> StepProfile:
 
 
 def show(profile: StepProfile) -> str:
-    """`profile` for a reader."""
+    """Format `profile` as text."""
     rows = [
         [part, f"{share.ms:.3f}", f"{share.count:.1f}", share.name[:LONGEST_NAME]]
         for part in PARTS
@@ -125,7 +125,7 @@ def show(profile: StepProfile) -> str:
 
 
 def _outermost(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The operators that no other operator of their thread has called."""
+    """The operators that were not called by another operator of their thread."""
     kept, ends = [], defaultdict[Any, float](float)
     for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
         if event["cat"] == "cpu_op" and event["ts"] >= ends[event["tid"]]:
@@ -135,7 +135,7 @@ def _outermost(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _merged(spans: Iterable[tuple[float, float]]) -> float:
-    """How long at least one of the spans lasts."""
+    """The total time that is covered by at least one of the spans."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))

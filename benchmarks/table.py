@@ -1,4 +1,4 @@
-"""Tables for Markdown and for the eye."""
+"""Formats tables in readable Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ UNKNOWN = "–"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """`rows` under `columns`, right-aligned."""
+    """Format `rows` under the headers `columns`, right-aligned."""
     cells = [columns, *rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(columns))]
     lines = ["| " + " | ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells]
@@ -16,7 +16,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float | None], form: str) -> str:
-    """What several runs gave: the mean, and least and most where they differ, as `form` shows them: 100 (98–103)."""
+    """Format the mean of several runs and, if they differ, minimum and maximum: 100 (98–103)."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     if len(known) < len(values) or not known:
         return UNKNOWN

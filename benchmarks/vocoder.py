@@ -1,8 +1,8 @@
-"""How long the vocoder takes: on a GPU the packed one, with random mel, and how near it is to float32.
+"""Times the vocoder with random mel (on a GPU, the packed one), and compares it with float32.
 
 python -m benchmarks.vocoder [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250]
-python -m benchmarks.vocoder --tune     instead, the kernel's tiles for each stage, on short and long calls
-python -m benchmarks.vocoder --profile  instead, which kernels take the time
+python -m benchmarks.vocoder --tune     times tiles of the kernel for each stage instead, in short and long calls
+python -m benchmarks.vocoder --profile  shows the times of all kernels instead
 """
 
 import time
@@ -35,13 +35,13 @@ TILES = {
 
 
 def mel(frames: int, seed: int, device: torch.device) -> Tensor:
-    """Noise that moves slowly, around the log-mel of speech."""
+    """Slowly changing noise in the range of the log-mel of speech."""
     noise = torch.randn(1, MEL_BINS, frames + 4, generator=torch.Generator().manual_seed(seed))
     return 4 * torch.nn.functional.avg_pool1d(noise, 5, 1)[0].T.contiguous().to(device) - 6
 
 
 def rows_of(vocoder: AnyVocoder, rows: int, frames: int) -> list[VocoderRow]:
-    """`rows` whole utterances."""
+    """Create `rows` whole utterances."""
     source = vocoder.source
     device = source.noise.device
     phase = torch.zeros(source.harmonics, dtype=torch.float64, device=device)
@@ -49,7 +49,7 @@ def rows_of(vocoder: AnyVocoder, rows: int, frames: int) -> list[VocoderRow]:
 
 
 def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
-    """In dB."""
+    """The signal-to-noise ratio in dB."""
     signal, noise = torch.cat(exact), torch.cat(other) - torch.cat(exact)
     return float(20 * torch.log10(signal.norm() / noise.norm()))
 
@@ -57,7 +57,7 @@ def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
 def calls(
     exact: Vocoder, vocoder: AnyVocoder, roofline: Roofline, batch: list[int], tokens: list[int]
 ) -> Iterator[Measurement]:
-    """Every case, once."""
+    """Measure every case once."""
     for count in batch:
         for frames in (FRAMES_PER_TOKEN * length for length in tokens):
             rows = rows_of(exact, count, frames)
@@ -72,7 +72,7 @@ def calls(
 
 
 def tune(packed: "PackedVocoder") -> None:
-    """Time the second convolutions of the residual blocks, the commonest kernel of each stage."""
+    """Time the second convolutions of the residual blocks, the most frequent kernel of each stage."""
     from triton.testing import do_bench_cudagraph
 
     from vllm_cosyvoice.vocoder.cuda.convolution import Tile, Windows
@@ -94,7 +94,7 @@ def tune(packed: "PackedVocoder") -> None:
 
 
 def profile(packed: "PackedVocoder") -> None:
-    """Print the kernels of a short and a long call: convolutions in their order, the rest by name."""
+    """Print the kernels of a short and a long call: convolutions in order, the others by name."""
     for count, frames in ((1, 30), (8, 500)):
         rows = rows_of(packed, count, frames)
         packed(rows)
@@ -120,14 +120,14 @@ def profile(packed: "PackedVocoder") -> None:
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Measure and print a table, or tune or profile."""
     flags = parser(__doc__)
     flags.add_argument("--tune", action="store_true")
     flags.add_argument("--profile", action="store_true")
     arguments = flags.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu" and (arguments.tune or arguments.profile):
-        flags.error("--tune and --profile are of the kernels that run on a GPU, and there is none")
+        flags.error("--tune and --profile need a GPU")
     with model_directory(arguments) as directory:
         model = open_model(directory)
         exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), device)

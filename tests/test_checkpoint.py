@@ -161,7 +161,7 @@ def test_weights_with_their_norm_folded_in_make_the_same_vocoder(
 
 def test_a_folded_weight_beside_its_norm_is_refused(model: Path) -> None:
     change(model / "hift.pt", lambda state: state.update({"generator.conv_pre.weight": torch.ones(64, 80, 7)}))
-    refused(model, str(model / "hift.pt"), "holds conv_pre.parametrizations.weight.original0")
+    refused(model, str(model / "hift.pt"), "contains conv_pre.parametrizations.weight.original0")
 
 
 def test_what_training_leaves_in_the_files_is_ignored(model: Path) -> None:
@@ -350,7 +350,7 @@ def edit_text(path: Path, old: str, new: str) -> None:
         ("num_blocks: 2", "num_blocks: 3", "flow.pt lacks encoder.encoders.2."),
         ("mix_ratio: [5, 15]", "mix_ratio: [4, 20]", "llm.mix_ratio to [4, 20], but this engine is built for [5, 15]"),
         ("common.ras_sampling", "common.nucleus_sampling", "llm.sampling to cosyvoice.utils.common.nucleus_sampling"),
-        ("top_p: 0.8", "top_p: 0.9", "llm.sampling.top_p to 0.9, but this engine is built for 0.8; write that there"),
+        ("top_p: 0.8", "top_p: 0.9", "llm.sampling.top_p to 0.9, but this engine is built for 0.8; restore that value"),
         ("top_k: 25", "top_k: 50", "llm.sampling.top_k to 50, but this engine is built for 25"),
         ("win_size: 10", "win_size: 20", "llm.sampling.win_size to 20, but this engine is built for 10"),
         ("tau_r: 0.1", "tau_r: 0.2", "llm.sampling.tau_r to 0.2, but this engine is built for 0.1"),
@@ -389,8 +389,8 @@ def edit_text(path: Path, old: str, new: str) -> None:
         ("[[1, 3, 5], [1, 3, 5], [1, 3, 5]]", "[[1, 3, 5], [1, 2, 3], [1, 3, 5]]", "equal lists"),
         ("upsample_rates: [8, 5, 3]", "upsample_rates: [8, 5]", "different numbers of stages"),
         ("<token_frame_rate>", "<frame_rate>", "refers to <frame_rate>, which it does not define"),
-        ("sample_rate: 24000", "sample_rate: !ref <sample_rate>", "in a circle"),
-        ("<chunk_size> * <token_mel_ratio>", "<chunk_size> * <llm>", "multiplies what is not a number"),
+        ("sample_rate: 24000", "sample_rate: !ref <sample_rate>", "circular references"),
+        ("<chunk_size> * <token_mel_ratio>", "<chunk_size> * <llm>", "multiplies values that are not numbers"),
         ("flow: !new", "flow: [!new", "not readable YAML"),
     ],
 )

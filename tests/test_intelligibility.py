@@ -132,7 +132,7 @@ def samples_of(data: bytes) -> np.ndarray:
 
 def test_the_log_says_who_speaks_and_how_to_get_the_released_model(demo: ServerProcess) -> None:
     log = demo.log.read_text()
-    assert log.count("The demo model speaks") == 1
+    assert log.count("Using the demo model") == 1
     assert f"--model_dir {RELEASED_MODEL}" in log
 
 

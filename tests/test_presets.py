@@ -121,9 +121,9 @@ def test_what_cosyvoice_took_out_of_a_speaker_is_not_needed(model: Path, saved: 
     [
         ({"flow_embedding": torch.ones(1, 80)}, "its embedding is not 192 finite numbers"),
         ({"flow_embedding": torch.full((1, 192), torch.nan)}, "its embedding is not 192 finite numbers"),
-        ({"flow_embedding": [0.0] * 192}, "its flow_embedding is no tensor"),
+        ({"flow_embedding": [0.0] * 192}, "its flow_embedding is not a tensor"),
         ({"prompt_speech_feat": None}, "it has no prompt_speech_feat"),
-        ({"prompt_speech_feat": torch.ones(1, 249, 80)}, "125 speech tokens and not twice as many finite mel frames"),
+        ({"prompt_speech_feat": torch.ones(1, 249, 80)}, "125 speech tokens, but not twice as many finite mel frames"),
         ({"prompt_speech_feat": torch.ones(1, 80, 249)}, "the shape [1, 80, 249], not [1, frames, 80]"),
         ({"flow_prompt_speech_token": torch.full((1, 125), 6561)}, "speech tokens outside 0 … 6560"),
         (
@@ -145,9 +145,9 @@ def test_a_damaged_speaker_is_told_and_the_others_speak(
     write(model, {"anna": saved | change, "berta": saved, "carla": {"text": 1}, "dora": None})
     assert open_model(find(str(model))).preset_speakers().keys() == {"berta"}
     (record,) = caplog.records
-    assert f"{model / 'spk2info.pt'} holds speakers that can't be used: anna (" in record.message
+    assert f"{model / 'spk2info.pt'} contains speakers that can't be used: anna (" in record.message
     assert says in record.message
-    assert "carla (it has no embedding), dora (it is no table); remove them" in record.message
+    assert "carla (it has no embedding), dora (it is not a table); remove them" in record.message
     assert record.levelno == logging.WARNING
 
 
@@ -167,7 +167,7 @@ def cut(path: Path) -> None:
         (lambda path: path.write_text("<html>404 Not Found</html>"), "is not a PyTorch checkpoint"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
         (lambda path: path.write_bytes(b""), "is empty"),
-        (lambda path: torch.save({"anna": Trap()}, path), "holds more than tensors and plain data"),
+        (lambda path: torch.save({"anna": Trap()}, path), "contains more than tensors and plain data"),
         (lambda path: torch.save([1, 2], path), "is not a table of speakers"),
     ],
 )

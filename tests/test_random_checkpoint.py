@@ -46,7 +46,7 @@ def test_another_seed_is_another_model(tiny_model: Path, tmp_path: Path) -> None
 
 def test_nothing_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
     before = contents(tiny_model)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         write_random_checkpoint(tiny_model, TINY, seed=1)
     assert contents(tiny_model) == before
     (tmp_path / "empty").mkdir()

@@ -128,7 +128,7 @@ def test_a_language_is_told_or_given(front_end: TextFrontEnd) -> None:
         "xx": "10.",
     }.items():
         assert front_end.segments("10", language=language) == [spoken]
-    with pytest.raises(ValueError, match="'klingonisch' is no code"):
+    with pytest.raises(ValueError, match="'klingonisch' is not a code"):
         front_end.segments("10", language="klingonisch")
 
 
@@ -458,5 +458,5 @@ def test_words_of_a_pronunciation_table_may_be_empty_or_fold_their_case_oddly(fr
 
 def test_all_pauses_of_a_text_have_a_bound(front_end: TextFrontEnd) -> None:
     assert len(front_end.pieces("Wait." + 6 * "[pause:10s]")) == 7
-    with pytest.raises(ValueError, match="60 s in all"):
+    with pytest.raises(ValueError, match="60 s in total"):
         front_end.pieces("Wait." + 7 * "[pause:10s]")

@@ -1,1 +1,1 @@
-"""Programs for tests, benchmarks and training that are not installed."""
+"""Programs for tests, benchmarks and training, which are not installed."""

@@ -1,4 +1,4 @@
-"""Finished audio as a file."""
+"""Encodes complete audio as a file."""
 
 from io import BytesIO
 from typing import Literal
@@ -10,16 +10,16 @@ from vllm_cosyvoice.config import SAMPLE_RATE
 
 AudioFileFormat = Literal["wav", "flac"]
 CODECS: dict[AudioFileFormat, str] = {"wav": "pcm_s16le", "flac": "flac"}
-REPRODUCIBLE = {"fflags": "+bitexact"}  # FFmpeg's version stays out of the headers
+REPRODUCIBLE = {"fflags": "+bitexact"}  # keeps FFmpeg's version out of the headers
 
 
 def audio_file(audio: np.ndarray, file_format: AudioFileFormat) -> bytes:
-    """The file of `audio`, int16 [samples], mono, 24 kHz; both formats keep every sample as it is."""
+    """Encode `audio`, int16 [samples], mono, 24 kHz, as a file. Both formats are lossless."""
     return _file(audio, "s16", SAMPLE_RATE, file_format, CODECS[file_format])
 
 
 def recording_file(samples: np.ndarray, sample_rate: int) -> bytes:
-    """The WAV file of `samples`, float32 [n], mono, as they are."""
+    """Encode `samples`, float32 [n], mono, as a WAV file without conversion."""
     return _file(samples.astype(np.float32), "flt", sample_rate, "wav", "pcm_f32le")
 
 

@@ -1,21 +1,21 @@
 """The sizes of a CosyVoice2 model and the arithmetic of its audio.
 
-Everything that counts samples, frames or tokens counts with the constants here.
-The data classes hold what differs between models: their defaults are the released CosyVoice2-0.5B.
+All code that counts samples, frames or tokens uses these constants.
+The data classes contain the sizes that differ between models. Their defaults are those of CosyVoice2-0.5B.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 RELEASED_MODEL = "FunAudioLLM/CosyVoice2-0.5B"
-DEMO_MODEL = Path(__file__).with_name("demo_model")  # comes with the package, see its README.md
+DEMO_MODEL = Path(__file__).with_name("demo_model")  # included in the package, see its README.md
 DEFAULT_VOICE = "default"
 
-SAMPLE_RATE = 24_000  # samples a second of generated audio
-PROMPT_SAMPLE_RATE = 16_000  # samples a second heard by the speech tokenizer and the speaker encoder
-TOKEN_RATE = 25  # speech tokens a second
-FRAMES_PER_TOKEN = 2  # mel frames a speech token
-FRAME_RATE = TOKEN_RATE * FRAMES_PER_TOKEN  # mel frames a second
+SAMPLE_RATE = 24_000  # Hz, of generated audio
+PROMPT_SAMPLE_RATE = 16_000  # Hz, input of the speech tokenizer and the speaker encoder
+TOKEN_RATE = 25  # speech tokens per second
+FRAMES_PER_TOKEN = 2  # mel frames per speech token
+FRAME_RATE = TOKEN_RATE * FRAMES_PER_TOKEN  # mel frames per second
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SAMPLES_PER_TOKEN = SAMPLES_PER_FRAME * FRAMES_PER_TOKEN
 MEL_BINS = 80
@@ -23,12 +23,12 @@ SPEAKER_DIM = 192  # width of a speaker embedding
 
 CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
 CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN
-LOOKAHEAD_TOKENS = 3  # tokens the flow encoder reads beyond the last one it speaks
+LOOKAHEAD_TOKENS = 3  # tokens that the flow encoder reads beyond the last one it speaks
 
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    """Qwen2 decoder over one id space, with a head over the speech tokens."""
+    """Qwen2 decoder over the joint id space, with a head over the speech tokens."""
 
     hidden_size: int = 896
     intermediate_size: int = 4864
@@ -43,7 +43,7 @@ class LanguageModelConfig:
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """Flow matching: speech tokens to mel. `estimator_*` are the UNet's, the rest the token encoder's."""
+    """Flow matching: speech tokens to mel. `estimator_*` belong to the U-Net, the others to the token encoder."""
 
     token_vocab_size: int = 6561
     width: int = 512
@@ -65,7 +65,7 @@ class VocoderConfig:
 
     base_channels: int = 512
     f0_channels: int = 512
-    harmonics: int = 8  # overtones beside the fundamental
+    harmonics: int = 8  # overtones, without the fundamental
     upsample_rates: tuple[int, ...] = (8, 5, 3)
     upsample_kernels: tuple[int, ...] = (16, 11, 7)
     resblock_kernels: tuple[int, ...] = (3, 7, 11)

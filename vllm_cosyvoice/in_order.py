@@ -1,4 +1,4 @@
-"""Several streams produced at the same time, consumed one after the other."""
+"""Runs several streams concurrently and yields their items in order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
@@ -10,10 +10,10 @@ Streams = Iterable[AsyncGenerator[Item, None]] | AsyncIterable[AsyncGenerator[It
 
 
 async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, None]:
-    """All items of the first stream, then of the second, …, with up to `ahead` streams begun and not yet consumed.
+    """Yield all items of the first stream, then of the second, …, with up to `ahead` streams in flight.
 
-    So what waits for a slow consumer is bounded. The streams may still be arriving themselves. An error in a stream is
-    raised when its turn comes. However this generator ends, it closes every stream first.
+    So the buffer for a slow consumer is bounded. `streams` may itself be asynchronous. An error in a stream is raised
+    when its turn comes. The generator closes all streams before it ends for any reason.
     """
     slots = asyncio.Semaphore(ahead)
     outputs: asyncio.Queue[asyncio.Queue[Item | _Ended] | _Ended] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""How a caller wants speech tokens to be drawn."""
+"""Sampling options for speech tokens."""
 
 from dataclasses import dataclass, fields
 from typing import Self
@@ -12,27 +12,27 @@ SEED_LIMIT = 2**63
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Plain numbers, so that they travel between processes; the defaults are CosyVoice2's.
+    """Sampling options, as plain numbers that can be sent between processes. The defaults are CosyVoice2's.
 
     Raises:
-        InputError: a value can't be used.
+        InputError: a value is out of range.
     """
 
-    seed: int | None = None  # the same seed and the same input give the same speech
+    seed: int | None = None  # the same seed and input give the same speech
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 0.8
     top_k: int = 25
-    repetition_aware: bool = True  # draw anew when a token repeats one of the last ten
-    min_tokens: int | None = None  # speech tokens, 25 a second; None: 2 for each text token
-    max_tokens: int | None = None  # None: 20 for each text token
+    repetition_aware: bool = True  # draw again if a token repeats one of the last ten
+    min_tokens: int | None = None  # speech tokens, 25 per second; None: 2 per text token
+    max_tokens: int | None = None  # None: 20 per text token
 
     @classmethod
     def of(cls, values: object) -> Self:
-        """The options in `values`, which has attributes of the same names."""
+        """Copy the options from `values`, which has attributes of the same names."""
         return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
 
     def __post_init__(self) -> None:
-        """Raise InputError for a value that can't be used."""
+        """Raise InputError for a value that is out of range."""
         if self.seed is not None and not 0 <= self.seed < SEED_LIMIT:
             raise InputError("seed", f"seed must be between 0 and 2**63 - 1, not {self.seed}.")
         if not 0.0 <= self.temperature <= 2.0:

@@ -1,4 +1,4 @@
-"""What the language model is asked for one piece of text."""
+"""Input of the language model for one piece of text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MIN_SPEECH_PER_TEXT = 2
 class Segment:
     """One piece of text, ready for the language model."""
 
-    prompt: list[int]  # ids of the one space, see `vocabulary`; empty: there is nothing to say, only silence
+    prompt: list[int]  # ids of the joint id space, see `vocabulary`; empty: there is nothing to speak, only silence
     text_tokens: int  # tokens of the text to speak, without the prompt text
     min_tokens: int  # speech tokens
     max_tokens: int
@@ -22,7 +22,7 @@ class Segment:
 
     @classmethod
     def of(cls, text: Sequence[int], prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = ()) -> "Segment":
-        """The segment for tokenizer ids `text` after `prompt_text`, continuing the speech tokens `prompt_speech`."""
+        """Build the segment for `text` after `prompt_text` (tokenizer ids), continuing the tokens `prompt_speech`."""
         return cls(
             prompt=prompt_ids(text, prompt_text, prompt_speech),
             text_tokens=len(text),

@@ -1,13 +1,13 @@
-"""One id space for everything the language model reads.
+"""The joint id space of all tokens that the language model reads.
 
     0 … 6560       speech tokens
     6561           end of speech
     6562           unused
-    6563           fill: asks for more text while text is still arriving
+    6563           fill: requests more text while text is still arriving
     6564, 6565     start, task: the two rows of `llm_embedding`
     6566 …         text, the tokenizer's ids shifted by `TEXT_OFFSET`
 
-The model's head covers the first 6,564 only, so what it generates needs no translation.
+The model's head covers only the first 6,564 ids, so generated ids need no conversion.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ TEXT_OFFSET = 6566
 
 
 def text_ids(tokens: Sequence[int]) -> list[int]:
-    """Tokenizer ids as ids of the one space."""
+    """Convert tokenizer ids to ids of the joint id space."""
     return [token + TEXT_OFFSET for token in tokens]
 
 
 def prompt_ids(text: Sequence[int], prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = ()) -> list[int]:
-    """The language model's prompt: start, prompt text, text, task, prompt speech.
+    """Build the language model's prompt: start, prompt text, text, task, prompt speech.
 
     `text` and `prompt_text` are tokenizer ids, `prompt_speech` speech tokens.
     """

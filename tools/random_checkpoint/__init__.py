@@ -1,9 +1,9 @@
-"""A model directory out of random weights: every file of the release, of any size, without downloading anything.
+"""Creates a model directory with random weights: all files of the release, in any size, without downloads.
 
     python -m tools.random_checkpoint --size tiny --seed 0 models/tiny
 
-What it says is noise in the rhythm of speech; what it exercises is the whole engine. Writing the graphs needs the
-`onnx` package, which running a model does not.
+Its speech is noise in the rhythm of speech, but it exercises the whole engine. Writing the graphs needs the `onnx`
+package; running a model does not.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ ESTIMATOR = "flow.decoder.estimator.fp32.onnx"
 PRESET_NAMES = ("中文女", "English male")
 
 FULL = ModelConfig()
-# Small enough to speak faster than real time on two CPU cores, with head sizes that vLLM's CPU attention knows.
+# Small enough to speak faster than real time on two CPU cores, with head sizes that vLLM's CPU attention supports.
 TINY = ModelConfig(
     LanguageModelConfig(
         hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=2, text_vocab_size=4096
@@ -45,10 +45,10 @@ SIZES = {"tiny": TINY, "full": FULL}
 
 
 def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> None:
-    """Write a model directory of sizes `config` at `out`; equal arguments give equal files.
+    """Write a model directory with the sizes `config` to `out`. Equal arguments give equal files.
 
     Raises:
-        CheckpointError: there is something at `out` already, or the `onnx` package is missing.
+        CheckpointError: `out` already exists, or the `onnx` package is missing.
     """
     write_model_directory(
         out,
@@ -69,35 +69,35 @@ def write_model_directory(
     vocoder: dict[str, torch.Tensor],
     seed: int,
 ) -> None:
-    """Write a model directory with the given weights; the rest of its files are made for `config` and `seed`.
+    """Write a model directory with the given weights; its other files are created from `config` and `seed`.
 
-    It appears whole or not at all.
+    The directory is created atomically.
 
     Raises:
-        CheckpointError: there is something at `out` already, or the `onnx` package is missing.
+        CheckpointError: `out` already exists, or the `onnx` package is missing.
     """
     try:
         from tools.random_checkpoint import graphs, prompt_networks
     except ImportError as error:
         raise CheckpointError("Writing a model's ONNX files needs the onnx package: `pip install onnx`") from error
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CheckpointError(f"{out} exists already; remove it or name another directory")
+        raise CheckpointError(f"{out} already exists; remove it or choose another directory")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
-        made = Path(temporary) / out.name
-        made.mkdir()
-        (made / files.YAML).write_text(yaml_text(config), encoding="utf-8")
-        write_tokenizer(made / files.TOKENIZER, config.language_model)
-        torch.save(language_model, made / files.LANGUAGE_MODEL)
-        torch.save(flow, made / files.FLOW)
-        # The release's spelling: the generator inside its GAN.
-        torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, made / files.VOCODER)
-        torch.save(_preset_speakers(seed), made / files.PRESET_SPEAKERS)
+        directory = Path(temporary) / out.name
+        directory.mkdir()
+        (directory / files.YAML).write_text(yaml_text(config), encoding="utf-8")
+        write_tokenizer(directory / files.TOKENIZER, config.language_model)
+        torch.save(language_model, directory / files.LANGUAGE_MODEL)
+        torch.save(flow, directory / files.FLOW)
+        # As in the release, with the generator's prefix from its GAN.
+        torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, directory / files.VOCODER)
+        torch.save(_preset_speakers(seed), directory / files.PRESET_SPEAKERS)
         prompts = prompt_networks if config == FULL else graphs
-        prompts.write_speaker_encoder(made / files.SPEAKER_ENCODER, seed)
-        prompts.write_speech_tokenizer(made / files.SPEECH_TOKENIZER, seed)
-        graphs.write_estimator(made / ESTIMATOR, seed)
-        made.replace(out)
+        prompts.write_speaker_encoder(directory / files.SPEAKER_ENCODER, seed)
+        prompts.write_speech_tokenizer(directory / files.SPEECH_TOKENIZER, seed)
+        graphs.write_estimator(directory / ESTIMATOR, seed)
+        directory.replace(out)
 
 
 def _preset_speakers(seed: int) -> dict[str, dict[str, torch.Tensor]]:

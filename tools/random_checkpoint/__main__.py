@@ -1,4 +1,4 @@
-"""The command line of `python -m tools.random_checkpoint`."""
+"""Command line of `python -m tools.random_checkpoint`."""
 
 import argparse
 import sys
@@ -12,11 +12,11 @@ def main() -> None:
     """Write one model directory."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.random_checkpoint",
-        description="Write a CosyVoice2 model directory out of random weights.",
+        description="Write a CosyVoice2 model directory with random weights.",
     )
     parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny, or the released sizes (3.1 GB)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("out", type=Path, help="the directory to make")
+    parser.add_argument("out", type=Path, help="the directory to create")
     arguments = parser.parse_args()
     try:
         write_random_checkpoint(arguments.out, SIZES[arguments.size], seed=arguments.seed)

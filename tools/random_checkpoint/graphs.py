@@ -1,6 +1,6 @@
-"""The three ONNX graphs of a model directory: real, small, seeded, and with the release's inputs and outputs.
+"""Creates the three ONNX graphs of a model directory: small, with seeded weights and the release's inputs and outputs.
 
-`prompt_networks` has two of them at their released sizes.
+`prompt_networks` creates two of them in the released sizes.
 """
 
 from pathlib import Path
@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
 
 OPSET = 17
-IR_VERSION = 8  # what onnxruntime of 2022 and later reads
+IR_VERSION = 8  # supported by onnxruntime since 2022
 WHISPER_MEL_BINS = 128
 FRAMES_PER_SPEECH_TOKEN = 4  # of the 100 Hz log-mel
-DIGITS = 8  # finite scalar quantisation: eight digits of three levels make 6561 tokens
+DIGITS = 8  # finite scalar quantisation: eight digits of three levels give 6561 tokens
 LEVELS = 3
 HIDDEN = 32
 
@@ -23,7 +23,7 @@ Attribute = int | list[int]
 
 
 class Graph:
-    """Nodes and weights under construction."""
+    """A graph under construction."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -31,24 +31,24 @@ class Graph:
         self._weights: list[onnx.TensorProto] = []
 
     def constant(self, value: np.ndarray) -> str:
-        """A weight's name."""
+        """Add a weight and return its name."""
         name = f"weight_{len(self._weights)}"
         self._weights.append(numpy_helper.from_array(value, name))
         return name
 
     def draws(self, *shape: int) -> str:
-        """A float32 weight that keeps the size of what passes through it."""
+        """Add a random float32 weight that preserves the variance of its input."""
         fan_in = np.prod(shape[1:])
         return self.constant((self._random.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32))
 
     def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Attribute) -> str:
-        """Add a node and give its output's name."""
+        """Add a node and return the name of its output."""
         output = output or f"value_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def save(self, path: Path, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> None:
-        """Check the graph and write it."""
+        """Check and write the graph."""
         graph = helper.make_graph(self._nodes, path.stem, inputs, outputs, self._weights)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="random"
@@ -58,7 +58,7 @@ class Graph:
 
 
 def tensor(name: str, shape: list[int | str], element_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    """An input or output; a text among the numbers of `shape` names a length that varies."""
+    """An input or output; a string in `shape` names a dynamic dimension."""
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
@@ -91,13 +91,13 @@ def write_speech_tokenizer(path: Path, seed: int) -> None:
 
 
 def heard_frames(graph: Graph) -> str:
-    """The speech tokenizer's input "feats", cut to the length in "feats_length"."""
+    """Cut the speech tokenizer's input "feats" to the length in "feats_length"."""
     start, axis = (graph.constant(np.array([number], np.int64)) for number in (0, 2))
     return graph("Slice", "feats", start, graph("Cast", "feats_length", to=TensorProto.INT64), axis)
 
 
 def finite_scalar_tokens(graph: Graph, hidden: str, channels: int) -> None:
-    """The speech tokenizer's output "indices" out of `hidden` [1, channels, N], by finite scalar quantisation."""
+    """Compute the speech tokenizer's output "indices" from `hidden` [1, channels, N] by finite scalar quantisation."""
     digits = graph("Conv", hidden, graph.draws(DIGITS, channels, 1))
     levels = graph("Add", graph("Round", graph("Tanh", digits)), graph.constant(np.array(1, np.float32)))
     places = LEVELS ** np.arange(DIGITS, dtype=np.float32)[None, :, None]
@@ -107,9 +107,9 @@ def finite_scalar_tokens(graph: Graph, hidden: str, channels: int) -> None:
 
 
 def write_estimator(path: Path, seed: int) -> None:
-    """The estimator's interface with the batch fixed at 2, as exported in the release; one convolution stands inside.
+    """The estimator's interface with a fixed batch of 2, as exported in the release, around a single convolution.
 
-    Nobody runs this file here: the engine builds what it needs from `flow.pt`.
+    This file is never run: the engine uses `flow.pt`.
     """
     graph = Graph(seed)
     frames = graph("Shape", "x", start=2, end=3)

@@ -1,7 +1,7 @@
-"""Speech tokenizer and speaker encoder at the released sizes, so that hearing a new voice costs what it costs there.
+"""Speech tokenizer and speaker encoder in the released sizes, so that encoding a new voice takes a realistic time.
 
-Weights are random and what costs next to nothing is left out: rotary positions, the normalisations of the speaker
-encoder (a bias stands for each) and the constants of batch statistics.
+Weights are random. Parts that take almost no time are omitted: rotary positions, the normalisations of the speaker
+encoder (each is replaced by a bias) and the constants of batch statistics.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from onnx import TensorProto
 from tools.random_checkpoint.graphs import WHISPER_MEL_BINS, Graph, finite_scalar_tokens, heard_frames, tensor
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM
 
-# The speech tokenizer: a Whisper-like encoder whose attention has a memory, a long convolution over its values.
+# The speech tokenizer: a Whisper-like encoder. Its attention has a memory, a long convolution over the values.
 WIDTH, HEADS, LAYERS, MEMORY = 1280, 20, 6, 31
 
 # The speaker encoder, CAM++: two-dimensional residual convolutions, then densely connected ones over time.
@@ -89,7 +89,7 @@ def _attend(graph: Graph, x: str) -> str:
 
 
 def _dense(graph: Graph, x: str, channels: int, dilation: int) -> str:
-    """What a densely connected layer adds to [1, channels, N], gated by its context."""
+    """The channels that a densely connected layer adds to [1, channels, N], gated by its context."""
     narrow = graph("Relu", graph("Conv", graph("Relu", x), graph.draws(BOTTLENECK, channels, 1)))
     kernel = graph.draws(GROWTH, BOTTLENECK, 3)
     local = graph("Conv", narrow, kernel, dilations=[dilation], pads=[dilation, dilation])
@@ -100,7 +100,7 @@ def _dense(graph: Graph, x: str, channels: int, dilation: int) -> str:
 
 
 def _planes(graph: Graph, x: str, inputs: int, stride: int) -> str:
-    """A 3 × 3 convolution and its activation, `stride` being that of the frequencies."""
+    """A 3 × 3 convolution and its activation; `stride` is along the frequency axis."""
     bias = graph.constant(np.zeros(PLANES, np.float32))
     conv = graph("Conv", x, graph.draws(PLANES, inputs, 3, 3), bias, strides=[stride, 1], pads=[1, 1, 1, 1])
     return graph("Relu", conv)

@@ -1,4 +1,4 @@
-"""`cosyvoice2.yaml` for given sizes, with the release's keys, tags and references."""
+"""Creates `cosyvoice2.yaml` for given sizes, with the release's keys, tags and references."""
 
 from vllm_cosyvoice.config import (
     CHUNK_TOKENS,
@@ -15,7 +15,7 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 
 def yaml_text(config: ModelConfig) -> str:
-    """The settings that describe a model; those that only training reads are left out."""
+    """The settings of a model, without those that only training needs."""
     language_model, flow, vocoder = config.language_model, config.flow, config.vocoder
     return f"""\
 __set_seed1: !apply:random.seed [1986]

@@ -1,4 +1,4 @@
-"""A Qwen2 tokenizer in small: byte-level BPE trained on common words."""
+"""Creates a small Qwen2 tokenizer: byte-level BPE trained on common words."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from tools.random_checkpoint.words import CHINESE, ENGLISH
 from vllm_cosyvoice.config import LanguageModelConfig
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-ROOM_FOR_SPECIAL_TOKENS = 32  # rows kept for these and for those the text front end adds
+ROOM_FOR_SPECIAL_TOKENS = 32  # rows reserved for these and for those that the text front end adds
 MAX_VOCABULARY = 3000
 MIN_FREQUENCY = 2
 
@@ -21,13 +21,13 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-MOST_OFTEN = 400  # how often the commonest word is counted; the others by Zipf's law
+MOST_OFTEN = 400  # count of the most common word; the counts of the others follow Zipf's law
 
 
 def write_tokenizer(directory: Path, config: LanguageModelConfig, corpus: Iterable[str] | None = None) -> None:
-    """Write what the release keeps in `CosyVoice-BlankEN`; the weights there are a token one, as nobody reads them.
+    """Write the files of `CosyVoice-BlankEN`. Its weights are a placeholder, as they are never read.
 
-    It is trained on `corpus`, or on common words.
+    The tokenizer is trained on `corpus`, or on common words.
     """
     directory.mkdir(parents=True)
     size = min(MAX_VOCABULARY, config.text_vocab_size - ROOM_FOR_SPECIAL_TOKENS)
@@ -66,7 +66,7 @@ def _train(size: int, corpus: Iterable[str]) -> Tokenizer:
 
 
 def _common_words() -> Iterator[str]:
-    """English words as they stand inside a sentence and at its start, and Chinese words, which have no spaces."""
+    """English words as they occur inside a sentence and at its start, and Chinese words, which have no spaces."""
     for rank, word in enumerate(ENGLISH.split()):
         yield from [f" {word}"] * _count(rank)
         yield from [word, word.capitalize(), f" {word.capitalize()}"] * MIN_FREQUENCY

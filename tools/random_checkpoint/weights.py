@@ -1,8 +1,7 @@
-"""Seeded weights of any size that behave: the speech is finite, voiced, not silent, and comes to an end.
+"""Creates seeded random weights of any size that give finite, voiced, audible speech with an end.
 
-A matrix keeps the size of what passes through it (draws over the square root of the inputs), so that logits, mel and
-hidden states have about unit variance whatever the widths. The few values that decide how the result sounds are set
-after.
+Matrices preserve variance (draws divided by the square root of the number of inputs), so that logits, mel and hidden
+states have about unit variance at any width. The few values that decide how the result sounds are set afterwards.
 """
 
 import math
@@ -16,20 +15,21 @@ from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, UNUSED
 
 State = dict[str, torch.Tensor]
 
-NEVER = -1e4  # a logit that is never drawn, and still a finite number in bfloat16
-# The other 6561 logits have unit variance, so this is about the 25th largest, the last of the nucleus. Once it may,
-# speech then ends with a chance of about 1 in 55 a token: a sentence gets some six speech tokens for each text token.
+NEVER = -1e4  # a logit that is never drawn, but finite in bfloat16
+# The other 6561 logits have unit variance, so this is about the 25th largest, the last of the nucleus. After the least
+# length, speech ends with a probability of about 1 in 55 per token: a sentence gets about six speech tokens per text
+# token.
 END_LOGIT = 2.7
-END_SPREAD = 0.1  # how far the end's logit strays, so that all seeds and sizes end alike
+END_SPREAD = 0.1  # standard deviation of the end's logit, small so that all seeds and sizes end alike
 
 VOICE_PITCH = 170.0  # Hz
-PITCH_SPREAD = 60.0  # Hz by which a unit of the pitch predictor's output moves the pitch
-LOUDNESS = -1.5  # mean log-magnitude of the spectrum, well below what clips
+PITCH_SPREAD = 60.0  # Hz per unit of the pitch predictor's output
+LOUDNESS = -1.5  # mean log-magnitude of the spectrum, well below clipping
 LIVELINESS = 0.5  # size of the variations of log-magnitude and phase
 
 
 def language_model_weights(config: LanguageModelConfig, seed: int) -> State:
-    """`llm.pt`. The text head is tied to the text embedding, as released, and so takes no room of its own."""
+    """`llm.pt`. As in the release, the text head is tied to the text embedding, so it takes no extra memory."""
     layout = language_model_layout(config)
     del layout["llm.model.lm_head.weight"]
     state = _draw(layout, seed)
@@ -66,7 +66,7 @@ def _draw(layout: Layout, seed: int) -> State:
 
 
 def _tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """One tensor: a function of its name, its shape and the seed, so that the order of making cannot matter."""
+    """One tensor, which depends only on its name, its shape and the seed, not on the order of creation."""
     if name.endswith((".alpha", "original0")) or (len(shape) == 1 and name.endswith("weight")):
         return torch.ones(shape)
     if len(shape) == 1:

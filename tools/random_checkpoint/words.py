@@ -1,4 +1,4 @@
-"""Common words, the more common the earlier: what the random tokenizer learns its merges from."""
+"""Common words in order of frequency, from which the random tokenizer learns its merges."""
 
 ENGLISH = """
 the of and to in is it you that he was for on are with as his they be at one have this from or had by hot but some

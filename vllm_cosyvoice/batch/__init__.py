@@ -1,1 +1,1 @@
-"""The offline batch job: a file of lines in, a directory of audio files and a manifest out."""
+"""The offline batch job: reads a file of lines and writes a directory of audio files with a manifest."""

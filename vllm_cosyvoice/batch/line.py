@@ -1,4 +1,4 @@
-"""The lines of a batch: one JSON object each."""
+"""Parses the lines of a batch, one JSON object each."""
 
 import re
 import uuid
@@ -8,12 +8,12 @@ import msgspec
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
 
-ID = re.compile(r"[^\W_][\w. -]{0,59}")  # names a file: at most 240 bytes, and the suffix
-ID_DIGITS = 6  # of a line's number, which is the id of a line without one, so that files sort as the lines do
+ID = re.compile(r"[^\W_][\w. -]{0,59}")  # a file name of at most 240 bytes, without the suffix
+ID_DIGITS = 6  # of the line number that is the default id; the padding makes files sort like the lines
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What to speak, and how; the fields mean what they mean in SpeechRequest and in SamplingOptions."""
+    """The text of a line and its options. See SpeechRequest and SamplingOptions for the fields."""
 
     id: str = ""
     text: str
@@ -33,7 +33,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_tokens: int | None = None
 
     def request(self) -> SpeechRequest:
-        """What this asks the engine for; raises InputError for a value that can't be used."""
+        """Build the engine's request. Raises InputError for an invalid value."""
         return SpeechRequest(
             id=uuid.uuid4().hex,
             text=self.text,
@@ -53,9 +53,9 @@ OPTIONAL = [field for field in Line.__struct_fields__ if field != "text"]
 
 
 def parse_lines(data: bytes, voice: str) -> tuple[dict[int, Line], dict[int, str]]:
-    """The good lines of a JSONL file, and what is wrong with the others, both by line number, from 1.
+    """Parse a JSONL file into its valid lines and the errors of the others, both by line number, from 1.
 
-    Blank lines are passed over. A line without an id has its number for one; `voice` is that of lines without any.
+    Blank lines are skipped. A line without an id gets its line number as id, a line without a voice gets `voice`.
     """
     lines: dict[int, Line] = {}
     errors: dict[int, str] = {}
@@ -66,7 +66,7 @@ def parse_lines(data: bytes, voice: str) -> tuple[dict[int, Line], dict[int, str
         try:
             line = _parse(content, number, voice)
             if (first := numbers.setdefault(line.id, number)) != number:
-                raise ValueError(f"the id {line.id!r} is that of line {first} already: give each line its own")
+                raise ValueError(f"the id {line.id!r} is already used in line {first}: give each line its own")
         except ValueError as error:
             errors[number] = str(error)
         else:
@@ -78,12 +78,12 @@ def _parse(content: bytes, number: int, voice: str) -> Line:
     try:
         line = msgspec.json.decode(content, type=Line)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{error}; a line is an object with text and, if you like, {', '.join(OPTIONAL)}") from error
+        raise ValueError(f"{error}; a line is an object with text and, optionally, {', '.join(OPTIONAL)}") from error
     line = msgspec.structs.replace(line, id=line.id or f"{number:0{ID_DIGITS}}", voice=line.voice or voice)
     if not ID.fullmatch(line.id):
         raise ValueError(
             f"the id {line.id!r} can't name a file: use up to 60 letters, digits, spaces and . _ -, "
-            "with a letter or digit first"
+            "starting with a letter or digit"
         )
-    line.request()  # which checks the values
+    line.request()  # checks the values
     return line

@@ -1,4 +1,4 @@
-"""What a batch has done: `manifest.jsonl` in its directory, a line for each audio file."""
+"""The results of a batch: `manifest.jsonl` in its directory, one line per audio file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ NAME = "manifest.jsonl"
 
 
 class Entry(Line, frozen=True, kw_only=True):
-    """A line that was spoken, and what came of it."""
+    """A line that was spoken, and its result."""
 
     model: str
-    file: str  # beside the manifest
+    file: str  # relative to the manifest
     seconds: float
 
     @classmethod
     def of(cls, line: Line, model: str, file: str, seconds: float) -> "Entry":
-        """The entry for `line`."""
+        """Create the entry for `line`."""
         return cls(**msgspec.structs.asdict(line), model=model, file=file, seconds=seconds)
 
 
 class Manifest:
-    """The entries in a directory. Each is on the disk as soon as it is added, so a run that is killed loses none.
+    """The entries in a directory. Each is written to disk as soon as it is added, so a killed run loses none.
 
     Use it in a `with` statement.
     """
@@ -34,7 +34,7 @@ class Manifest:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self._entries = _read(self._path)
-        self._write()  # the last line of a run that was killed may be half a one
+        self._write()  # the last line of a killed run may be incomplete
         self._file = self._path.open("ab", buffering=0)
 
     def __enter__(self) -> "Manifest":
@@ -46,7 +46,7 @@ class Manifest:
         self._file.close()
 
     def has(self, line: Line, model: str, file: str) -> bool:
-        """Whether `line` was spoken just so, and its file is there."""
+        """Whether `line` was spoken with the same options and its file exists."""
         entry = self._entries.get(line.id)
         return (
             entry is not None
@@ -55,12 +55,12 @@ class Manifest:
         )
 
     def add(self, entry: Entry) -> None:
-        """Note that the file of `entry` is there; an earlier entry with its id is forgotten."""
+        """Add `entry` after its file was written; it replaces an earlier entry with the same id."""
         self._entries[entry.id] = entry
         self._file.write(_encoded(entry))
 
     def sort(self, ids: Sequence[str]) -> None:
-        """Bring the entries into the order of `ids`, behind those that are not among them; adding ends with this."""
+        """Sort the entries in the order of `ids`, after entries with other ids. Do not call `add` afterwards."""
         rank = {line_id: number for number, line_id in enumerate(ids)}
         self._entries = dict(sorted(self._entries.items(), key=lambda item: rank.get(item[0], -1)))
         self._write()

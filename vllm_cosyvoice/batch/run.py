@@ -1,4 +1,4 @@
-"""Speaks the lines of a batch, many at a time."""
+"""Speaks the lines of a batch concurrently."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from vllm_cosyvoice.config import SAMPLE_RATE
 from vllm_cosyvoice.synthesizer import Synthesizer
 from vllm_cosyvoice.voice.feature_file import write_whole
 
-LINES_IN_FLIGHT = 64  # more than the engine takes at a time, so that it always has another one to go on with
+LINES_IN_FLIGHT = 64  # more than the engine's batch, so that it never runs out of work
 
 
 def run_batch(
@@ -28,11 +28,11 @@ def run_batch(
     model: str,
     open_synthesizer: Callable[[], AbstractContextManager[Synthesizer]],
 ) -> int:
-    """Speak the lines of `source` into `directory`, but those that its manifest has already.
+    """Speak the lines of `source` into `directory`, except those that are already in its manifest.
 
-    `voice` speaks the lines that name none, and `model` is what the manifest calls the model. The engine is started
-    only when there is something to speak. Errors of lines are printed as they are found. Returns how many there were.
-    Raises OSError when a file can't be read or written.
+    `voice` is used for lines without a voice, and `model` is the model's name in the manifest. The engine is started
+    only if there is something to speak. Errors of lines are printed when they occur. Returns the number of errors.
+    Raises OSError if a file can't be read or written.
     """
     lines, errors = parse_lines(source.read_bytes(), voice)
     for number, error in errors.items():
@@ -72,10 +72,10 @@ def run_batch(
 def speak_lines(
     synthesizer: Synthesizer, lines: dict[int, Line], directory: Path, file_format: AudioFileFormat
 ) -> Generator[tuple[int, float | ValueError], None, None]:
-    """Speak all of `lines`, by their numbers, and write each to its file in `directory`.
+    """Speak all `lines`, given by their numbers, and write each to its file in `directory`.
 
-    Yields them as they are done, each with the seconds of its audio, or with what is wrong with it. Raises what is no
-    line's fault. Leaving early gives up the lines that have not begun.
+    Yields the number of each finished line with the seconds of its audio, or with its error. Other errors are raised.
+    Closing the generator cancels the lines that have not started.
     """
     threads = ThreadPoolExecutor(LINES_IN_FLIGHT, thread_name_prefix="line")
     try:
@@ -103,5 +103,5 @@ def _file(line: Line, file_format: AudioFileFormat) -> str:
 
 
 def _print_error(source: Path, number: int, error: str) -> None:
-    """As compilers do, above the bar."""
+    """Print an error in the format of compilers, above the progress bar."""
     tqdm.write(f"{source}:{number}: {error}", file=sys.stderr)

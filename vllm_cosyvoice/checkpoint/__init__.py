@@ -1,4 +1,4 @@
-"""The model directory: find or download it, check it, read from it."""
+"""Finds or downloads, checks and reads model directories."""
 
 from vllm_cosyvoice.checkpoint.directory import ModelDirectory, open_model
 from vllm_cosyvoice.checkpoint.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""A model directory: checked once, then asked for what the engine needs."""
+"""A model directory: checked once, then the source of everything that the engine needs."""
 
 import json
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ PRESET_SPEAKERS = "spk2info.pt"
 TOKENIZER = "CosyVoice-BlankEN"
 TOKENIZER_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
 
-UNUSED_TENSOR = "llm.model.lm_head.weight"  # Qwen2's own text head, which speech does without
+UNUSED_TENSOR = "llm.model.lm_head.weight"  # Qwen2's text head, which is not needed for speech
 
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A checked CosyVoice2 model directory. Make one with `open_model`."""
+    """A checked CosyVoice2 model directory. Create one with `open_model`."""
 
     path: Path
     config: ModelConfig
@@ -47,36 +47,36 @@ class ModelDirectory:
 
     @property
     def speech_tokenizer(self) -> Path:
-        """ONNX file: float32 [1, 128, T] and int32 [1] → speech tokens, T/4 of them."""
+        """ONNX file: float32 [1, 128, T] and int32 [1] → T/4 speech tokens."""
         return self.path / SPEECH_TOKENIZER
 
     def preset_speakers(self) -> dict[str, PresetSpeaker]:
-        """The model's own speakers by name; without those that are damaged, which `find` has logged."""
+        """The model's preset speakers by name, without damaged ones, which `find` has logged."""
         speakers, _ = read_presets(self.path / PRESET_SPEAKERS)
         return speakers
 
     def flow_state(self) -> dict[str, torch.Tensor]:
-        """float32 tensors by the names of `flow_layout`."""
+        """The flow's float32 tensors, by the names of `flow_layout`."""
         return _as_float32(tensors.read_tensors(self.path / FLOW, meta=False))
 
     def vocoder_state(self) -> dict[str, torch.Tensor]:
-        """float32 tensors by the names of `vocoder_layout`, whatever the file's own spelling.
+        """The vocoder's float32 tensors, by the names of `vocoder_layout`, also for files with older names.
 
-        A weight whose norm is folded into it in the file is one tensor here, too: `weight` in place of two.
+        If a weight's norm is folded into it in the file, it is a single tensor `weight` here, too.
         """
         state = tensors.read_tensors(self.path / VOCODER, meta=False)
         return _as_float32(tensors.rename(state, tensors.vocoder_name))
 
     def engine_directory(self) -> Path:
-        """The directory vLLM loads the language model from."""
+        """The directory from which vLLM loads the language model."""
         return vllm_directory.engine_directory(self.path / LANGUAGE_MODEL, self.config.language_model)
 
 
 def open_model(path: Path) -> ModelDirectory:
-    """Check everything about the model directory at `path`, without reading the weights themselves.
+    """Check the whole model directory at `path`, without reading the weights themselves.
 
     Raises:
-        CheckpointError: one sentence on the first thing that is wrong, and how to mend it.
+        CheckpointError: describes the first problem and how to fix it.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a directory; give a CosyVoice2 model directory or a hub name")
@@ -95,23 +95,23 @@ def open_model(path: Path) -> ModelDirectory:
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
-    for network in (SPEAKER_ENCODER, SPEECH_TOKENIZER):  # `VoiceEncoder` checks what they take
+    for network in (SPEAKER_ENCODER, SPEECH_TOKENIZER):  # `VoiceEncoder` checks their inputs
         tensors.check_present(path / network)
     return ModelDirectory(path, config)
 
 
 def read_settings(path: Path) -> HyperYaml:
-    """The settings of the model directory `path`, once they are known to be a CosyVoice2's.
+    """Read the settings of the model directory `path` and check that they belong to a CosyVoice2.
 
     Raises:
-        CheckpointError: no YAML, or another family's.
+        CheckpointError: the YAML is missing, or it belongs to another model family.
     """
     if not (path / YAML).is_file():
         other = next((name for name in OTHER_YAMLS if (path / name).is_file()), None)
         if other:
             raise CheckpointError(
-                f"{path} holds {other} but no {YAML}, so it is of another family or an early release;"
-                f" use today's FunAudioLLM/CosyVoice2-0.5B"
+                f"{path} contains {other} but no {YAML}, so it is of another family or an early release;"
+                f" use the current FunAudioLLM/CosyVoice2-0.5B"
             )
     tensors.check_present(path / YAML)
     settings = HyperYaml(path / YAML)

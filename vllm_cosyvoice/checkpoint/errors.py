@@ -1,5 +1,5 @@
-"""The one error of a model directory that cannot be used."""
+"""The error for models that can't be used."""
 
 
 class CheckpointError(Exception):
-    """A model cannot be found, downloaded or used. The message says what is wrong and how to mend it."""
+    """A model can't be found, downloaded or used. The message says what is wrong and how to fix it."""

@@ -1,4 +1,4 @@
-"""What `cosyvoice2.yaml` must say, because this engine computes nothing else."""
+"""Checks the values in `cosyvoice2.yaml` that this engine requires."""
 
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
@@ -18,7 +18,7 @@ from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
-# What makes a CosyVoice2: CosyVoice 1 and 3 name other classes here.
+# These classes identify a CosyVoice2; CosyVoice 1 and 3 have others.
 CLASSES = {
     "llm": "cosyvoice.llm.llm.Qwen2LM",
     "flow": "cosyvoice.flow.flow.CausalMaskedDiffWithXvec",
@@ -26,7 +26,7 @@ CLASSES = {
     "hift": "cosyvoice.hifigan.generator.HiFTGenerator",
 }
 
-# A model with other values would be computed wrongly, so it is refused.
+# A model with other values would give wrong results, so it is rejected.
 TRAINED = {
     "sample_rate": SAMPLE_RATE,
     "token_frame_rate": TOKEN_RATE,
@@ -70,7 +70,7 @@ TRAINED = {
     "get_tokenizer.version": "cosyvoice2",
     "allowed_special": "all",
 }
-# How speech tokens are drawn is no property of the weights: a model with other values runs once they are put back.
+# Sampling does not depend on the weights: a model with other values here works once they are restored.
 DRAWN = {
     f"llm.sampling.{CLASS}": "cosyvoice.utils.common.ras_sampling",
     "llm.sampling.top_p": SamplingOptions.top_p,
@@ -79,16 +79,16 @@ DRAWN = {
     "llm.sampling.tau_r": 1 / WINDOW,  # one repetition in the window
 }
 CURES = (
-    (TRAINED, "use a model that was trained as CosyVoice2-0.5B was"),
-    (DRAWN, "write that there; top_p and top_k can be sent with each request"),
+    (TRAINED, "use a model that was trained like CosyVoice2-0.5B"),
+    (DRAWN, "restore that value; top_p and top_k can be set in each request"),
 )
 
 
 def check_family(settings: HyperYaml) -> None:
-    """Refuse a YAML that does not describe a CosyVoice2 as this engine computes it.
+    """Check that a YAML describes a CosyVoice2 that this engine can run.
 
     Raises:
-        CheckpointError: another class is named, or a fixed value differs.
+        CheckpointError: a class or a fixed value differs.
     """
     for part, class_name in CLASSES.items():
         found = settings.get(f"{part}.{CLASS}")
@@ -99,7 +99,7 @@ def check_family(settings: HyperYaml) -> None:
             )
     for values, cure in CURES:
         for name, expected in values.items():
-            found = settings.get(name, expected)  # what a YAML leaves out has the release's value
+            found = settings.get(name, expected)  # omitted values default to the release's
             if found != expected:
                 raise CheckpointError(
                     f"{settings.path} sets {name.removesuffix(f'.{CLASS}')} to {found}, but this engine is built for"

@@ -1,4 +1,4 @@
-"""From what a user calls a model to a directory on this machine."""
+"""Finds a model by path or hub name, and downloads it if needed."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL
 log = logging.getLogger(__name__)
 
 SETTINGS = ("*.yaml",)
-# What the engine reads. The release holds another 1.3 GB: Qwen2's untuned weights and an exported estimator.
+# Files that the engine reads. The release has another 1.3 GB: Qwen2's untuned weights and an exported estimator.
 FILES = (
     directory.LANGUAGE_MODEL,
     directory.FLOW,
@@ -28,18 +28,18 @@ FILES = (
 
 
 def find(model: str, hub: str = "huggingface") -> Path:
-    """The directory of `model`: a directory on this machine, else a name on the hub, which is then downloaded.
+    """Return the directory of `model`: a local directory, else a model on the hub, which is downloaded.
 
-    Files already downloaded are used again and a broken download is taken up where it stopped; without a network the
-    hub's cache answers. The hubs' own settings count: `HF_ENDPOINT` for a mirror, `HF_HOME` for the cache, and so on.
-    Damage to the model's own speakers, which it can do without, is logged as a warning.
+    Downloaded files are reused, and an interrupted download is resumed. Without a network, the hub's cache is used. The
+    hubs' own settings apply: `HF_ENDPOINT` for a mirror, `HF_HOME` for the cache, and so on. Damaged preset speakers,
+    which are optional, are logged as a warning.
 
     Args:
         model: a path, or a name such as `FunAudioLLM/CosyVoice2-0.5B` (`iic/CosyVoice2-0.5B` on ModelScope).
         hub: `huggingface` or `modelscope`.
 
     Raises:
-        CheckpointError: no such directory or model, no way to reach the hub, or not a CosyVoice2.
+        CheckpointError: there is no such directory or model, the hub can't be reached, or it is not a CosyVoice2.
     """
     path = _directory(model, hub)
     warn_of_damage(path / directory.PRESET_SPEAKERS)
@@ -50,18 +50,18 @@ def _directory(model: str, hub: str) -> Path:
     path = Path(model).expanduser()
     if path == DEMO_MODEL:
         log.warning(
-            "The demo model speaks: small, English only, taught by synthetic voices. For real voices and more languages"
-            " name the released model, --model_dir %s, which is fetched when it is first used.",
+            "Using the demo model: small, English only, trained on synthetic voices. For real voices and more languages"
+            " use the released model, --model_dir %s, which is downloaded on first use.",
             RELEASED_MODEL,
         )
     if model and path.is_dir():
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
-        raise CheckpointError(f"There is no directory {model}; give a model directory or a hub name as in owner/name")
+        raise CheckpointError(f"There is no directory {model}; give a model directory or a hub name like owner/name")
     if hub not in HUBS:
         raise CheckpointError(f"There is no hub {hub!r}; choose one of {', '.join(HUBS)}")
     download = HUBS[hub]
-    # The settings come first: gigabytes of another family's weights would be a poor way to find out.
+    # Download and check the settings first, before gigabytes of weights that may be of another family.
     directory.read_settings(download(model, SETTINGS))
     return download(model, SETTINGS + FILES)
 
@@ -74,7 +74,7 @@ def _from_hugging_face(model: str, patterns: Sequence[str]) -> Path:
             f"There is neither a directory {model} nor a public model of that name on {_hugging_face()};"
             f" check the name, or log in with `hf auth login` if it is private"
         ) from error
-    except Exception as error:  # the transport underneath, and so its errors, differ between versions
+    except Exception as error:  # the HTTP library, and with it the exceptions, differ between versions
         raise _failed(model, _hugging_face(), error) from error
 
 
@@ -88,12 +88,12 @@ def _from_modelscope(model: str, patterns: Sequence[str]) -> Path:
         ) from error
     try:
         return Path(download(model, allow_patterns=list(patterns)))
-    except HTTPError as error:  # the hub answered: not there, or not without logging in
+    except HTTPError as error:  # the hub's answer: the model is missing or needs a login
         raise CheckpointError(
             f"There is neither a directory {model} nor a public model of that name on ModelScope;"
             f" check the name, or log in with `modelscope login` if it is private"
         ) from error
-    except ConnectionError as error:  # this client, unlike the other, wants to be asked for what its cache holds
+    except ConnectionError as error:  # this client, unlike the other, does not use its cache on its own
         try:
             return Path(download(model, local_files_only=True))
         except Exception:
@@ -107,14 +107,15 @@ def _hugging_face() -> str:
 
 
 def _failed(model: str, hub: str, error: Exception) -> CheckpointError:
-    # ModelScope's says only how many files failed, and carries why; the hubs' own sentences are about their own tools.
+    # ModelScope's error gives only the number of failed files and stores the reasons in an attribute. The root cause is
+    # more useful than the hubs' own messages, which are about their own tools.
     cause: BaseException = next(iter(getattr(error, "failed_files", {}).values()), error)
     while cause.__cause__:
         cause = cause.__cause__
     reason = str(cause).strip().partition("\n")[0].rstrip(".") or type(cause).__name__
     return CheckpointError(
-        f"{model} could not be downloaded from {hub} ({reason}); check the network and start again, the download goes"
-        f" on where it stopped, or give the path of a model directory"
+        f"{model} could not be downloaded from {hub} ({reason}); check the network and start again (the download"
+        f" resumes where it stopped), or give the path of a model directory"
     )
 
 

@@ -1,8 +1,8 @@
-"""HyperPyYAML read as data: what a tag names is remembered as text, never imported or called.
+"""Reads HyperPyYAML as data: the classes and functions in tags are kept as text, never imported or called.
 
-`!new:`, `!name:` and `!apply:` on a mapping leave the mapping, with what the tag names under the key `CLASS`; on
-anything else they leave the plain value. `!ref <key>` and `!ref <a> * <b>` are worked out when a value is looked up,
-so a reference that nobody asks for can do no harm.
+A mapping with the tag `!new:`, `!name:` or `!apply:` is read as the mapping, with the tag's name under the key `CLASS`.
+For other nodes, these tags are ignored. `!ref <key>` and `!ref <a> * <b>` are resolved when a value is looked up, so an
+invalid reference that is not used does no harm.
 """
 
 import math
@@ -45,7 +45,7 @@ _DataLoader.add_constructor("!ref", _construct_reference)
 
 
 class HyperYaml:
-    """The values of a HyperPyYAML file, looked up by dotted path, as in `flow.encoder.num_blocks`."""
+    """The values of a HyperPyYAML file, by dotted path, as in `flow.encoder.num_blocks`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,14 +56,14 @@ class HyperYaml:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path} is not readable YAML ({reason}); download the file again") from error
         if not isinstance(root, dict):
-            raise CheckpointError(f"{path} holds no settings; download the file again")
+            raise CheckpointError(f"{path} contains no settings; download the file again")
         self._root = root
 
     def get(self, path: str, default: object = None) -> object:
-        """The value at `path` with references resolved, or `default` where there is nothing.
+        """Return the value at `path` with references resolved, or `default` if it is missing.
 
         Raises:
-            CheckpointError: a reference on the way cannot be worked out.
+            CheckpointError: a reference on the path can't be resolved.
         """
         value: object = self._root
         for key in path.split("."):
@@ -77,13 +77,13 @@ class HyperYaml:
         if not isinstance(value, _Reference):
             return value
         if depth == MAX_REFERENCE_DEPTH:
-            raise CheckpointError(f"{self.path} has references that lead in a circle; download the file again")
+            raise CheckpointError(f"{self.path} has circular references; download the file again")
         factors = [self._factor(factor, depth) for factor in value.factors]
         if len(factors) == 1:
             return factors[0]
         numbers = [factor for factor in factors if isinstance(factor, int | float)]
         if len(numbers) != len(factors):
-            raise CheckpointError(f"{self.path} multiplies what is not a number: {' * '.join(value.factors)}")
+            raise CheckpointError(f"{self.path} multiplies values that are not numbers: {' * '.join(value.factors)}")
         return math.prod(numbers)
 
     def _factor(self, text: str, depth: int) -> object:

@@ -1,4 +1,4 @@
-"""Name and shape of every tensor in `llm.pt`, `flow.pt` and `hift.pt`, derived from a model's sizes."""
+"""Names and shapes of all tensors in `llm.pt`, `flow.pt` and `hift.pt`, derived from a model's sizes."""
 
 import math
 from collections.abc import Collection
@@ -11,7 +11,7 @@ Layout = dict[str, tuple[int, ...]]
 LOOKAHEAD_KERNELS = (4, 3)
 UPSAMPLE_KERNEL = 5
 ESTIMATOR_KERNEL = 3
-ESTIMATOR_INPUTS = 4 * MEL_BINS  # x, mu, speaker and condition side by side
+ESTIMATOR_INPUTS = 4 * MEL_BINS  # x, mu, speaker and condition, concatenated
 ESTIMATOR_EXPANSION = 4  # feed-forward and time embedding widths, in units of the estimator's channels
 PARAMETRIZED, NORM, DIRECTION = ".parametrizations.weight.", "original0", "original1"  # weight norm
 VOCODER_OUTER_KERNEL = 7  # conv_pre and conv_post
@@ -69,7 +69,7 @@ def vocoder_layout(config: VocoderConfig) -> Layout:
     channels = config.base_channels
     for index, kernel in enumerate(config.upsample_kernels):
         inputs, channels = channels, channels // 2
-        # A transposed conv keeps its input channels first, and its norms go with them.
+        # The first axis of a transposed convolution is its input channels, which also have the norms.
         entries |= _weight_normed(f"ups.{index}", inputs, channels, kernel, bias=channels)
         rate = math.prod(config.upsample_rates[index + 1 :])
         entries |= _affine(f"source_downs.{index}", channels, spectrum, 2 * rate if rate > 1 else 1)
@@ -89,7 +89,7 @@ def vocoder_layout(config: VocoderConfig) -> Layout:
 
 
 def with_folded_norms(layout: Layout, names: Collection[str]) -> Layout:
-    """`layout` with a layer's `weight` in place of norm and direction wherever `names` has it."""
+    """Replace norm and direction in `layout` by a layer's `weight` if it is in `names`."""
     folded: Layout = {}
     for name, shape in layout.items():
         layer, _, part = name.partition(PARAMETRIZED)

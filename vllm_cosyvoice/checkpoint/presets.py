@@ -1,4 +1,4 @@
-"""`spk2info.pt`: a model's own speakers, and those that CosyVoice's `add_zero_shot_spk` saved there."""
+"""Reads `spk2info.pt`: a model's preset speakers, and those that CosyVoice's `add_zero_shot_spk` saved there."""
 
 import logging
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class PresetSpeaker:
-    """A speaker; one that is no more than an embedding has neither tokens nor mel."""
+    """A preset speaker. If only the embedding is known, tokens and mel are empty."""
 
     embedding: torch.Tensor  # float32 [192]
     speech_tokens: torch.Tensor  # int32 [n]
     mel: torch.Tensor  # float32 [2n, 80], natural log
-    transcript: list[int]  # tokenizer ids of what the recording says; empty if unknown
+    transcript: list[int]  # tokenizer ids of the recording's text; empty if unknown
 
 
 def read_presets(path: Path) -> tuple[dict[str, PresetSpeaker], str | None]:
-    """The usable speakers in the file at `path`, by name, and a sentence on what is wrong with it, if anything is.
+    """Read the usable speakers in the file at `path`, by name, and describe a problem with the file, if any.
 
-    A model needs none of them, so a file that is missing or damaged has no speakers.
+    Preset speakers are optional, so a missing or damaged file gives no speakers.
     """
     if not path.exists():
         return {}, None
@@ -47,24 +47,24 @@ def read_presets(path: Path) -> tuple[dict[str, PresetSpeaker], str | None]:
             unusable.append(f"{name} ({error})")
     if unusable:
         cure = "remove them from the file or save them again with CosyVoice2's add_zero_shot_spk"
-        return speakers, f"{path} holds speakers that can't be used: {', '.join(unusable)}; {cure}"
+        return speakers, f"{path} contains speakers that can't be used: {', '.join(unusable)}; {cure}"
     return speakers, None
 
 
 def warn_of_damage(path: Path) -> None:
-    """Log what is wrong with the file at `path`, if anything is."""
-    if complaint := read_presets(path)[1]:
-        log.warning("%s.", complaint)
+    """Log a warning if there is a problem with the file at `path`."""
+    if problem := read_presets(path)[1]:
+        log.warning("%s.", problem)
 
 
 def _speaker(facts: object) -> PresetSpeaker:
-    """Raises ValueError."""
+    """Convert and check an entry; raise ValueError if it can't be used."""
     if not isinstance(facts, dict):
-        raise ValueError("it is no table")
+        raise ValueError("it is not a table")
     if "flow_prompt_speech_token" not in facts:
-        nothing = torch.zeros(0)
+        empty = torch.zeros(0)
         embedding = _flat(facts, "embedding", torch.float32)
-        return _checked(PresetSpeaker(embedding, nothing.int(), nothing.reshape(0, MEL_BINS), []))
+        return _checked(PresetSpeaker(embedding, empty.int(), empty.reshape(0, MEL_BINS), []))
     mel = _tensor(facts, "prompt_speech_feat").float()
     if mel.shape[-1:] != (MEL_BINS,):
         raise ValueError(f"prompt_speech_feat has the shape {list(mel.shape)}, not [1, frames, {MEL_BINS}]")
@@ -73,7 +73,7 @@ def _speaker(facts: object) -> PresetSpeaker:
             embedding=_flat(facts, "flow_embedding", torch.float32),
             speech_tokens=_flat(facts, "flow_prompt_speech_token", torch.int32),
             mel=mel.reshape(-1, MEL_BINS).clone(),
-            # CosyVoice itself takes it out of the entry when the speaker is used in cross-lingual mode.
+            # CosyVoice removes it from the entry when the speaker is used in cross-lingual mode.
             transcript=_flat(facts, "prompt_text", torch.int32).tolist() if "prompt_text" in facts else [],
         )
     )
@@ -84,7 +84,7 @@ def _checked(speaker: PresetSpeaker) -> PresetSpeaker:
     if speaker.embedding.shape != (SPEAKER_DIM,) or not speaker.embedding.isfinite().all():
         raise ValueError(f"its embedding is not {SPEAKER_DIM} finite numbers")
     if len(mel) != FRAMES_PER_TOKEN * len(tokens) or not mel.isfinite().all():
-        raise ValueError(f"it has {len(tokens)} speech tokens and not twice as many finite mel frames, but {len(mel)}")
+        raise ValueError(f"it has {len(tokens)} speech tokens, but not twice as many finite mel frames: {len(mel)}")
     if len(tokens) > MOST_PROMPT_SECONDS * TOKEN_RATE:
         raise ValueError(f"its recording is longer than {MOST_PROMPT_SECONDS:.0f} s")
     if ((tokens < 0) | (tokens >= SPEECH_TOKENS)).any():
@@ -99,5 +99,5 @@ def _flat(facts: Mapping[str, object], name: str, data_type: torch.dtype) -> tor
 def _tensor(facts: Mapping[str, object], name: str) -> torch.Tensor:
     value = facts.get(name)
     if not isinstance(value, torch.Tensor):
-        raise ValueError(f"it has no {name}" if value is None else f"its {name} is no tensor")
+        raise ValueError(f"it has no {name}" if value is None else f"its {name} is not a tensor")
     return value

@@ -1,4 +1,4 @@
-"""A model's sizes, read from its YAML, its Qwen2 `config.json` and the names of its tensors."""
+"""Reads a model's sizes from its YAML, its Qwen2 `config.json` and the names of its tensors."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
 
-# What a Qwen2 `config.json` must say if it says anything of it.
+# Values that a Qwen2 `config.json` must have if it has the key.
 QWEN2 = {
     "model_type": "qwen2",
     "hidden_act": "silu",
@@ -20,7 +20,7 @@ QWEN2 = {
 
 
 def flow_config(settings: HyperYaml, tensor_names: Iterable[str]) -> FlowConfig:
-    """Sizes of the flow. The number of up-sampled blocks is counted in `tensor_names`: the YAML leaves it out."""
+    """Sizes of the flow. The number of upsampled blocks, which the YAML omits, is taken from `tensor_names`."""
     channels = settings.get("flow.decoder.estimator.channels")
     if not isinstance(channels, list) or len(channels) != 1:
         raise CheckpointError(
@@ -84,7 +84,7 @@ def language_model_config(path: Path) -> LanguageModelConfig:
     """Sizes of the language model from the Qwen2 `config.json` at `path`."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        rope = facts.get("rope_parameters") or {}  # where transformers 5 writes what was `rope_theta`
+        rope = facts.get("rope_parameters") or {}  # transformers 5 writes `rope_theta` here
         for name, expected in QWEN2.items():
             if facts.get(name, expected) != expected:
                 raise ValueError(f"it sets {name} to {facts[name]}, but this engine is built for {expected}")
@@ -134,7 +134,7 @@ def _integers(settings: HyperYaml, name: str) -> tuple[int, ...]:
 def _same_integers(settings: HyperYaml, name: str) -> tuple[int, ...]:
     rows = settings.get(name)
     if not isinstance(rows, list) or not rows or any(row != rows[0] for row in rows) or not isinstance(rows[0], list):
-        raise CheckpointError(f"{settings.path} sets {name} to {rows}, but this engine wants equal lists, one a kernel")
+        raise CheckpointError(f"{settings.path} sets {name} to {rows}, not to equal lists, one per kernel")
     return tuple(_as_integer(settings, name, value) for value in rows[0])
 
 

@@ -1,6 +1,6 @@
-"""`.pt` files: their tensors' names and shapes without reading the tensors, and the tensors themselves.
+"""Reads `.pt` files: the names and shapes of their tensors, or the tensors themselves.
 
-Training tools wrap and rename what they save; it is read under the model's own names whichever saved it.
+Training tools wrap and rename saved tensors; here, tensors always have the model's own names.
 """
 
 import pickle
@@ -13,12 +13,12 @@ from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.layout import Layout
 
 ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_MAGIC = b"\x80"  # what torch.save wrote before PyTorch 1.6
+PICKLE_MAGIC = b"\x80"  # format of torch.save before PyTorch 1.6
 GIT_LFS_MAGIC = b"version https://git-lfs"
 NAMES_SHOWN = 3
 
 WRAPPERS = ("model", "state_dict", "module")  # `module` is DeepSpeed's
-COMPUTED = "rotary_emb.inv_freq"  # a buffer of older versions of transformers; it follows from the settings
+COMPUTED = "rotary_emb.inv_freq"  # a buffer of old versions of transformers, computed from the settings
 DEEPSPEED_SHARD = "optimizer_state_dict"
 JOIN_SHARDS = (
     'join its shards with `python -c "import torch; from deepspeed.utils.zero_to_fp32 import'
@@ -27,10 +27,10 @@ JOIN_SHARDS = (
 
 
 def check_present(path: Path) -> None:
-    """Refuse a file that is missing, empty, a git-lfs pointer or a directory.
+    """Check that a file is not missing, empty, a git-lfs pointer or a directory.
 
     Raises:
-        CheckpointError: with the cure.
+        CheckpointError: with a fix.
     """
     if path.is_dir():
         if any(path.glob("*_states.pt")):
@@ -48,10 +48,10 @@ def check_present(path: Path) -> None:
 
 
 def read_pickle(path: Path, *, meta: bool) -> object:
-    """What `path` holds, as plain data and tensors only; on the meta device the tensors' bytes are not read.
+    """Load `path`, which may contain only plain data and tensors. With `meta`, the tensors' bytes are not read.
 
     Raises:
-        CheckpointError: missing, empty, a pointer, cut short, or holding anything else than plain data.
+        CheckpointError: the file is missing, empty, a pointer or cut short, or contains other objects.
     """
     check_present(path)
     with path.open("rb") as file:
@@ -62,18 +62,18 @@ def read_pickle(path: Path, *, meta: bool) -> object:
         return torch.load(path, map_location="meta" if meta else "cpu", mmap=head == ZIP_MAGIC, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain data, so it is not loaded, as that could run any code; where it"
-            " was made, save its tensors alone, as in torch.save(model.state_dict(), path)"
+            f"{path} contains more than tensors and plain data, so it is not loaded, as that could run arbitrary code;"
+            " save only the tensors, as in torch.save(model.state_dict(), path)"
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
         raise CheckpointError(f"{path} is cut short or damaged; download it again") from error
 
 
 def read_tensors(path: Path, *, meta: bool) -> dict[str, torch.Tensor]:
-    """The state dict at `path`, see `named_tensors`.
+    """Read the state dict at `path`, see `named_tensors`.
 
     Raises:
-        CheckpointError: as `read_pickle`, or not a state dict.
+        CheckpointError: see `read_pickle`; or the file is not a state dict.
     """
     content = read_pickle(path, meta=meta)
     tensors = named_tensors(content)
@@ -82,15 +82,15 @@ def read_tensors(path: Path, *, meta: bool) -> dict[str, torch.Tensor]:
         join = JOIN_SHARDS.format(directory="CHECKPOINTS", tag="TAG", file=path)
         raise CheckpointError(f"{path} is one file of a DeepSpeed checkpoint, CHECKPOINTS/TAG; {join}")
     if not tensors:
-        raise CheckpointError(f"{path} holds no state dict of named tensors; put the model's own file there")
+        raise CheckpointError(f"{path} contains no state dict of named tensors; put the model's own file there")
     return tensors
 
 
 def named_tensors(content: object) -> dict[str, torch.Tensor]:
-    """The tensors in what a checkpoint holds, under the model's own names; empty if it holds no state dict.
+    """The tensors of a checkpoint under the model's own names; empty if it contains no state dict.
 
-    They are taken out of wrappers as in `{"model": …}` and lose the prefixes of DistributedDataParallel and
-    torch.compile. What training leaves beside them (`epoch`, `step`) and what the settings say anyway is dropped.
+    Wrappers such as `{"model": …}` and the prefixes of DistributedDataParallel and torch.compile are removed. Other
+    values from training (`epoch`, `step`) and tensors that follow from the settings are dropped.
     """
     if not isinstance(content, dict):
         return {}
@@ -105,9 +105,9 @@ def named_tensors(content: object) -> dict[str, torch.Tensor]:
 
 
 def vocoder_name(name: str) -> str | None:
-    """Today's name of a tensor in `hift.pt`, or None for one that only training needs.
+    """The current name of a tensor in `hift.pt`, or None for one that only training needs.
 
-    The vocoder is trained inside a GAN (`generator.`, `discriminator.`), and older files spell weight norm
+    The vocoder is trained in a GAN (`generator.`, `discriminator.`), and older files name the parts of weight norm
     `weight_g` and `weight_v`.
     """
     if name.startswith(("discriminator.", "mel_spec_transform.")):
@@ -120,20 +120,20 @@ def vocoder_name(name: str) -> str | None:
 
 
 def rename(tensors: Mapping[str, torch.Tensor], new_name: Callable[[str], str | None]) -> dict[str, torch.Tensor]:
-    """`tensors` under their new names, without those whose new name is None."""
+    """Rename `tensors`, and drop those whose new name is None."""
     return {name: tensor for old, tensor in tensors.items() if (name := new_name(old)) is not None}
 
 
 def check_layout(path: Path, tensors: Mapping[str, torch.Tensor], layout: Layout) -> None:
-    """Hold the tensors of `path` against `layout`.
+    """Check the tensors of `path` against `layout`.
 
     Raises:
-        CheckpointError: names the first tensors that are missing, unknown or of another shape.
+        CheckpointError: tensors are missing, unknown or have another shape. The message names the first ones.
     """
     if missing := [name for name in layout if name not in tensors]:
         raise CheckpointError(f"{path} lacks {_some(missing)}; it does not belong to this model's configuration")
     if unknown := [name for name in tensors if name not in layout]:
-        raise CheckpointError(f"{path} holds {_some(unknown)}, which CosyVoice2 does not have; is it another model's?")
+        raise CheckpointError(f"{path} contains {_some(unknown)}, which is not in CosyVoice2; is it another model's?")
     wrong = [
         f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in layout.items()

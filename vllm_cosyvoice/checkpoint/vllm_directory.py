@@ -1,4 +1,4 @@
-"""The directory vLLM is pointed at: a `config.json` of our making and a link to the model's own `llm.pt`."""
+"""Creates the model directory for vLLM: a generated `config.json` and a link to the model's `llm.pt`."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE, TEXT_OFFSET
 
 
 def engine_config(config: LanguageModelConfig) -> dict[str, object]:
-    """vLLM's `config.json`. The head's rows are `vocab_size`; the larger input table is under `embedding_rows`."""
+    """vLLM's `config.json`. `vocab_size` is the head's rows, `embedding_rows` those of the larger input table."""
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "qwen2",
@@ -37,21 +37,20 @@ def engine_config(config: LanguageModelConfig) -> dict[str, object]:
 
 
 def cache_directory() -> Path:
-    """Where derived files live: `$VLLM_COSYVOICE_CACHE`, else `vllm-cosyvoice` in the user's cache."""
-    if own := os.environ.get("VLLM_COSYVOICE_CACHE"):
-        return Path(own).expanduser()
+    """Directory for derived files: `$VLLM_COSYVOICE_CACHE`, else `vllm-cosyvoice` in the user's cache."""
+    if path := os.environ.get("VLLM_COSYVOICE_CACHE"):
+        return Path(path).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm-cosyvoice"
 
 
 def engine_directory(llm: Path, config: LanguageModelConfig) -> Path:
-    """The engine's directory for the weights at `llm`, made if need be; the model directory may be read-only.
+    """Return the engine's directory for the weights at `llm`, and create it if needed. The model may be read-only.
 
-    Its name is a hash of all that is in it, so other sizes or another file give another directory, and a link cannot
-    be older than what it points to. Each file appears whole, and any process would write the same, so processes may
-    race.
+    The directory's name is a hash of its content, so other sizes or another file give another directory, and a link is
+    never stale. Files are written atomically and every process writes the same content, so races are harmless.
 
     Raises:
-        CheckpointError: the cache cannot be written.
+        CheckpointError: the cache can't be written.
     """
     target = str(llm.resolve())
     text = json.dumps(engine_config(config), indent=2) + "\n"
@@ -66,14 +65,14 @@ def engine_directory(llm: Path, config: LanguageModelConfig) -> Path:
             _replace(settings, lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
-            f"{directory} cannot be written ({error.strerror}); set VLLM_COSYVOICE_CACHE to a directory that can"
+            f"{directory} cannot be written ({error.strerror}); set VLLM_COSYVOICE_CACHE to a writable directory"
         ) from error
     return directory
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put what `write` makes at `path`, in one step."""
+    """Create `path` atomically with `write`."""
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-        made = Path(directory) / path.name
-        write(made)
-        made.replace(path)
+        temporary = Path(directory) / path.name
+        write(temporary)
+        temporary.replace(path)

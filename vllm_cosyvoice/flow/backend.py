@@ -1,4 +1,4 @@
-"""What computes the flow: TensorRT where it is asked for and there, fused kernels on a GPU, PyTorch elsewhere."""
+"""Selects the flow's backend: TensorRT if requested and available, fused kernels on a GPU, PyTorch elsewhere."""
 
 import logging
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 
 
 class AnyFlow(Protocol):
-    """Speech tokens to mel, see `Flow`."""
+    """Converts speech tokens to mel, see `Flow`."""
 
     def speaker(self, embedding: Tensor) -> Tensor:
-        """As `Flow.speaker`."""
+        """See `Flow.speaker`."""
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call."""
+        """Group rows into calls: the indices of the rows for each call, given their `lengths` in frames."""
 
     def __call__(self, rows: list[FlowRow]) -> list[Tensor]:
-        """As `Flow.forward`."""
+        """See `Flow.forward`."""
 
 
 def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool) -> AnyFlow:
-    """The flow of `model`; a `PackedFlow` is still to be captured.
+    """Load the flow of `model`. The caller still has to capture the CUDA graphs of a `PackedFlow`.
 
     Raises:
-        ValueError: the weights don't fit the configuration.
+        ValueError: the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on `device`.
     """
     config = model.config.flow
@@ -44,10 +44,10 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         if flow.engine is not None:
             return flow
     fused = device.type == "cuda" and data_type != torch.float32
-    if fused and (found := misfits(config)):
+    if fused and (unsupported := misfits(config)):
         log.warning(
-            "Plain PyTorch computes the flow, which takes longer: the fused kernels do not take its %s.",
-            ", ".join(found),
+            "The flow runs in plain PyTorch, which is slower: the fused kernels do not support its %s.",
+            ", ".join(unsupported),
         )
         fused = False
     if not fused:

@@ -1,4 +1,4 @@
-"""What a flow is asked for."""
+"""Input of a flow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from torch import Tensor
 class FlowRow:
     """One row of a solve."""
 
-    tokens: Sequence[int]  # prompt, then what is to be spoken, then the look-ahead
-    look_ahead: int  # how many of `tokens`, at the end, are heard only; 0 once there are no more to come
-    prompt_mel: Tensor  # [frames, 80] float32, two frames for each prompt token
+    tokens: Sequence[int]  # prompt, then speech, then look-ahead
+    look_ahead: int  # how many of `tokens`, at the end, are look-ahead only; 0 if no more tokens will come
+    prompt_mel: Tensor  # [frames, 80] float32, two frames per prompt token
     speaker: Tensor  # [80], see `Flow.speaker`
-    streaming: bool  # attention in chunks of 25 tokens, so that frames stay as they are when tokens are added
+    streaming: bool  # attention in chunks of 25 tokens, so that frames do not change when tokens are added
 
     @property
     def spoken(self) -> int:
-        """Tokens that become mel, the prompt's included."""
+        """Number of tokens that become mel, including the prompt."""
         return len(self.tokens) - self.look_ahead

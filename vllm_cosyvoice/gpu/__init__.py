@@ -1,1 +1,1 @@
-"""What the GPU code of all networks shares: the device, kernel launches and CUDA graphs."""
+"""GPU code shared by all networks: the device, kernel launches and CUDA graphs."""

@@ -1,4 +1,4 @@
-"""One computation captured once for each of a few sizes, and replayed without the cost of its launches."""
+"""Captures a computation once per size and replays it without launch overhead."""
 
 import logging
 from bisect import bisect_left
@@ -11,11 +11,10 @@ log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """CUDA graphs of one computation, one for each size.
+    """CUDA graphs of one computation, one per size.
 
-    All of them share one memory pool, so they must be replayed one after the other on one stream; what is to outlive
-    a replay belongs in buffers that the computation writes to, allocated outside of it. Whoever replays may capture
-    more sizes in between.
+    All graphs share one memory pool, so they must be replayed one after another on one stream. Results that must
+    outlive a replay belong in buffers allocated outside the computation. More sizes may be captured between replays.
     """
 
     def __init__(
@@ -25,11 +24,11 @@ class CudaGraphs:
         sizes: Sequence[int],
         device: torch.device | str,
     ) -> None:
-        """Capture nothing yet.
+        """Set up the graphs without capturing any.
 
         Args:
-            prepare: `prepare(size)` writes what `compute(size)` reads as indices, of a call that has no rows.
-            compute: `compute(size)` reads and writes buffers that stay where they are, and never waits for the device.
+            prepare: `prepare(size)` writes the indices that `compute(size)` reads, for a call without rows.
+            compute: `compute(size)` reads and writes buffers at fixed addresses and never waits for the device.
         """
         self.sizes = sorted(sizes)
         self._prepare = prepare
@@ -38,13 +37,13 @@ class CudaGraphs:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def capture(self, sizes: Collection[int]) -> None:
-        """Capture `sizes`, the largest first: the smaller ones then fit in its memory. The log shows the progress."""
+        """Capture `sizes`, largest first so that smaller ones fit in its memory, and log the progress."""
         for number, size in enumerate(sorted(sizes, reverse=True), start=1):
             self._capture(size)
             log.info("Captured calls of %d frames, %d of %d sizes.", size, number, len(sizes))
 
     def capture_next(self) -> bool:
-        """Capture the smallest size that is not captured, if there is one; whether there is another."""
+        """Capture the smallest missing size, if there is one, and return whether more are missing."""
         missing = [size for size in self.sizes if size not in self._graphs]
         for size in missing[:1]:
             self._capture(size)
@@ -52,18 +51,18 @@ class CudaGraphs:
 
     @torch.inference_mode()
     def rehearse(self, size: int) -> None:
-        """Compute a call of `size` that has no rows, whatever the call before was.
+        """Compute a call of `size` without rows.
 
-        What that call left may be laid out for another size, and its numbers reach too far as indices of this one.
+        The buffers are prepared first: an earlier call of another size may have left indices that are out of range.
         """
         self._prepare(size)
         self._compute(size)
 
     def size_for(self, amount: int) -> int:
-        """The smallest captured size that holds `amount`; as long as none is captured, the smallest of all.
+        """The smallest captured size that holds `amount`; if none is captured yet, the smallest of all sizes.
 
         Raises:
-            ValueError: none does.
+            ValueError: `amount` exceeds the largest size.
         """
         sizes = sorted(self._graphs) or self.sizes
         index = bisect_left(sizes, amount)
@@ -72,7 +71,7 @@ class CudaGraphs:
         return sizes[index]
 
     def run(self, size: int) -> None:
-        """Compute `size` on the current stream, by its graph if it has one."""
+        """Compute `size` on the current stream, with its graph if it is captured."""
         if graph := self._graphs.get(size):
             graph.replay()
         else:
@@ -80,7 +79,7 @@ class CudaGraphs:
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream:
-        """Of all captures: a block of the pool is used again on its own stream only."""
+        """The stream of all captures. A block of the pool can be reused only on its own stream."""
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
@@ -88,10 +87,10 @@ class CudaGraphs:
         stream, current = self._stream, torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            self.rehearse(size)  # loads kernels and allocates, which a capture must not
+            self.rehearse(size)  # loads kernels and allocates memory, which is not allowed during a capture
         pool = next((graph.pool() for graph in self._graphs.values()), None)
         graph = torch.cuda.CUDAGraph()
-        # Thread-local: another thread may use the device meanwhile.
+        # Thread-local, because another thread may use the device at the same time.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self._compute(size)
         current.wait_stream(stream)

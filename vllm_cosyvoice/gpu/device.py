@@ -1,19 +1,19 @@
-"""The GPU that computes: what the layout of kernels depends on, and whether it can run them at all."""
+"""Properties of the GPU that kernel layouts depend on, and a check that it can run the kernels."""
 
 from dataclasses import dataclass
 
 import torch
 
-OLDEST_CAPABILITY = (8, 0)  # the first with bfloat16 in matrix products and with asynchronous copies
+OLDEST_CAPABILITY = (8, 0)  # the first with bfloat16 matrix products and asynchronous copies
 
 
 class UnsupportedGpuError(RuntimeError):
-    """The GPU can't run the kernels; the message says what to do."""
+    """The GPU can't run the kernels. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, as its driver describes it."""
+    """A GPU, as described by its driver."""
 
     name: str
     capability: tuple[int, int]
@@ -22,16 +22,17 @@ class Gpu:
 
     @classmethod
     def of(cls, device: torch.device | str = "cuda") -> "Gpu":
-        """The GPU that PyTorch calls `device`.
+        """Query the properties of the PyTorch device `device`.
 
         Raises:
             UnsupportedGpuError: its compute capability is below 8.0.
         """
-        found = torch.cuda.get_device_properties(device)
-        if (found.major, found.minor) < OLDEST_CAPABILITY:
+        properties = torch.cuda.get_device_properties(device)
+        capability = properties.major, properties.minor
+        if capability < OLDEST_CAPABILITY:
             raise UnsupportedGpuError(
-                f"{found.name} has compute capability {found.major}.{found.minor}, but speech takes"
-                " 8.0 or newer (NVIDIA Ampere or later): choose another GPU with CUDA_VISIBLE_DEVICES, or install the"
-                " CPU build and start it with `CUDA_VISIBLE_DEVICES= python -m server …`"
+                f"{properties.name} has compute capability {properties.major}.{properties.minor}, but speech synthesis"
+                " needs 8.0 or newer (NVIDIA Ampere or later): choose another GPU with CUDA_VISIBLE_DEVICES, or install"
+                " the CPU build and start it with `CUDA_VISIBLE_DEVICES= python -m server …`"
             )
-        return cls(found.name, (found.major, found.minor), found.multi_processor_count, found.L2_cache_size)
+        return cls(properties.name, capability, properties.multi_processor_count, properties.L2_cache_size)

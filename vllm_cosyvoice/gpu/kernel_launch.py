@@ -1,8 +1,8 @@
-"""Launches of Triton kernels, and how to compile all of them before the first.
+"""Launches Triton kernels, and compiles all of them in advance.
 
-A launch of a kernel in a new form, which is new constants or arguments that Triton specialises on, compiles it. That
-takes a second or more, and a model has some ninety forms. Nearly all that time the compiler leaves Python's lock, so
-threads share the work.
+Triton compiles a kernel for each new form, that is, for new constants or new properties of arguments that it
+specialises on. This takes a second or more, and a model has about ninety forms. The compiler releases the GIL nearly
+all the time, so threads share the work.
 """
 
 import ast
@@ -18,36 +18,36 @@ from typing import Any
 import torch
 import triton
 
-MOST_THREADS = 16  # more would wait for each other in Python's lock
-SECONDS_A_LINE = 4  # of the log, while kernels are compiled
+MOST_THREADS = 16  # more would contend for the GIL
+SECONDS_A_LINE = 4  # between log lines while kernels are compiled
 
 log = logging.getLogger(__name__)
 
-Take = Callable[..., None]
-_instead: ContextVar[Take | None] = ContextVar("what takes launches", default=None)
+Launcher = Callable[..., None]
+_launcher: ContextVar[Launcher | None] = ContextVar("kernel launcher", default=None)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-    """Launch a kernel with its `arguments`, the last of them constants, and Triton's `options`."""
-    if take := _instead.get():
-        take(kernel, grid, *arguments, **options)
+    """Launch a kernel with its `arguments`, constants last, and Triton's `options`."""
+    if launcher := _launcher.get():
+        launcher(kernel, grid, *arguments, **options)
     else:
         kernel[grid](*arguments, **options)
 
 
 @contextmanager
-def diverted(take: Take) -> Iterator[None]:
-    """Hand launches inside to `take`, which is called as `launch`, in place of the GPU."""
-    token = _instead.set(take)
+def diverted(launcher: Launcher) -> Iterator[None]:
+    """Pass launches in this context to `launcher`, which takes the arguments of `launch`, instead of to the GPU."""
+    token = _launcher.set(launcher)
     try:
         yield
     finally:
-        _instead.reset(token)
+        _launcher.reset(token)
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Compile kernels that are launched inside, in place of running them; at the end, all are ready to run."""
+    """Compile kernels that are launched in this context instead of running them. On exit, all are ready to run."""
     forms: set[Hashable] = set()
 
     def compile_once(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:  # noqa: ANN401
@@ -68,7 +68,7 @@ def compiling() -> Iterator[None]:
 
 @contextmanager
 def _one_parser() -> Iterator[None]:
-    """Let one thread at a time parse Python: before 3.11.8, two stumble over each other (CPython issue 106905)."""
+    """Serialise `ast.parse`, which is not thread-safe before Python 3.11.8 (CPython issue 106905)."""
     parse, lock = ast.parse, threading.Lock()
 
     def parse_alone(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -83,7 +83,7 @@ def _one_parser() -> Iterator[None]:
 
 
 def _form(argument: Hashable) -> Hashable:
-    """What Triton may specialise a kernel on: of a tensor, its type and how its address is aligned."""
+    """The properties that Triton may specialise a kernel on: for a tensor, its dtype and its alignment."""
     if isinstance(argument, torch.Tensor):
         return argument.dtype, argument.data_ptr() % 16
     return argument

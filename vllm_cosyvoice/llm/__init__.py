@@ -1,4 +1,4 @@
-"""The language model: all that this package knows of vLLM's inside is in this folder.
+"""The language model. Only this folder depends on vLLM's internals.
 
-What it relies on there is tested by `tests/test_vllm_contract.py`, which says what a new vLLM has changed.
+`tests/test_vllm_contract.py` tests these dependencies and shows what a new version of vLLM has changed.
 """

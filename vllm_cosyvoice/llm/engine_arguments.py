@@ -1,4 +1,4 @@
-"""How vLLM's engine is set up for CosyVoice2's language model."""
+"""Engine arguments of vLLM for CosyVoice2's language model."""
 
 import os
 from dataclasses import dataclass, replace
@@ -16,59 +16,59 @@ from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 from vllm_cosyvoice.llm.registration import ARCHITECTURE, RENDERER
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
-# Tokens of a step that have a CUDA graph of their own; a step between two of them takes the larger one.
+# Step sizes in tokens that get their own CUDA graph; other steps use the next larger one.
 GRAPH_SIZES = (
     *(1, 2, 4, *range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)),
     *(640, 768, 1024),
 )
-ANY_SHARE = 0.01  # of the memory; with the KV cache given in bytes vLLM only checks that this much is free
+ANY_SHARE = 0.01  # of the memory; as the KV cache size is given in bytes, vLLM only checks that this share is free
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How much vLLM's engine takes and holds."""
+    """Capacity, dtype and seed of vLLM's engine."""
 
-    data_type: str = "auto"  # of weights and KV cache; auto: bfloat16 on a GPU, float32 on a CPU
-    max_total_token_num: int = 65_536  # tokens that the KV cache holds, of all requests together
-    max_req_total_len: int = 32_768  # prompt and speech of one request; cut to what the model and the cache allow
-    max_num_seqs: int = 50  # requests that generate at the same time
-    max_num_batched_tokens: int | None = None  # tokens of one step; None: vLLM's default
-    gpu_memory_utilization: float | None = None  # share of the GPU that must be free at the start; None: not checked
-    seed: int = 0  # for requests without a seed of their own
+    data_type: str = "auto"  # dtype of weights and KV cache; auto: bfloat16 on a GPU, float32 on a CPU
+    max_total_token_num: int = 65_536  # capacity of the KV cache in tokens, for all requests together
+    max_req_total_len: int = 32_768  # tokens of one request, prompt and speech; limited by the model and the cache
+    max_num_seqs: int = 50  # concurrent requests
+    max_num_batched_tokens: int | None = None  # tokens per step; None: vLLM's default
+    gpu_memory_utilization: float | None = None  # share of GPU memory that must be free at the start; None: no check
+    seed: int = 0  # for requests without a seed
 
 
 def engine_arguments(
     model: ModelDirectory, options: EngineOptions, max_length: int, **others: object
 ) -> AsyncEngineArgs:
-    """vLLM's arguments for `options`, requests being `max_length` tokens at most.
+    """Build vLLM's engine arguments for `options` and requests of up to `max_length` tokens.
 
-    others: arguments of vLLM in place of ours, for measuring.
+    others: vLLM arguments that override ours, for benchmarks.
     """
     load_general_plugins()
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         raise RuntimeError(
-            f"vLLM does not find the plugin of this package, {ARCHITECTURE}: install the package (pip install -e .), "
-            "and leave VLLM_PLUGINS unset or name cosyvoice2 in it"
+            f"vLLM does not find this package's plugin, {ARCHITECTURE}: install the package (pip install -e .), "
+            "and leave VLLM_PLUGINS unset or add cosyvoice2 to it"
         )
     on_cpu = current_platform.is_cpu()
-    # vLLM's second model runner does less on the host at each step. It needs a GPU, and samples by our `model_state`.
+    # vLLM's V2 model runner does less work on the host per step. It needs a GPU and samples with our `model_state`.
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
-    # FlashInfer would compile its sampler with nvcc as vLLM starts, and ours leaves vLLM's sampler nothing to draw.
+    # FlashInfer would compile its sampler with nvcc at startup, which is useless: our logits are already one-hot.
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     if not on_cpu:
-        os.environ.update(BEFORE_IMPORT)  # for the engine's process, if it is spawned
+        os.environ.update(BEFORE_IMPORT)  # for a spawned engine process
     if on_cpu:
-        # The worker in the engine's own process: on two cores the start takes a third of the time, a step two thirds.
+        # Run the worker in the engine's process: on two cores, startup takes a third of the time, a step two thirds.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     data_type = options.data_type
     if data_type == "auto":
         data_type = "float32" if on_cpu else "bfloat16"
-    # Small blocks let the turns of a text stream share what they have computed; 32 is the least that is fast on a CPU.
+    # With small blocks, the turns of a text stream share more of their prefix; 32 is the smallest fast size on a CPU.
     block_size = 32 if on_cpu else 16
     batched_tokens = options.max_num_batched_tokens
     if on_cpu:
-        # A prompt that is read in two steps ends vLLM's engine on a CPU if its request has a seed, so prompts are read
-        # whole, which vLLM does only if the longest fits in one step.
+        # On a CPU, chunked prefill of a request with a seed crashes vLLM's engine. Without chunked prefill, vLLM needs
+        # steps that fit the longest prompt.
         batched_tokens = max(batched_tokens or 0, max_length)
     blocks = -(-options.max_total_token_num // block_size) + 1  # vLLM keeps one for itself
     arguments = AsyncEngineArgs(
@@ -89,7 +89,7 @@ def engine_arguments(
         enable_prefix_caching=True,
         enforce_eager=on_cpu,
         compilation_config={} if on_cpu else _cuda_graphs(options.max_num_seqs),
-        max_logprobs=-1,  # for who drives the engine directly: the model's logits, as many as are asked for
+        max_logprobs=-1,  # unlimited, for direct users of the engine
         logprobs_mode="raw_logits",
         disable_log_stats=True,
         logits_processors=[SAMPLING] if on_cpu else None,
@@ -98,10 +98,10 @@ def engine_arguments(
 
 
 def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
-    """vLLM's compilation settings: CUDA graphs only, since torch.compile takes 17 s of a cold start and gains nothing.
+    """vLLM's compilation settings: CUDA graphs only, as torch.compile adds 17 s to a cold start and gains nothing.
 
-    Attention is part of the graph only in steps in which every request generates. FlashAttention 3 plans other steps by
-    their longest query, and a graph would keep the plan of its capture.
+    Attention is part of the graph only in pure decode steps. For other steps, FlashAttention 3 makes a plan that
+    depends on the longest query, and a graph would always replay the plan of its capture.
     """
     sizes = sorted({*GRAPH_SIZES, min(max_num_seqs, GRAPH_SIZES[-1])})
     return {
@@ -112,7 +112,7 @@ def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
 
 
 def _kv_bytes(config: LanguageModelConfig, data_type: str) -> int:
-    """Bytes of KV cache for one token."""
+    """Bytes of KV cache per token."""
     head_size = config.hidden_size // config.num_heads
     itemsize: int = getattr(torch, data_type).itemsize
     return 2 * config.num_layers * config.num_kv_heads * head_size * itemsize

@@ -1,4 +1,4 @@
-"""Text in, speech tokens out: the language model in vLLM's engine, shared by all requests of the process."""
+"""Generates speech tokens from text: the language model in vLLM's engine, shared by all requests of the process."""
 
 import os
 import time
@@ -25,45 +25,46 @@ from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
 from vllm_cosyvoice.segment import MIN_SPEECH_PER_TEXT, Segment
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS, TEXT_OFFSET
 
-LONGEST_SILENCE = 30.0  # seconds that an engine with requests may give nothing
-LONGEST_SILENCE_ON_CPU = 300.0  # where a step that reads a long prompt takes minutes
+LONGEST_SILENCE = 30.0  # seconds without output before an engine with requests counts as hung
+LONGEST_SILENCE_ON_CPU = 300.0  # on a CPU, a step that reads a long prompt takes minutes
 
 __all__ = ["EngineDeadError", "EngineOptions", "SpeechTokenGenerator"]
 
 
 class SpeechTokenGenerator:
-    """vLLM's engine for one model. It runs in processes of its own; this object belongs to the running event loop."""
+    """vLLM's engine for one model. It runs in separate processes; this object belongs to the running event loop."""
 
     def __init__(self, model: ModelDirectory, options: EngineOptions, *, fork: bool = False, **others: object) -> None:
-        """Start the engine, which takes half a minute, or a few seconds by a fork.
+        """Start the engine, which takes half a minute, or a few seconds with a fork.
 
-        fork: fork the engine's process and do not spawn it. For the main thread of a process that has not computed yet
-            and whose other threads, if any, only wait. The engine ends with the process.
-        others: arguments of vLLM in place of those that `engine_arguments` gives it, for measuring.
+        fork: fork the engine's process instead of spawning it. Use this only in the main thread of a process that has
+            not computed yet and whose other threads, if any, are idle. The engine ends with the process.
+        others: vLLM arguments that override those of `engine_arguments`, for benchmarks.
 
-        Raises RuntimeError when vLLM does not know the model because this package is not installed.
+        Raises RuntimeError if vLLM does not know the model because this package is not installed.
         """
         self._config = model.config.language_model
         self._max_length = min(options.max_req_total_len, options.max_total_token_num, self._config.max_position)
         self._ids = TEXT_OFFSET + self._config.text_vocab_size
         self._seeds = Random(options.seed)
-        self.running = 0  # requests that are being generated
-        self._in_engine = 0  # those of them that do not wait for more text
-        self._progress = 0.0  # when the engine gave something, or was first asked
+        self.running = 0  # requests in flight
+        self._in_engine = 0  # requests in flight, except those that wait for more text
+        self._progress = 0.0  # time of the engine's last output, or of its first request after it was idle
         arguments = engine_arguments(model, options, self._max_length, **others)
         config = arguments.create_engine_config()
         if fork:
             end_forks_with_this_process()
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork" if fork else "spawn"  # late: a CPU's config sets it, too
+        # Set it only here, because the config of a CPU engine sets it, too.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork" if fork else "spawn"
         self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
 
     async def generate(
         self, request_id: str, segment: Segment, sampling: SamplingOptions
     ) -> AsyncGenerator[list[int], None]:
-        """The speech tokens (0 … 6560) of `segment`, as they come; closing the iterator frees its place in the engine.
+        """Stream the speech tokens (0 … 6560) of `segment`. Closing the iterator aborts the request.
 
-        Raises ValueError, before anything is generated, for options or a prompt that can't be used, and vLLM's
-        EngineDeadError when the engine has died.
+        Raises ValueError, before any output, for an invalid prompt or options, and vLLM's EngineDeadError if the
+        engine has died.
         """
         shortest, longest = _limits(sampling, segment.min_tokens, segment.max_tokens)
         _check_ids(segment.prompt, self._ids, "prompt id")
@@ -80,10 +81,10 @@ class SpeechTokenGenerator:
         text: AsyncIterator[Sequence[int]],
         sampling: SamplingOptions,
     ) -> AsyncGenerator[list[int], None]:
-        """As `generate`, for text that is still arriving: speech starts when the first 5 text tokens are there.
+        """Like `generate`, for text that is still arriving. Speech starts after the first 5 text tokens.
 
         `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The speech depends on
-        how the text is cut into pieces, not on when they come; long pieces should go through `small_pieces`.
+        how the text is split into pieces, but not on when they arrive. Split long pieces with `small_pieces`.
         """
         _check_ids(prompt_text, self._config.text_vocab_size, "text token")
         _check_ids(prompt_speech, SPEECH_TOKENS, "speech token")
@@ -111,16 +112,16 @@ class SpeechTokenGenerator:
                         return
 
     async def check_health(self) -> None:
-        """Raise vLLM's EngineDeadError if the engine can't generate any more, also if it hangs."""
+        """Raise vLLM's EngineDeadError if the engine has died or hangs."""
         await self.engine.check_health()
         longest = LONGEST_SILENCE_ON_CPU if current_platform.is_cpu() else LONGEST_SILENCE
         if self._in_engine and time.monotonic() - self._progress > longest:
             raise EngineDeadError(f"It has requests, but gave nothing for {longest:.0f} s.")
 
     def shutdown(self) -> None:
-        """End the engine's processes; requests in flight fail."""
+        """Stop the engine's processes; requests in flight fail."""
         self.engine.shutdown()
-        del self.engine  # vLLM's finalizer fails when it runs only as the interpreter ends
+        del self.engine  # vLLM's finalizer fails if it runs at interpreter exit
 
     async def _run(
         self,
@@ -133,7 +134,7 @@ class SpeechTokenGenerator:
         earlier: Sequence[int] = (),
         turn: int = 0,
     ) -> AsyncGenerator[list[int], None]:
-        """One request of the engine, whose prompt and limits are known."""
+        """Run one request in the engine, with a complete prompt and limits in speech tokens."""
         room = self._max_length - len(prompt)
         if room < max(1, min_tokens):
             raise ValueError(
@@ -143,7 +144,7 @@ class SpeechTokenGenerator:
             )
         seed = self._seeds.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
         params = SamplingParams(
-            temperature=0.0,  # vLLM's sampler has nothing to draw
+            temperature=0.0,  # vLLM's sampler takes the argmax of our one-hot logits
             max_tokens=min(max_tokens, room),
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
@@ -157,7 +158,7 @@ class SpeechTokenGenerator:
             async with aclosing(self.engine.generate(tokens_input(prompt), params, request_id)) as outputs:
                 async for output in outputs:
                     self._progress = time.monotonic()
-                    if output.outputs[0].finish_reason == "abort":  # by a signal to the engine: it is not complete
+                    if output.outputs[0].finish_reason == "abort":  # incomplete: the engine received a signal
                         raise EngineDeadError
                     if tokens := [token for token in output.outputs[0].token_ids if token < SPEECH_TOKENS]:
                         yield tokens
@@ -165,7 +166,7 @@ class SpeechTokenGenerator:
             self._in_engine -= 1
 
     def _turn_limits(self, stream: TextStream, until_fill: int | None, sampling: SamplingOptions) -> tuple[int, int]:
-        """Minimum and maximum of a text stream's next turn. Speech can't end before the text has."""
+        """Minimum and maximum of a text stream's next turn, in speech tokens. Speech can't end before the text."""
         if until_fill is None:
             shortest, longest = _limits(
                 sampling, MIN_SPEECH_PER_TEXT * stream.text_tokens, MAX_SPEECH_PER_TEXT * stream.text_tokens
@@ -177,7 +178,7 @@ class SpeechTokenGenerator:
         return left, left
 
     async def _checked(self, text: AsyncIterator[Sequence[int]]) -> AsyncIterator[Sequence[int]]:
-        """`text`, or ValueError at its first bad id or if it turns out to be empty."""
+        """Pass `text` on; raise ValueError for an invalid id or if it is empty."""
         empty = True
         async for piece in text:
             _check_ids(piece, self._config.text_vocab_size, "text token")
@@ -197,16 +198,16 @@ class SpeechTokenGenerator:
 
 
 def _check_ids(ids: Sequence[int], limit: int, kind: str) -> None:
-    """Raise ValueError for an id that vLLM would read past the end of a table with, and so die for all requests."""
+    """Raise ValueError for an id out of range, which would crash vLLM's engine, and with it all requests."""
     if ids and not 0 <= min(ids) <= max(ids) < limit:
         raise ValueError(
             f"{kind}s must be between 0 and {limit - 1} for this model, not {min(ids)} to {max(ids)}: "
-            "take its own tokenizer and speech tokenizer"
+            "use its own tokenizer and speech tokenizer"
         )
 
 
 def _limits(sampling: SamplingOptions, shortest: int, longest: int) -> tuple[int, int]:
-    """Minimum and maximum number of speech tokens: the caller's, else the given ones as far as they agree."""
+    """Minimum and maximum number of speech tokens: those in `sampling`, else the given ones, adjusted to fit."""
     if sampling.max_tokens is not None:
         longest = sampling.max_tokens
         shortest = min(shortest, longest)

@@ -1,4 +1,4 @@
-"""CosyVoice2's language model inside vLLM: a Qwen2 decoder over one id space, with a head over the speech tokens."""
+"""CosyVoice2's language model in vLLM: a Qwen2 decoder over a joint id space, with a head over the speech tokens."""
 
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -12,16 +12,16 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 
 from vllm_cosyvoice.checkpoint.tensors import named_tensors
 
-# The tables of llm.pt in the order of the one id space, see `vocabulary`.
+# The tables of llm.pt in the order of the joint id space, see `vocabulary`.
 EMBEDDING_TABLES = ("speech_embedding.weight", "llm_embedding.weight", "llm.model.model.embed_tokens.weight")
-TEXT_HEAD = "llm.model.lm_head.weight"  # predicts text, which this model is never asked for
+TEXT_HEAD = "llm.model.lm_head.weight"  # predicts text; unused
 
 
 class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """vLLM's Qwen2 with two changes, sharded and quantised like any other of its models.
+    """vLLM's Qwen2 with two changes. It can be sharded and quantised like any other model.
 
-    The embedding has `config.embedding_rows` rows, one for each id a prompt may hold. The head has
-    `config.vocab_size` rows and a bias: it generates speech tokens and their control tokens only.
+    The embedding has `config.embedding_rows` rows, one per id that a prompt may contain. The head has
+    `config.vocab_size` rows and a bias: it generates only speech tokens and their control tokens.
     """
 
     allow_patterns_overrides: ClassVar[list[str]] = ["llm.pt"]  # the file that vLLM's loader reads
@@ -52,19 +52,19 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
 
     @staticmethod
     def get_model_state_cls() -> type:
-        """What vLLM's second model runner, which it has on a GPU, keeps for this model and samples with."""
+        """The model state with which vLLM's V2 model runner (on a GPU) samples."""
         from vllm_cosyvoice.llm.model_state import SpeechModelState  # late: it imports Triton
 
         return SpeechModelState
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Load llm.pt's tensors; returns the names of the parameters that were set."""
+        """Load the tensors of llm.pt and return the names of the loaded parameters."""
         loaded: set[str] = AutoWeightsLoader(self).load_weights(_engine_weights(weights))
         return loaded
 
 
 def _engine_weights(content: Iterable[tuple[str, object]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """llm.pt's tensors under vLLM's names, the three embedding tables joined into one."""
+    """The tensors of llm.pt under vLLM's names, with the three embedding tables concatenated."""
     weights = named_tensors(dict(content))
     yield "model.embed_tokens.weight", torch.cat([weights.pop(name) for name in EMBEDDING_TABLES])
     for name, tensor in weights.items():

@@ -1,7 +1,7 @@
-"""Repetition-aware sampling on a GPU: our model's own part of vLLM's second model runner.
+"""Repetition-aware sampling on a GPU: the model-specific part of vLLM's V2 model runner.
 
-Its requests have fixed slots, and what they generated lately is on the device. So the host tells the device about a
-request once, when it comes, and does nothing for it at a step; nor does a step wait for the tokens of the one before.
+In this runner, requests have fixed slots, and their recent tokens are on the device. So the host uploads a request once
+when it arrives and does no work for it per step, and a step does not wait for the tokens of the previous one.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from vllm_cosyvoice.llm.token_draw import WORDS
 
 
 class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """What vLLM's model runner keeps for our model: the `RECORD` of the request in each slot."""
+    """The model runner's state for our model: the `RECORD` of the request in each slot."""
 
     def __init__(
         self, vllm_config: VllmConfig, model: nn.Module, encoder_cache: EncoderCache | None, device: torch.device
@@ -34,12 +34,12 @@ class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does no
         self._new: dict[int, np.ndarray] = {}  # by slot, not yet on the device
 
     def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
-        """Note a request that begins, or goes on after it was set aside, in the slot `req_index`."""
+        """Register a new or resumed request in the slot `req_index`."""
         super().add_request(req_index, new_req_data)
         self._new[req_index] = record(new_req_data.sampling_params)
 
     def apply_staged_writes(self) -> None:
-        """Tell the device about new requests, without waiting for it."""
+        """Upload new requests to the device, without waiting for it."""
         super().apply_staged_writes()
         if self._new:
             slots = async_tensor_h2d(np.array(list(self._new)), self.device)
@@ -53,14 +53,14 @@ class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does no
 
 
 class RepetitionAwareSampler:
-    """vLLM's sampler, except that the requests which ask for it (see `extra_args`) leave it no choice."""
+    """Wraps vLLM's sampler and draws the tokens of requests that ask for it (see `extra_args`)."""
 
     def __init__(self, sampler: Sampler, records: torch.Tensor) -> None:
         self._sampler = sampler
         self._records = records
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
-        """The next token of each request; logits, [rows, 6564], become one-hot where it is ours."""
+        """Sample the next token of each request. Logits, [rows, 6564], of our requests become one-hot."""
         requests = self._sampler.req_states
         token_draw_kernel.draw(
             logits,
@@ -72,5 +72,5 @@ class RepetitionAwareSampler:
         )
         return self._sampler(logits, input_batch)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the model runner wants of a sampler
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of vLLM's sampler
         return getattr(self._sampler, name)

@@ -1,4 +1,4 @@
-"""Processes that end when the process that started them does, however that one died."""
+"""Ends processes when their parent process ends for any reason."""
 
 import ctypes
 import multiprocessing
@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM when its `multiprocessing` parent is gone; without such a parent, do nothing."""
+    """Send this process SIGTERM when its `multiprocessing` parent ends; without such a parent, do nothing."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -25,9 +25,10 @@ def end_with_parent() -> None:
 
 @cache
 def end_forks_with_this_process() -> None:
-    """Let every process that is forked from this one's main thread get SIGTERM when this one is gone.
+    """Make every process that is forked from this one's main thread receive SIGTERM when this process ends.
 
-    Signals that it gets are no longer told to this process's event loop, whose descriptor for them it inherits.
+    The fork also drops the signal wakeup descriptor that it inherits, so that its signals do not reach this process's
+    event loop.
     """
     libc = ctypes.CDLL(None)
 

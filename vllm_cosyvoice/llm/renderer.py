@@ -1,4 +1,4 @@
-"""How vLLM takes prompts for this model: as ids of the one space, see `vocabulary`."""
+"""Prompt renderer for vLLM: prompts are ids of the joint id space, see `vocabulary`."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -7,10 +7,10 @@ from vllm.renderers import BaseRenderer
 
 
 class TokenRenderer(BaseRenderer):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """Takes prompts of token ids only.
+    """Accepts only prompts of token ids.
 
-    vLLM holds prompt ids to the config's `vocab_size`, which is the head's here: the model reads more ids than it
-    generates. Before 0.32 vLLM checks them only where it has a tokenizer, and does not ask here.
+    vLLM limits prompt ids to the config's `vocab_size`, which is the head's here: the model reads more ids than it
+    generates. Before 0.32, vLLM checks ids only if it has a tokenizer, and does not call this method.
     """
 
     def validate_token_ids(self, token_ids: Sequence[int], *, parameter: str | None = None) -> None:
@@ -20,5 +20,5 @@ class TokenRenderer(BaseRenderer):  # type: ignore[misc]  # mypy does not follow
             raise ValueError(f"prompt ids must be between 0 and {rows - 1}, not {min(token_ids)} to {max(token_ids)}")
 
     def render_messages(self, messages: object, params: object) -> NoReturn:
-        """There is no chat here."""
-        raise NotImplementedError("this model takes token ids, no chat messages")
+        """Not supported."""
+        raise NotImplementedError("this model takes token ids, not chat messages")

@@ -1,7 +1,7 @@
-"""Repetition-aware sampling in vLLM: how a request asks for it, and the logits processor that does it on a CPU.
+"""Repetition-aware sampling in vLLM: the request parameters, and the logits processor for CPUs.
 
-Tokens are drawn by `token_draw`, and vLLM's sampler gets logits that leave it no choice. On a GPU, where vLLM has
-another model runner, it is `model_state` that draws them.
+The logits processor draws tokens with `token_draw` and passes one-hot logits to vLLM's sampler. On a GPU, vLLM uses
+another model runner, and `model_state` draws the tokens.
 """
 
 from collections.abc import Sequence
@@ -23,34 +23,34 @@ KEY = "repetition_aware_sampling"  # in `SamplingParams.extra_args`
 
 
 def extra_args(options: SamplingOptions, earlier: Sequence[int], min_tokens: int) -> dict[str, Any]:
-    """What `SamplingParams.extra_args` must hold for a request to be sampled here.
+    """Build the `SamplingParams.extra_args` that enable repetition-aware sampling for a request.
 
-    Temperature, seed and minimum of such a request belong here, and `SamplingParams` should have temperature 0, no
-    seed and no minimum: all that vLLM's sampler then does is an argmax.
+    Temperature, seed and minimum of such a request go here. `SamplingParams` should have temperature 0, no seed and no
+    minimum, so that vLLM's sampler only computes an argmax.
 
-    options: with a seed, because each rank of a tensor-parallel engine draws for itself.
-    earlier: the tokens generated before this request.
+    options: must include a seed, because each rank of a tensor-parallel engine draws separately.
+    earlier: tokens generated before this request.
 
     Raises ValueError for options without a seed.
     """
     if options.seed is None:
-        raise ValueError("seed must be given: whoever fills in extra_args draws one for requests without")
+        raise ValueError("seed must be set: the caller of extra_args draws one for requests without a seed")
     return {KEY: {"options": asdict(options), "earlier": list(earlier), "min_tokens": min_tokens}}
 
 
 def record(params: SamplingParams, generated: Sequence[int] = ()) -> np.ndarray:
-    """A request that has generated these tokens as the device knows it: a `RECORD` as int32, [WORDS].
+    """The device's record of a request that has `generated` these tokens: a `RECORD` as int32, [WORDS].
 
-    All 0, also its top_k, for a request that vLLM samples.
+    It is all 0, including top_k, for a request that vLLM samples.
     """
     request = np.zeros(1, RECORD)
-    if wanted := (params.extra_args or {}).get(KEY):
-        options, position = SamplingOptions(**wanted["options"]), len(generated)
-        window = [*wanted["earlier"][-WINDOW:], *generated[-WINDOW:]][-WINDOW:]
+    if arguments := (params.extra_args or {}).get(KEY):
+        options, position = SamplingOptions(**arguments["options"]), len(generated)
+        window = [*arguments["earlier"][-WINDOW:], *generated[-WINDOW:]][-WINDOW:]
         recent = np.full(RING, NOTHING)
         recent[np.arange(position - len(window), position) % RING] = window
         reach = WINDOW if options.repetition_aware else 0
-        settings = options.temperature, options.top_p, options.top_k, reach, wanted["min_tokens"], options.seed
+        settings = options.temperature, options.top_p, options.top_k, reach, arguments["min_tokens"], options.seed
         request[0] = (recent, *settings)
     return request.view(np.int32)
 
@@ -63,18 +63,18 @@ class _Request:
 
 
 class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """Samples the requests that ask for it (see `extra_args`); vLLM samples the others."""
+    """Samples requests that ask for it (see `extra_args`); vLLM samples the others."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._requests: dict[int, _Request] = {}
         self._records = torch.zeros(vllm_config.scheduler_config.max_num_seqs, WORDS, dtype=torch.int32)
 
     def is_argmax_invariant(self) -> bool:
-        """False: the window and the control tokens change the likeliest token."""
+        """Return False: the window and the control tokens can change the most likely token."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Follow the requests that came, went and moved."""
+        """Update the state for added, removed and moved requests."""
         if not process_dict_updates(self._requests, batch_update, _request):
             return
         requests = self._requests.values()
@@ -91,8 +91,8 @@ class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy do
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Draw the next token of each request, in place: logits, [rows, 6564] float32, become one-hot."""
         if self._requests:
-            # A row whose token vLLM throws away, such as one in the middle of a prompt, keeps its length and so its
-            # position: the next draw for it takes this one's place.
+            # If vLLM discards the token of a row, for example in the middle of a prompt, the row's length and position
+            # do not change, so its next draw replaces this one.
             self._places[:, 2] = [len(tokens) for tokens in self._generated]
             token_draw.draw(logits, self._records, torch.from_numpy(self._places))
         return logits

@@ -1,11 +1,11 @@
-"""The draw of one speech token for each row of logits, by repetition-aware sampling (RAS).
+"""Draws one speech token for each row of logits by repetition-aware sampling (RAS), in PyTorch for CPUs.
 
-RAS draws a token from the nucleus; if that is among the last ten, it draws again, from all tokens but that one.
+RAS draws a token from the nucleus. If it is among the last ten, RAS draws again from all other tokens.
 Each draw takes the token with the highest logit + Gumbel noise. The noise comes from Philox (4×32, 10 rounds; Salmon
-et al. 2011), whose key is the request's seed and whose counter is token and position: it has no state, and no neighbour
-changes it.
+et al. 2011) with the request's seed as key and token and position as counter. It has no state and does not depend on
+other requests.
 
-A GPU does all of it in one kernel (`token_draw_kernel`); here it is for a CPU, in PyTorch.
+On a GPU, `token_draw_kernel` does the same in one kernel.
 """
 
 import numpy as np
@@ -14,34 +14,34 @@ import torch
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, UNUSED
 
 WINDOW = 10  # generated tokens in which a repetition counts
-RING = 16  # more than the window, so that a draw which vLLM throws away overwrites nothing that is still looked at
+RING = 16  # larger than the window, so that a draw that vLLM discards does not overwrite the window
 
-# A token that is never generated, so that it may stand in a window for "nothing".
+# A token that is never generated, which marks empty places in a window.
 NOTHING = UNUSED
 
-# What the device holds of a request: 32-bit words, the seed being two, which a GPU reads as one.
+# The device's record of a request, in 32-bit words. The seed takes two, which a GPU reads as one.
 RECORD = np.dtype(
     [
         ("recent", np.int32, RING),  # the token at position p of the speech, below 0 before the request, is [p % RING]
-        ("temperature", np.float32),  # 0: greedy, which is the highest logit among the tokens not in the window
+        ("temperature", np.float32),  # 0: greedy, the highest logit among the tokens not in the window
         ("top_p", np.float32),
         ("top_k", np.int32),
-        ("window", np.int32),  # WINDOW, or 0 where a repetition does not count
+        ("window", np.int32),  # WINDOW, or 0 if repetitions are allowed
         ("min_tokens", np.int32),  # the speech can't end before this position
         ("seed", np.int64),
     ],
     align=True,
 )
 WORDS = RECORD.itemsize // 4
-SEED = WORDS - 2  # the first word of it
+SEED = WORDS - 2  # index of its first word
 
 
 def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> None:
-    """Draw one token for each place and leave its row of `logits` one-hot: 0 for that token, -inf for all others.
+    """Draw one token for each place and make its row of `logits` one-hot: 0 for that token, -inf for all others.
 
-    logits: [rows, 6564] float32; tokens at -inf are not drawn, nor are control tokens other than end of speech.
+    logits: [rows, 6564] float32; tokens at -inf and control tokens other than end of speech are not drawn.
     records: [slots, WORDS] int32, a `RECORD` in each row; the drawn tokens are added to them.
-    places: [n, 3] int32: a row, the slot of its record, and the position of the token to draw, counted from 0.
+    places: [n, 3] int32: a row, the slot of its record, and the position of the token to draw, from 0.
     """
     row, slot, position = places.long().unsqueeze(-1).unbind(1)
     record = records[slot.squeeze(1)]
@@ -70,24 +70,27 @@ def draw(logits: torch.Tensor, records: torch.Tensor, places: torch.Tensor) -> N
 def _from_nucleus(
     scores: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, seed: torch.Tensor, position: torch.Tensor
 ) -> torch.Tensor:
-    """A token of the nucleus for each row, [rows, 1]: likeliest tokens until they weigh `top_p` or are `top_k`."""
+    """Draw a token from the nucleus of each row, [rows, 1].
+
+    The nucleus is the most likely tokens, up to `top_k`, until their probability reaches `top_p`.
+    """
     top, tokens = scores.topk(int(top_k.max()))
     q = (top - scores.logsumexp(1, keepdim=True)).exp()
-    kept = (q.cumsum(1) - q < top_p) & (torch.arange(top.shape[1]) < top_k)
+    nucleus = (q.cumsum(1) - q < top_p) & (torch.arange(top.shape[1]) < top_k)
     first, _ = philox(seed.numpy(), tokens.numpy(), position.numpy())
-    return tokens.gather(1, (top + gumbel(first)).where(kept, -torch.inf).argmax(1, keepdim=True))
+    return tokens.gather(1, (top + gumbel(first)).where(nucleus, -torch.inf).argmax(1, keepdim=True))
 
 
 def _from_all_but(
     token: torch.Tensor, scores: torch.Tensor, seed: torch.Tensor, position: torch.Tensor
 ) -> torch.Tensor:
-    """Another token than `token`, all shapes being [rows, 1] but `scores`' [rows, 6564]."""
+    """Draw a token other than `token`. All shapes are [rows, 1], except `scores` [rows, 6564]."""
     _, second = philox(seed.numpy(), np.arange(scores.shape[1]), position.numpy())
     return (scores + gumbel(second)).scatter(1, token, -torch.inf).argmax(1, keepdim=True)
 
 
 def philox(seed: np.ndarray, token: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two random words, uint32, for each element of the arguments, which are integers and broadcast."""
+    """Compute two random uint32 words for each element of the arguments, which are integers and broadcast."""
     low, high = (seed & 0xFFFFFFFF).astype(np.uint32), (seed >> 32).astype(np.uint32)
     a, b = token.astype(np.uint32), position.astype(np.uint32)
     c = d = np.zeros(1, np.uint32)
@@ -99,11 +102,11 @@ def philox(seed: np.ndarray, token: np.ndarray, position: np.ndarray) -> tuple[n
 
 
 def _words(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The low and the high words of `products`, uint64."""
+    """The low and high words of `products`, uint64."""
     return products.astype(np.uint32), (products >> np.uint64(32)).astype(np.uint32)
 
 
 def gumbel(words: np.ndarray) -> torch.Tensor:
-    """Standard Gumbel noise, float32, out of random words, uint32."""
-    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)  # never 0 nor 1
+    """Compute standard Gumbel noise, float32, from random words, uint32."""
+    uniform = ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)  # never 0 or 1
     return torch.from_numpy(-np.log(-np.log(uniform)))

@@ -1,4 +1,4 @@
-"""`token_draw.draw` for a GPU: one Triton program for each row, which it holds in registers."""
+"""`token_draw.draw` for a GPU: one Triton program per row, which it holds in registers."""
 
 import torch
 import triton
@@ -16,15 +16,15 @@ def draw(
     prompt_lengths: torch.Tensor,
     tokens: torch.Tensor,
 ) -> None:
-    """Draw one token for each row and leave it one-hot, as `token_draw.draw` does; a row whose top_k is 0 stays as is.
+    """Draw one token for each row and make the row one-hot, like `token_draw.draw`. Rows with top_k 0 are unchanged.
 
-    Of equal logits at the edge of the nucleus those of the lowest ids are in it. All that is read lies on the device
-    already and none of it is written, so a draw that vLLM throws away leaves no trace.
+    Of equal logits at the edge of the nucleus, those with the lowest ids belong to it. All inputs are on the device and
+    only `logits` is written, so a draw that vLLM discards has no effect.
 
     logits: [rows, 6564], float32 or narrower.
-    records: [slots, WORDS] int32, a `RECORD` in each row, as it was when the request had generated nothing.
-    slots: [rows] int32, the slot of each row; below 0: it is nobody's and stays as it is.
-    lengths: [rows or more] int32, how many tokens each row's request has, prompt and speech.
+    records: [slots, WORDS] int32, a `RECORD` in each row, from before the request generated its first token.
+    slots: [rows] int32, the slot of each row; below 0: the row is unused and unchanged.
+    lengths: [rows or more] int32, number of tokens of each row's request, prompt and speech.
     prompt_lengths: [slots] int32.
     tokens: [slots, longest] int32, prompt and speech.
     """
@@ -100,9 +100,9 @@ def _draw(
             token = tl.argmax(scores, 0)
     else:
         scores = scores / temperature
-        kept = _nucleus(scores, ids, top_p, top_k)
+        nucleus = _nucleus(scores, ids, top_p, top_k)
         first, second, _, _ = tl.philox(seed, ids, position + ids * 0, ids * 0, ids * 0)
-        token = tl.argmax(tl.where(kept, scores + _gumbel(first), -float("inf")), 0)
+        token = tl.argmax(tl.where(nucleus, scores + _gumbel(first), -float("inf")), 0)
         if _contains(window, token):
             token = tl.argmax(tl.where(ids == token, -float("inf"), scores + _gumbel(second)), 0)
 
@@ -111,10 +111,10 @@ def _draw(
 
 @triton.jit
 def _nucleus(scores, ids, top_p, top_k):
-    """Mask of the likeliest tokens until they weigh `top_p` or are `top_k`, found by bisection of the lowest score."""
+    """Mask of the nucleus, see `token_draw`, found by bisection of its lowest score."""
     weights = tl.exp(scores - tl.max(scores, 0))
     enough = top_p * tl.sum(weights, 0)
-    # The bits of a float, ordered as the floats are.
+    # Integer keys in the order of the scores.
     bits = scores.to(tl.int32, bitcast=True)
     keys = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     low, high = tl.min(keys, 0), tl.max(keys, 0)  # the lowest key of the nucleus is above `low` and at most `high`

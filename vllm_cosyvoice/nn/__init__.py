@@ -1,1 +1,1 @@
-"""What the PyTorch networks share."""
+"""Code shared by the PyTorch networks."""

@@ -1,4 +1,4 @@
-"""What the flow and the vocoder have in common."""
+"""Layers and weight loading shared by the flow and the vocoder."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=nn.Module)
 class FrameConv(nn.Linear):
     """A convolution over frames, channels last, as one matrix product.
 
-    `left` and `right` frames of zeros are put around the input: left = kernel - 1 makes it causal.
+    The input is padded with `left` and `right` frames of zeros; left = kernel - 1 makes it causal.
     The weight is [outputs, kernel · inputs], oldest frame first.
     """
 
@@ -32,18 +32,18 @@ class FrameConv(nn.Linear):
 
 
 def frame_conv_weight(weight: Tensor) -> Tensor:
-    """A convolution's weight [outputs, inputs, kernel] as `FrameConv` (kernel 1: as `nn.Linear`) keeps it."""
+    """Convert a convolution's weight [outputs, inputs, kernel] to that of a `FrameConv` (kernel 1: of `nn.Linear`)."""
     return weight.permute(0, 2, 1).flatten(1)
 
 
-def load(module: Module, weights: Mapping[str, Tensor], what: str) -> Module:
-    """Give `module`, made on the meta device, its weights.
+def load(module: Module, weights: Mapping[str, Tensor], name: str) -> Module:
+    """Load `weights` into `module`, which was created on the meta device. `name` is used in the error message.
 
     Raises:
-        ValueError: names or shapes of `weights` are not those of the module.
+        ValueError: the names or shapes of `weights` do not match the module.
     """
     try:
         module.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"the {what}'s weights do not fit its configuration: {error}") from error
+        raise ValueError(f"the {name}'s weights do not fit its configuration: {error}") from error
     return module.requires_grad_(False).eval()

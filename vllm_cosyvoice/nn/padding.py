@@ -1,16 +1,16 @@
-"""Which rows of different lengths to compute together."""
+"""Groups rows of different lengths into calls."""
 
 from collections.abc import Sequence
 
 import torch
 
-PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames of a call whose rows are padded to one length
+PADDED_FRAMES = {"cpu": 4_000, "cuda": 32_000}  # most frames per call, including padding
 
 
 def batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices of `lengths` in groups to pad to their longest, longest groups first.
+    """Group the indices of `lengths` for padding to the longest of each group, longest groups first.
 
-    No row is padded to more than twice its length, and a group of several is at most `limit` with its padding.
+    No row is padded to more than twice its length, and a group of several rows has at most `limit` frames with padding.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -25,10 +25,10 @@ def batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
 
 
 def padded_groups(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """`batches` of rows of so many frames, for a network that pads them to one length."""
+    """Group rows by `batches`, for a network that pads them to equal length."""
     return batches(lengths, PADDED_FRAMES[device.type])
 
 
 def packed_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """All rows at once, for a network that needs no padding."""
+    """Put all rows into one group, for a network that needs no padding."""
     return [list(range(len(lengths)))] if lengths else []

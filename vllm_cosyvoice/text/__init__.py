@@ -1,4 +1,4 @@
-"""Text front end: what a caller wrote → segments of text to speak → tokenizer ids."""
+"""Text front end: converts input text to segments to speak, and segments to tokenizer ids."""
 
 from vllm_cosyvoice.text.arriving_tokens import ArrivingText
 from vllm_cosyvoice.text.front_end import TextFrontEnd

@@ -1,4 +1,4 @@
-"""Sentences of text that is still arriving, each as soon as it is certain to have ended."""
+"""Splits arriving text into sentences, each as soon as its end is certain."""
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -9,9 +9,10 @@ from vllm_cosyvoice.text.characters import has_words
 
 Granularity = Literal["sentence", "clause"]
 
-SHORTEST = 6  # characters; "Oh!", "Mr." and "好。" are spoken with what follows
+SHORTEST = 6  # characters; "Oh!", "Mr." and "好。" are spoken together with the next text
 
-# An end is certain once the next character is there: white space where words are spaced, else any but a further mark.
+# An end is certain once the next character has arrived: white space in languages with spaces between words, else any
+# character except another mark.
 SENTENCE_END = r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？；…]+[”’」』）》]*(?=[^。！？；…”’」』）》])|\n"
 CLAUSE_END = r"[,;:—]+(?=\s)|[，、：]+(?=[^，、：])"
 ENDS: dict[Granularity, re.Pattern[str]] = {
@@ -21,28 +22,28 @@ ENDS: dict[Granularity, re.Pattern[str]] = {
 
 
 async def sentences(pieces: AsyncIterator[str], granularity: Granularity) -> AsyncGenerator[str, None]:
-    """The sentences, or clauses, of the joined `pieces`, wherever those were cut.
+    """Yield the sentences, or clauses, of the joined `pieces`.
 
-    Each has words; only a text without any is one sentence nevertheless.
+    Each contains at least one word. Only a text without words is yielded as one sentence.
     """
-    held, found = "", False
+    buffer, found = "", False
     async for piece in pieces:
-        held += piece
-        while end := _first_end(held, granularity):
-            yield held[:end].strip()
-            held, found = held[end:], True
-    if has_words(held) or (held.strip() and not found):
-        yield held.strip()
+        buffer += piece
+        while end := _first_end(buffer, granularity):
+            yield buffer[:end].strip()
+            buffer, found = buffer[end:], True
+    if has_words(buffer) or (buffer.strip() and not found):
+        yield buffer.strip()
 
 
 def certain_ends(text: str, granularity: Granularity) -> Iterator[int]:
-    """Where sentences, or clauses, end in the beginning of a text, whatever follows it."""
+    """The ends of sentences, or clauses, in the beginning of a text that no later text can change."""
     for match in ENDS[granularity].finditer(text):
         if not is_abbreviation(text, match.end()):
             yield match.end()
 
 
 def _first_end(text: str, granularity: Granularity) -> int:
-    """Where the first sentence ends, 0 if that is not certain yet."""
+    """The end of the first sentence, or 0 if it is not certain yet."""
     ends = certain_ends(text, granularity)
     return next((end for end in ends if len(text[:end].strip()) >= SHORTEST and has_words(text[:end])), 0)

@@ -1,4 +1,4 @@
-"""Tokenizing text that is still arriving: its tokens are those of the whole text, wherever the pieces were cut."""
+"""Tokenizes text that is still arriving. The tokens equal those of the whole text, however it is split into pieces."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from vllm_cosyvoice.text.characters import check_characters, has_words
 
-SPACES = " \t\u3000"  # a space begins a word's token, and no token goes on past the end of a word into a space
+SPACES = " \t\u3000"  # a space starts a new token: no token continues from a word into a space
 NEVER_SPACED = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff]")  # kana and ideographs
 
 
@@ -30,12 +30,12 @@ async def joined(beginning: str, rest: AsyncIterator[str]) -> AsyncGenerator[str
 
 
 class ArrivingText:
-    """Finds, in what has arrived, the last place where a cut leaves the tokens as they are, whatever follows.
+    """Finds the last place in the received text where a cut does not change the tokens, regardless of later text.
 
-    The tokenizer (Qwen2's) first splits a text into words, marks and spaces, and its byte pairs are merged within
-    those. So a cut is safe where such a part ends for certain: ahead of a space, or behind a letter or digit that
-    none follows. Chinese and Japanese put no spaces between words; a cut between two of their characters is safe when
-    no entry of the vocabulary holds the one's end and the other's beginning, since then no merge can join them.
+    The tokenizer (Qwen2's) first splits a text into words, marks and spaces, and merges byte pairs only within these.
+    So a cut is safe at a certain end of such a part: before a space, or after a letter or digit that is not followed by
+    another one. Chinese and Japanese have no spaces between words; a cut between two of their characters is safe if no
+    vocabulary entry contains the end of the first and the beginning of the second, since then no merge can join them.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -50,39 +50,39 @@ class ArrivingText:
         )
 
     async def tokens(self, pieces: AsyncIterator[str]) -> AsyncGenerator[list[int], None]:
-        """Tokenizer ids of the joined `pieces`, without the white space around them, as soon as they are certain.
+        """Yield the tokenizer ids of the joined and stripped `pieces` as soon as they are certain.
 
-        Raises ValueError for text that no encoding can carry.
+        Raises ValueError for invalid Unicode.
         """
-        held, begun = "", False
+        buffer, started = "", False
         async for piece in pieces:
             check_characters(piece)
-            looked_at = len(held)
-            held += piece if begun else piece.lstrip()
-            begun = begun or bool(held)
-            if cut := self._last_cut(held, looked_at):
-                yield self._encode(held[:cut])
-                held = held[cut:]
-        if held := held.rstrip():
-            yield self._encode(held)
+            checked = len(buffer)
+            buffer += piece if started else piece.lstrip()
+            started = started or bool(buffer)
+            if cut := self._last_cut(buffer, checked):
+                yield self._encode(buffer[:cut])
+                buffer = buffer[cut:]
+        if buffer := buffer.rstrip():
+            yield self._encode(buffer)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _last_cut(self, text: str, looked_at: int) -> int:
-        """The last safe cut, 0 for none. Up to `looked_at` characters there is none."""
-        return next((cut for cut in range(len(text) - 1, max(0, looked_at - 1), -1) if self._safe(text, cut)), 0)
+    def _last_cut(self, text: str, checked: int) -> int:
+        """The last safe cut, or 0. There is none within the first `checked` characters."""
+        return next((cut for cut in range(len(text) - 1, max(0, checked - 1), -1) if self._safe(text, cut)), 0)
 
     def _safe(self, text: str, cut: int) -> bool:
         before, after = text[cut - 1], text[cut]
         if text.endswith(self._openings, 0, cut):
-            return False  # a special token may have begun
+            return False  # it may be the beginning of a special token
         if after in SPACES:
             return not before.isspace()
         kind, next_kind = unicodedata.category(before)[0], unicodedata.category(after)
         if next_kind[0] == "M" or next_kind == "Cn":
-            return False  # it may combine with what is before it
+            return False  # it may combine with the character before it
         if kind == "L" and next_kind[0] == "L":
             return bool(NEVER_SPACED.match(before) and NEVER_SPACED.match(after)) and not self._joined(before, after)
         return kind in "LN"
@@ -97,7 +97,7 @@ class ArrivingText:
 
 
 def _joints(entry: str) -> Iterator[bytes]:
-    """For each two neighbouring characters in a vocabulary entry, their bytes; at its ends they may be incomplete."""
+    """The bytes of each pair of adjacent characters in a vocabulary entry; those at its ends may be incomplete."""
     if entry.isascii():
         return
     data = bytes(BYTES[character] for character in entry)
@@ -107,12 +107,12 @@ def _joints(entry: str) -> Iterator[bytes]:
 
 
 def _continues(byte: int) -> bool:
-    """Whether it is one of a character's further bytes in UTF-8."""
+    """Whether `byte` is a continuation byte in UTF-8."""
     return byte & 0xC0 == 0x80
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters that stand for bytes in a byte-level vocabulary: printable ones for themselves, others shifted."""
+    """The characters for bytes in a byte-level vocabulary: printable ones represent themselves, others are shifted."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     shifted = (byte for byte in range(0x100) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(shifted)}

@@ -1,4 +1,4 @@
-"""What a text is made of: words, markup, characters that no encoding can carry."""
+"""Tests for words, markup and invalid characters in a text."""
 
 import re
 import unicodedata
@@ -7,28 +7,28 @@ MARKUP = re.compile(r"<\|.*?\|>", re.DOTALL)
 
 
 def has_markup(text: str) -> bool:
-    """Whether `text` carries the model's own markup, `<|…|>`."""
+    """Whether `text` contains the model's own markup, `<|…|>`."""
     return "<|" in text and "|>" in text
 
 
 def whole_characters(text: str) -> tuple[str, str]:
-    """`text` with its surrogate pairs joined, and the half of one that it ends with, to go ahead of what follows."""
+    """Join the surrogate pairs in `text`. Also return a half pair at its end, which belongs before the next text."""
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
     whole = text.removesuffix(half) if half else text
     return whole.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"), half
 
 
 def has_words(text: str) -> bool:
-    """Whether a letter or a number is left of `text` beside its markup."""
+    """Whether `text` contains a letter or a number outside its markup."""
     return any(unicodedata.category(character)[0] in "LN" for character in MARKUP.sub("", text))
 
 
 def check_characters(text: str) -> None:
-    """Raise ValueError for text that no encoding can carry: JSON lets half a surrogate pair through."""
+    """Raise ValueError for text with half a surrogate pair, which is valid in JSON but can't be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"The text holds {text[error.start]!a} at position {error.start}, which is half a character: "
+            f"The text contains {text[error.start]!a} at position {error.start}, which is half a character: "
             "send valid Unicode."
         ) from None

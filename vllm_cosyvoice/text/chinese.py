@@ -1,4 +1,4 @@
-"""Chinese as it is spoken: years, telephone numbers, units, dots and dashes; wetext reads the numbers that are left."""
+"""Reads Chinese text: years, telephone numbers, units, dots and dashes; wetext reads the remaining numbers."""
 
 import re
 
@@ -8,7 +8,7 @@ from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import Rule, apply
 
 NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
-AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # a one that is heard is no seven
+AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
 WIDE = str.maketrans("０１２３４５６７８９％", "0123456789%")
 AMOUNT = r"\d+(?:\.\d+)?"
 DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
@@ -26,7 +26,7 @@ def _code(text: str) -> str:
 
 
 def _telephone(digits: str) -> str:
-    """Digits in the groups they were written in; a mobile number is read as wetext reads one."""
+    """Digits in the groups of the text; mobile numbers are read as in wetext."""
     groups = re.findall(r"\d+", digits)
     read = _digits if digits.startswith("0") else _code
     return "，".join(map(read, groups))
@@ -49,7 +49,7 @@ def _version_part(digits: str) -> str:
     return _digits(digits) if len(digits) == 1 or digits[0] == "0" else read_out(digits, "zh")
 
 
-# Numbers that are names: of telephones, rooms, people.
+# Numbers that are identifiers: of telephones, rooms, people.
 NUMBERED = (
     "编号|编码|学号|工号|房号|卡号|账号|帐号|单号|订单号?|座号|证号|身份证号?码?|邮编|邮政编码|密码|验证码|校验码|尾号|号码|代码|代号|批号|序列号|流水号"
     "|车牌号?|门牌号?|QQ号?|会员号|取件码|股票代码|航班号?|班次|区号|分机号?"
@@ -175,7 +175,7 @@ UNIT_RULES: list[Rule] = [
 
 
 def _amount(digits: str) -> str:
-    """A number in words, also where wetext would take it for that of the police (110) or an ambulance (120)."""
+    """A number in words, even if wetext would take it for the number of the police (110) or an ambulance (120)."""
     return read_out(f"{digits}米", "zh").removesuffix("米")
 
 
@@ -198,8 +198,8 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"\s*&\s*"), "和"),
 ]
 
-# Dots: of addresses, initials and abbreviations; those left end a sentence.
-KEPT_DOT = "\ue000"  # stands for the dot of an abbreviation until the others have become 。
+# Dots of addresses, initials and abbreviations; the others end a sentence.
+KEPT_DOT = "\ue000"  # placeholder for the dot of an abbreviation until the other dots are replaced by 。
 DOT_RULES: list[Rule] = [
     (re.compile(r"https?://"), ""),
     (re.compile(r"(?<![A-Za-z.])(Ph|M|a|p)\.(D|m)\."), r"\1\2"),
@@ -224,11 +224,11 @@ DOT_RULES: list[Rule] = [
 WRITTEN_MARKS = str.maketrans({"²": "平方", "³": "立方"})
 BRACKETS = str.maketrans("", "", "（）【】`")
 TRAILING_COMMAS = re.compile(r"[，,、]+$")
-# A space stays only between two ASCII characters, or hidden words, that are not spaces themselves.
+# A space is kept only between two ASCII characters or hidden words that are not spaces themselves.
 WORD_MARK = rf"\x00-\x1f\x21-\x7f{HIDDEN}"
 LOOSE_SPACE = re.compile(rf"(?<![{WORD_MARK}]) | (?![{WORD_MARK}])")
 
-# wetext is slow, so it gets only the numbers, each with the few characters beside it that may belong to it.
+# wetext is slow, so it gets only the numbers, each with a few adjacent characters that may belong to it.
 NEIGHBOUR = rf"[^，。！？；、“”\"\\\n{HIDDEN}]"
 UNIT_LETTERS = r"[A-Za-z/%°℃²³]"
 NUMBERS = re.compile(rf"{NEIGHBOUR}{{0,2}}\d(?:{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}")
@@ -237,7 +237,7 @@ NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *RANGE_RULES, *UNIT_RU
 
 
 def read(line: str) -> str:
-    """The Chinese words to speak for one line of text."""
+    """Convert one line of text to the Chinese words to speak."""
     line = apply(SIGN_RULES, line.translate(WIDE))
     if HAS_DIGIT.search(line):
         line = apply(NUMBER_RULES, line)
@@ -248,5 +248,5 @@ def read(line: str) -> str:
 
 
 def close_up(line: str) -> str:
-    """`line` without the spaces that Chinese and Japanese do not write."""
+    """Remove the spaces that Chinese and Japanese do not use."""
     return LOOSE_SPACE.sub("", line)

@@ -1,4 +1,4 @@
-"""From a caller's text to segments and tokens."""
+"""Converts a caller's text to segments and tokens."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,12 +16,12 @@ SILENCE = 0.2  # seconds, for a text without words: as short as a comma's pause,
 
 
 class TextFrontEnd:
-    """Normalises, splits and tokenizes for one model. Its methods may run in several threads at once."""
+    """Normalises, splits and tokenizes text for one model. Its methods are thread-safe."""
 
     def __init__(self, tokenizer: Path, pronunciations: Mapping[str, str] = NO_WORDS) -> None:
-        """Load everything, so that the first request waits for nothing.
+        """Load everything in advance, so that the first request does not wait.
 
-        `tokenizer`: the tokenizer's directory. `pronunciations`: words → how to spell them for the model.
+        `tokenizer`: the tokenizer's directory. `pronunciations`: words → their spelling for the model.
         """
         self._tokenizer = load_tokenizer(tokenizer)
         self._pronunciations = pronunciations
@@ -37,12 +37,12 @@ class TextFrontEnd:
         language: str | None = None,
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> list[str]:
-        """`text` normalised and split into pieces to speak one after the other; its pauses are left out.
+        """Normalise `text` and split it into segments to speak one after another, without its pauses.
 
-        Without `normalize` the text is split, but not changed. `language` is a code such as "en"; without one the
-        script and the words of the text tell it. `pronunciations` are added to those of the front end.
+        Without `normalize`, the text is split but not changed. `language` is a code such as "en"; without one, it is
+        detected from the script and the words of the text. `pronunciations` are added to those of the front end.
 
-        Raises ValueError for an empty text, for a pause that can't be read, and for what is no code.
+        Raises ValueError for an empty text, and for an invalid pause or language code.
         """
         parts = _parts(text)
         spoken = " ".join(part for part in parts if isinstance(part, str)) if len(parts) > 1 else text
@@ -56,10 +56,10 @@ class TextFrontEnd:
         language: str | None = None,
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> list[str | Pause]:
-        """`segments` with the pauses that `text` asks for, in order: a pause also ends a segment.
+        """Like `segments`, but with the pauses in `text`, in order. A pause also ends a segment.
 
-        A text without words is one pause: as long as those in it, and at least `SILENCE`.
-        Raises ValueError as `segments` does.
+        A text without words is one pause: as long as its own pauses, and at least `SILENCE`.
+        Raises ValueError, see `segments`.
         """
         parts = _parts(text)
         code = language or spoken_language(" ".join(part for part in parts if isinstance(part, str)), None)
@@ -74,13 +74,13 @@ class TextFrontEnd:
         return pieces
 
     def normalise(self, text: str, language: str | None = None, pronunciations: Mapping[str, str] = NO_WORDS) -> str:
-        """`text` as it is put in a prompt: normalised, not split. Raises ValueError for what is no language's code."""
+        """Normalise `text` for a prompt, without splitting. Raises ValueError for an invalid language code."""
         check_characters(text)
         words = {**self._pronunciations, **pronunciations}
         return text if has_markup(text) else normalise(text, language, words, self._ttsfrd)
 
     def tokens(self, text: str) -> list[int]:
-        """Tokenizer ids of `text` as it stands; special tokens in it are encoded as such."""
+        """Tokenizer ids of `text`, unchanged; special tokens in it are encoded as such."""
         check_characters(text)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
@@ -104,7 +104,7 @@ def _parts(text: str) -> list[str | Pause]:
 def segments(
     text: str, normalise: Callable[[str], str], length: Callable[[str], int], language: str | None = None
 ) -> list[str]:
-    """Segments of `text`, of at most `MOST_TEXT` tokens each; `length` counts tokens.
+    """Split `text` into segments of at most `MOST_TEXT` tokens each; `length` counts tokens.
 
     Text with markup is not normalised, and only cut where it is too long. Text without words has no segments.
     """

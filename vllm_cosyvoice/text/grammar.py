@@ -1,28 +1,28 @@
-"""wetext's grammars, which read out numbers, dates, units and signs."""
+"""wetext's grammars, which spell out numbers, dates, units and signs."""
 
 import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-# wetext has no reading for a number beside a sign that it does not expect there ("[1]", "x=2"): it fails, or gives
-# nothing. Such a piece is read word by word, and such a word without its unusual signs.
+# wetext can't read a number next to an unexpected sign ("[1]", "x=2"): it fails or returns nothing. Such a piece is
+# read word by word, and such a word without its unusual signs.
 FINER = (re.compile(r"(\s+)"), re.compile(r"([^\w\s$€£¥%.,:/'+-]+)"))
-# wetext's time grows faster than the text, so long text goes through it in pieces of at most this many characters.
+# wetext's time grows faster than linearly, so long text is split into pieces of at most this many characters.
 PIECE = 500
 PIECE_ENDS = (re.compile(r"[。！？；\n]|[.!?;][\"”]? "), re.compile(r"\s"))
 
 
 @cache
 def grammar(language: str) -> Any:  # noqa: ANN401 - wetext has no type hints
-    """wetext's normaliser for "zh", "en" or "ja", loaded when first asked for (0.3 s)."""
+    """wetext's normaliser for "zh", "en" or "ja", loaded on first use (0.3 s)."""
     import wetext
 
     return wetext.Normalizer(lang=language)
 
 
 def read_out(text: str, language: str) -> str:
-    """`text` read by wetext in `language`; what wetext can't read stays as written."""
+    """Read `text` with wetext in `language`; parts that it can't read are unchanged."""
     return "".join(_read_piece(piece, language) for piece in _pieces(text))
 
 
@@ -43,7 +43,7 @@ def _read_piece(piece: str, language: str, finer: tuple[re.Pattern[str], ...] = 
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """`text` in pieces of at most `PIECE` characters that end a sentence, or at least a word, where they can."""
+    """Split `text` into pieces of at most `PIECE` characters, if possible at the end of a sentence or a word."""
     start = 0
     while len(text) - start > PIECE:
         window = text[start : start + PIECE]

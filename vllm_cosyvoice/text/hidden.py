@@ -1,29 +1,29 @@
-"""Parts of a text that no rule may change: each travels as one private-use character, and comes back at the end."""
+"""Protects parts of a text from the rules: each is replaced by one private-use character and restored at the end."""
 
 import re
 from collections.abc import Mapping
 
 from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS
 
-FIRST, LAST = 0xF0000, 0xFFFFD  # a plane of Unicode that no text uses
-HIDDEN = f"{chr(FIRST)}-{chr(LAST)}"  # for a set in a regular expression
+FIRST, LAST = 0xF0000, 0xFFFFD  # a private-use plane of Unicode
+HIDDEN = f"{chr(FIRST)}-{chr(LAST)}"  # for a character set in a regular expression
 HIDDEN_PART = re.compile(f"[{HIDDEN}]")
 OWN_TAG = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS if not token.startswith("<|")))
-UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")  # kana and ideographs stand without spaces between words
+UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")  # kana and ideographs, which have no spaces between words
 
 
 class HiddenParts:
-    """Hides parts of one text with the methods that begin with `hide`, and puts them back with `show`."""
+    """Hides parts of one text with the methods `hide_*`, and restores them with `show`."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
 
     def hide_tags(self, text: str) -> str:
-        """`text` with CosyVoice's own tags hidden; what the caller wrote in private-use characters goes."""
+        """Hide CosyVoice's own tags in `text`, and remove private-use characters written by the caller."""
         return OWN_TAG.sub(lambda tag: self._hide(tag.group()), HIDDEN_PART.sub("", text))
 
     def hide_words(self, text: str, spellings: Mapping[str, str]) -> str:
-        """`text` with the words of `spellings` hidden, whose spelling will be shown in their place."""
+        """Hide the words of `spellings` in `text`; `show` will insert their spellings."""
         by_word = {word.casefold(): spelling for word, spelling in spellings.items() if word}
         if not by_word:
             return text
@@ -31,14 +31,14 @@ class HiddenParts:
         pattern = re.compile("|".join(map(_whole_word, longest_first)), re.IGNORECASE)
 
         def hide(word: re.Match[str]) -> str:
-            # Letters that are the same to a regular expression may differ in their case folding, as the Turkish i does.
+            # Letters that match in a regular expression may differ in case folding, for example the Turkish i.
             spelling = by_word.get(word.group().casefold())
             return word.group() if spelling is None else self._hide(spelling)
 
         return pattern.sub(hide, text)
 
     def show(self, text: str) -> str:
-        """`text` with everything that was hidden."""
+        """Restore all hidden parts of `text`."""
         return HIDDEN_PART.sub(lambda part: self._parts[ord(part.group()) - FIRST], text)
 
     def _hide(self, part: str) -> str:

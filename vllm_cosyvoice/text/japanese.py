@@ -1,4 +1,4 @@
-"""Japanese as it is spoken: wetext's grammar, and what it lacks."""
+"""Reads Japanese text: wetext's grammar, and rules that it lacks."""
 
 import re
 
@@ -39,7 +39,7 @@ HAS_DIGIT = re.compile(r"\d")
 
 
 def read(line: str) -> str:
-    """The Japanese words to speak for one line of text."""
+    """Convert one line of text to the Japanese words to speak."""
     line = apply(ADDRESS_RULES, line.translate(WIDE))
     if HAS_DIGIT.search(line):
         parts = CLAUSE.split(apply(RULES, line))

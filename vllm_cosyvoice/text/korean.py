@@ -1,4 +1,4 @@
-"""Korean as it is spoken: Sino-Korean numbers, and native ones ahead of what is counted."""
+"""Reads Korean text: Sino-Korean numbers, and native ones before counters."""
 
 import re
 
@@ -6,7 +6,7 @@ from num2words import num2words
 
 from vllm_cosyvoice.text.rules import Rule, apply
 
-# Numbers from 1 to 99 are native ahead of these.
+# Numbers from 1 to 99 are native before these counters.
 COUNTERS = (
     r"시간|시(?!속)|살|명|개(?!월|년|국)|마리|권|병|잔|장|대(?!로)|사람"
     r"|가지|그루|켤레|송이|채|벌|번째|군데|곳|달(?!러)|그릇|조각|줄|척|쌍|손님"
@@ -35,7 +35,7 @@ def sino(digits: str) -> str:
 
 
 def native(digits: str) -> str:
-    """A number from 1 to 99 as it stands ahead of what is counted: "20" → "스무"."""
+    """A native number from 1 to 99, as before a counter: "20" → "스무"."""
     if int(digits) == 20:
         return "스무"
     return TENS[int(digits) // 10] + UNITS[int(digits) % 10]
@@ -70,5 +70,5 @@ RULES: list[Rule] = [
 
 
 def read(line: str) -> str:
-    """The Korean words to speak for one line of text."""
+    """Convert one line of text to the Korean words to speak."""
     return " ".join(apply(RULES, line).split())

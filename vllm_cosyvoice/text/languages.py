@@ -1,4 +1,4 @@
-"""Which language a text is in: by its script, and for Latin script by its commonest words."""
+"""Detects the language of a text by its script, and for Latin script by common words."""
 
 import re
 
@@ -24,11 +24,11 @@ OTHER_SCRIPTS = {
 }
 UKRAINIAN_ONLY = re.compile(r"[іїєґІЇЄҐ]")
 LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
-# A word of running text: neither letters beside a digit ("10am"), nor a part of an address or of "e.g.".
+# A word of running text: no letters next to a digit ("10am"), no part of an address or of "e.g.".
 LATIN_WORD = re.compile(r"(?<![\w.@/-])[A-Za-z\u00c0-\u024f\u1ea0-\u1ef9]{2,}(?![\w@/-]|\.\w)")
 
-# Words that tell a language: those ahead of the bar two points each, those behind it, which are names, too, or words of
-# another language, one point.
+# Words that indicate a language. Those before the bar give two points each. Those after it give one point, because they
+# are also names or words of another language.
 WORDS = {
     "en": "the of and is are was were this that with have has you your they it its for from we he she will would | "
     "in to on at by be not or as an but my our us all about there their his her him me do if please",
@@ -51,7 +51,7 @@ WORDS = {
     "id": "saya dan yang ada tidak untuk orang rupiah tahun | di ke ini itu",
     "vi": "tôi có là không và của năm người đồng | một",
 }  # fmt: skip
-POINTS: dict[str, list[tuple[str, int]]] = {}  # word → the languages that have it, and what it is worth
+POINTS: dict[str, list[tuple[str, int]]] = {}  # word → its languages, with the points for each
 for _language, _words in WORDS.items():
     for _points, _group in zip((2, 1), _words.split("|"), strict=True):
         for _word in _group.split():
@@ -64,17 +64,17 @@ ENOUGH_POINTS = 2
 
 
 def language_code(language: str) -> str:
-    """`language` as used here: "en-US" → "en", "yue" → "zh", "English" → "en". Raises ValueError for others."""
+    """Convert `language` to a code: "en-US" → "en", "yue" → "zh", "English" → "en". Raises ValueError for others."""
     if name := NAMES.get(language.lower()):
         return name
     if not CODE.fullmatch(language):
-        raise ValueError(f'The language {language!r} is no code such as "en", "zh", "ja", "ko" or "de".')
+        raise ValueError(f'The language {language!r} is not a code such as "en", "zh", "ja", "ko" or "de".')
     code = re.split("[-_]", language.lower())[0]
     return SAME_AS.get(code, code)
 
 
 def language_of(text: str) -> str:
-    """The code of the language that `text` is read in; English where nothing tells another."""
+    """The code of the language of `text`; English by default."""
     kana = len(KANA.findall(text))
     if (kana or JAPANESE_ONLY.search(text)) and kana >= 3 * len(CHINESE_ONLY.findall(text)):
         return "ja"
@@ -93,8 +93,8 @@ def language_of(text: str) -> str:
 def _by_words(text: str) -> str:
     points = dict.fromkeys(WORDS, 0)
     for word in LATIN_WORD.findall(text):
-        for language, worth in POINTS.get(word.lower(), ()) if not word.isupper() else ():
-            points[language] += worth
+        for language, word_points in POINTS.get(word.lower(), ()) if not word.isupper() else ():
+            points[language] += word_points
     if not text.isascii():
         for language, letters in LETTERS.items():
             found = sum(letter in letters for letter in text.lower())

@@ -1,4 +1,4 @@
-"""Markdown, HTML and emoji to lines of plain text: what a reader sees on a page."""
+"""Converts Markdown, HTML and emoji to lines of plain text, as shown on a page."""
 
 import re
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from markdown_it.token import Token
 
 WRAPPED = 50  # characters; a line at least this long may have been wrapped by an editor
 KEYCAP = re.compile(r"([0-9#*])\ufe0f?\u20e3")  # "1️⃣" is a number in a box
-LEFT_OVER = re.compile(r"[\ufe0e\ufe0f\u200d]")  # they only choose how the emoji beside them looks
-# CommonMark sees no bold where Chinese quotes touch the asterisks.
+LEFT_OVER = re.compile(r"[\ufe0e\ufe0f\u200d]")  # they only select the variant of an adjacent emoji
+# CommonMark does not recognise bold text if Chinese quotes touch the asterisks.
 LEFT_BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 TASK_BOX = re.compile(r"\[[ xX]\] ")
 HTML_BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|h[1-6]|hr|s|paragraph|blockquote)\b", re.IGNORECASE)
@@ -21,18 +21,18 @@ NO_STOP = re.compile(r"[,，、;；:：。.!！?？…—–-][\"'”’」』�
 
 @cache
 def parser() -> MarkdownIt:
-    """CommonMark with tables; HTML stays within its paragraph, and `[a]: b` is text as everything else."""
+    """CommonMark with tables; HTML stays within its paragraph, and `[a]: b` is plain text."""
     rules = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     return rules.disable(["html_block", "reference"])
 
 
-TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is no emphasis
+TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is not emphasis
 
 
 def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
-    """The lines of `text` to read one after the other.
+    """The lines of `text`, to be read one after another.
 
-    `item_mark` follows the number of a list's item, `cell_mark` stands between the cells of a table's row.
+    `item_mark` follows the number of a list item, `cell_mark` separates the cells of a table row.
     """
     text = LEFT_OVER.sub("", replace_emoji(KEYCAP.sub(r"\1", text), " ")) if not text.isascii() else text
     plain = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
@@ -41,7 +41,7 @@ def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
 
 
 def join(spoken: list[str], stop: str, space: str) -> str:
-    """One text of lines; `stop` ends a line that has no mark at its end, but for the last, and `space` follows."""
+    """Join lines to one text. Each line but the last gets a `stop` if it has no mark at its end, and a `space`."""
     ended = [line if NO_STOP.search(line) else line + stop for line in spoken[:-1]]
     return space.join([*ended, *spoken[-1:]])
 

@@ -1,4 +1,4 @@
-"""Written text to spoken words: numbers, dates, units and abbreviations read out, markup and pictures left out."""
+"""Converts written text to spoken words: spells out numbers, dates, units and abbreviations; drops markup and emoji."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,25 +16,25 @@ READERS: dict[str, Callable[[str], str]] = {
     "ko": korean.read,
     "zh": chinese.read,
 }
-UNSPACED = ("zh", "ja")  # languages that put no spaces between words
+UNSPACED = ("zh", "ja")  # languages without spaces between words
 
 
 def load() -> None:
-    """Load what reading Chinese and English needs (over a second), so that the first text does not wait for it."""
+    """Load the grammars for Chinese and English (over a second), so that the first text does not wait for them."""
     grammar("zh")
     english.load()
 
 
 def spoken_language(text: str, language: str | None) -> str:
-    """The code of the language that `text` is read in: `language` where given, else by script and words.
+    """The code of the language of `text`: `language` if given, else detected.
 
-    Raises ValueError for a `language` that is no code.
+    Raises ValueError if `language` is not a valid code.
     """
     return language_of(text) if language is None else language_code(language)
 
 
 def is_unspaced(language: str) -> bool:
-    """Whether a language of that code is written without spaces between words."""
+    """Whether the language is written without spaces between words."""
     return language in UNSPACED
 
 
@@ -44,10 +44,10 @@ def normalise(
     pronunciations: Mapping[str, str] = NO_WORDS,
     reader: Callable[[str], str] | None = None,
 ) -> str:
-    """The words to speak for `text`, in one piece; '' for nothing but white space.
+    """Convert `text` to the words to speak, as one string; '' if there is only white space.
 
-    `pronunciations`: words → how to spell them for the model. `reader`: what reads a line, in place of our own rules.
-    Raises ValueError for a `language` that is no code.
+    `pronunciations`: words → their spelling for the model. `reader`: converts a line, instead of our own rules.
+    Raises ValueError if `language` is not a valid code.
     """
     code = spoken_language(text, language)
     hidden = HiddenParts()

@@ -1,4 +1,4 @@
-"""Pauses that a text asks for: `[pause:1.5s]`, `[pause:500ms]` and SSML's `<break time="1.5s"/>`."""
+"""Parses pauses in a text: `[pause:1.5s]`, `[pause:500ms]` and SSML's `<break time="1.5s"/>`."""
 
 import re
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Pause:
 
 
 def split_at_pauses(text: str) -> list[str | Pause]:
-    """`text` cut at its pauses, all in order. A `<break>` without a time is no pause, and goes.
+    """Split `text` at its pauses and return texts and pauses in order. A `<break>` without a time is removed.
 
-    Raises ValueError for a pause that can't be read or lasts longer than `LONGEST_PAUSE`, and for more than
-    `MOST_SILENCE` in all.
+    Raises ValueError for a pause that is invalid or longer than `LONGEST_PAUSE`, and for more than `MOST_SILENCE` in
+    total.
     """
     pieces: list[str | Pause] = [""]
     start = 0
@@ -34,7 +34,7 @@ def split_at_pauses(text: str) -> list[str | Pause]:
             pieces += [Pause(_seconds(time, match.group())), ""]
     pieces[-1] = f"{pieces[-1]}{text[start:]}"
     if sum(piece.seconds for piece in pieces if isinstance(piece, Pause)) > MOST_SILENCE:
-        raise ValueError(f"The pauses of the text are too long: at most {MOST_SILENCE:g} s in all.")
+        raise ValueError(f"The pauses of the text are too long: at most {MOST_SILENCE:g} s in total.")
     return pieces
 
 

@@ -1,4 +1,4 @@
-"""Rules that rewrite text: what to look for, and what to say instead."""
+"""Rules that rewrite text: patterns and their replacements."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 
 
 def apply(rules: Iterable[Rule], text: str) -> str:
-    """`text` after each of `rules`, in their order."""
-    for pattern, spoken in rules:
-        text = pattern.sub(spoken, text)
+    """Apply `rules` to `text`, in order."""
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
     return text

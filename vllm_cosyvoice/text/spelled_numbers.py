@@ -1,11 +1,11 @@
-"""Numbers in the languages that num2words spells, beside those that have readings of their own."""
+"""Spells numbers with num2words, for languages without rules of their own."""
 
 import re
 from functools import cache
 
 from num2words import CONVERTER_CLASSES, num2words
 
-# The languages that write 1.000,5; the others write 1,000.5.
+# Languages that write 1.000,5; the others write 1,000.5.
 DECIMAL_COMMA = {
     "cs",
     "da",
@@ -27,7 +27,7 @@ DECIMAL_COMMA = {
     "uk",
     "vi",
 }
-HUNDREDS = {"de", "nl", "sv", "no", "da"}  # which say 1995 as "nineteen hundred ninety-five"
+HUNDREDS = {"de", "nl", "sv", "no", "da"}  # languages that read 1995 as "nineteen hundred ninety-five"
 COMMA_STYLE = re.compile(r"\d{1,3}(?:[. ]\d{3})+(?!\d)(?:,\d+)?|\d+(?:,\d+)?")
 POINT_STYLE = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 TEARS = re.compile(r"(?<=\d)[.:/-](?=\d)")
@@ -56,7 +56,7 @@ TIME = re.compile(r"(?<![\d:])([01]?\d|2[0-4]):([0-5]\d)(?![\d:])(?: (?:Uhr|uur|
 
 
 def read(line: str, language: str) -> str:
-    """`line` with its numbers in words of `language`; as it is, where num2words does not know the language."""
+    """Spell the numbers in `line` in `language`. If num2words does not support the language, return it unchanged."""
     if language not in CONVERTER_CLASSES or not any(character.isdigit() for character in line):
         return line
     names = dict(zip(NAMED, NAMES[language].split("|"), strict=True)) if language in NAMES else {}
@@ -81,9 +81,9 @@ def read(line: str, language: str) -> str:
 
 
 def _apart(line: str, pattern: re.Pattern[str]) -> str:
-    """`line` with a space where a mark tears a number in two ("3-5", "2.4.1"), so that both are spelled."""
-    whole = {place for match in pattern.finditer(line) for place in range(match.start(), match.end())}
-    return TEARS.sub(lambda mark: mark[0] if mark.start() in whole else " ", line)
+    """Replace marks that separate two numbers ("3-5", "2.4.1") with spaces, so that both are spelled."""
+    in_number = {place for match in pattern.finditer(line) for place in range(match.start(), match.end())}
+    return TEARS.sub(lambda mark: mark[0] if mark.start() in in_number else " ", line)
 
 
 def _spell(written: str, language: str) -> str:
@@ -94,7 +94,7 @@ def _spell(written: str, language: str) -> str:
         return _one_by_one(digits, language)
     if decimals:
         point = _words("0.5", language).split()[1:-1]
-        if not point:  # a language that writes it in one word
+        if not point:  # the language writes it in one word
             return _words(digits, language)
         return " ".join([_words(whole, language), *point, _one_by_one(decimals, language)])
     if language in HUNDREDS and re.fullmatch(r"1[1-9]\d\d", written):

@@ -1,4 +1,4 @@
-"""Text in segments short enough for the language model to speak well."""
+"""Splits text into segments that are short enough for the language model to speak well."""
 
 import re
 from collections.abc import Callable
@@ -11,24 +11,24 @@ ENGLISH_STOPS = ".?!;:"
 CLOSING = '"”’」』'  # quotes that may follow the last stop
 INSIDE_WORD = r"(?<=[A-Za-z0-9])[.:](?=[A-Za-z0-9])"
 
-# in characters (Chinese) or tokens (English)
-FULL = 80  # a segment this long takes no further sentence …
-ENOUGH = 60  # … if it has more than this without it
-SHORT = 20  # a last segment shorter than this joins the one before
-LONG = 120  # a sentence longer than this is cut into parts of at most `FULL`
+# In characters (Chinese) or tokens (English):
+FULL = 80  # a sentence that would make a segment longer than this starts a new one …
+ENOUGH = 60  # … if the segment is longer than this without it
+SHORT = 20  # a last segment shorter than this is joined with the previous one
+LONG = 120  # a sentence longer than this is split into parts of at most `FULL`
 
-# Where too long a sentence is cut, the best places first: behind a stop, behind a comma, between words, anywhere.
+# Where long sentences are split, in order of preference: after a stop, after a comma, between words, anywhere.
 PLACES = tuple(
     re.compile(place) for place in (rf"(?<=[{re.escape(CHINESE_STOPS)}])", r"(?<=[,，])", r"(?<=\s)(?=\S)", "")
 )
-MARK = re.compile(rf"{MARKUP.pattern}|<[^<>]*>|\[[^\[\]]*\]", MARKUP.flags)  # of the model's own, which is never cut
+MARK = re.compile(rf"{MARKUP.pattern}|<[^<>]*>|\[[^\[\]]*\]", MARKUP.flags)  # the model's own marks, never split
 
 
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
-    """Segments of whole sentences; `length` measures a text in the units of the limits above.
+    """Split `text` into segments of whole sentences; `length` measures a text in the units of the limits above.
 
-    Only a sentence of more than `LONG` is cut, so a segment may be longer than `FULL`. Nothing is lost but stops that
-    follow a stop.
+    Only sentences longer than `LONG` are split, so a segment may be longer than `FULL`. Only stops that follow a stop
+    are lost.
     """
     if not text:
         return []
@@ -42,10 +42,10 @@ def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
 
 
 def sentences(text: str, stops: str) -> list[str]:
-    """`text`, which ends with a stop, cut behind every stop and the closing quote that may follow it.
+    """Split `text`, which must end with a stop, after every stop and its closing quote, if any.
 
-    Of several stops in a row the first stays; quotes between them stay too. A mark between two letters or digits
-    ("2.5", "10:30", "www.example.com") and the dot of an abbreviation are no stops.
+    Of several stops in a row, the first is kept, and so are quotes between them. A mark between two letters or digits
+    ("2.5", "10:30", "www.example.com") and the dot of an abbreviation are not stops.
     """
     stop = f"(?!{INSIDE_WORD})[{re.escape(stops)}]"
     end = re.compile(rf'({stop}["”]?)((?:{stop}["”]?)*)')
@@ -59,14 +59,14 @@ def sentences(text: str, stops: str) -> list[str]:
         if body:
             found.append(body + match[1] + further_quotes)
             opening = ""
-        else:  # a stop before any text ends nothing, so a quote after it opens the first sentence
+        else:  # a stop before any text ends no sentence, so a quote after it opens the first one
             opening = match[1][1:] + further_quotes
         start = match.end()
     return found
 
 
 def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:
-    """Sentences joined to segments of more than `ENOUGH`, and of at most `FULL` where the sentences allow it."""
+    """Join sentences to segments longer than `ENOUGH`, and of at most `FULL` if the sentences allow it."""
     segments: list[str] = []
     current = ""
     for sentence in sentences:
@@ -82,13 +82,13 @@ def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:
 
 
 def cut(text: str, most: int, length: Callable[[str], int]) -> list[str]:
-    """`text` in parts of a `length` of at most `most`, about equally long, cut where that is heard least."""
+    """Split `text` into parts of about equal `length`, of at most `most`, at the least noticeable places."""
     if length(text) <= most or len(text) < 2:
         return [text]
     inside = {place for mark in MARK.finditer(text) for place in range(mark.start() + 1, mark.end())}
     for pattern in PLACES:
         places = {match.start() for match in pattern.finditer(text)} - inside - {0, len(text)}
         middle = min(places, key=lambda place: abs(place - len(text) // 2), default=0)
-        if min(middle, len(text) - middle) >= len(text) // 4:  # else a part would hardly be shorter
+        if min(middle, len(text) - middle) >= len(text) // 4:  # otherwise one part would be hardly shorter
             return [part for half in (text[:middle], text[middle:]) for part in cut(half, most, length)]
     return [text]

@@ -29,10 +29,10 @@ SPECIAL_TOKENS = (
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in directory `path` (vocab.json, merges.txt, tokenizer_config.json), special tokens added.
+    """Load the tokenizer in directory `path` (vocab.json, merges.txt, tokenizer_config.json) and add special tokens.
 
-    A special token that is not in the vocabulary takes the next free id, in the order above. What comes back is
-    the tokenizer of the `tokenizers` library, which is faster and safer across threads than transformers' wrapper.
+    Special tokens that are not in the vocabulary get the next free ids, in the order above. The result is a tokenizer
+    of the `tokenizers` library, which is faster and more thread-safe than transformers' wrapper.
     """
     from transformers import AddedToken, AutoTokenizer
 

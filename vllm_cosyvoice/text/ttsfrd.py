@@ -1,4 +1,4 @@
-"""ttsfrd, the reference's own closed normaliser, where it is installed."""
+"""Loads ttsfrd, the reference's closed-source normaliser, if it is installed."""
 
 import json
 import logging
@@ -10,9 +10,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_ttsfrd(model: Path) -> Callable[[str], str] | None:
-    """ttsfrd's normaliser, or None where the package or its resources are missing.
+    """Load ttsfrd's normaliser; return None if the package or its resources are missing.
 
-    The resources are looked for in `CosyVoice-ttsfrd/resource` beside the model directory.
+    The resources are expected in `CosyVoice-ttsfrd/resource` next to the model directory.
     """
     if find_spec("ttsfrd") is None:
         return None

@@ -1,4 +1,4 @@
-"""HiFT: mel to 24 kHz audio, whole or in pieces that join without a seam."""
+"""HiFT: converts mel to 24 kHz audio, at once or in pieces that join seamlessly."""
 
 from vllm_cosyvoice.vocoder.stream import AnyVocoder, VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder, VocoderRow

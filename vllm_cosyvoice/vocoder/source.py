@@ -1,4 +1,4 @@
-"""The excitation: harmonics of the pitch and noise, one value a sample."""
+"""The excitation signal: harmonics of the pitch, and noise."""
 
 import math
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
 
 NOISE_SAMPLES = 1 << 20  # the noise repeats after 44 s
-SEED_STRIDE = 2_654_435_761  # Knuth's multiplier: neighbouring seeds start far apart in the noise
+SEED_STRIDE = 2_654_435_761  # Knuth's multiplier, so that adjacent seeds start far apart in the noise
 
 
 class HarmonicSource(nn.Module):
-    """Sines at the pitch's multiples where there is pitch, noise elsewhere, mixed into one signal.
+    """Mixes sines at multiples of the pitch (voiced frames) and noise (unvoiced frames) into one signal.
 
-    The phase is known at the centre of each frame and linear between centres; the half frames at both ends of an
-    utterance, which have one centre only, keep its phase. Phases count cycles, in float64 modulo 1: a float32 sum
+    The phase is given at the centre of each frame and linear between centres. It is constant in the half frames at
+    both ends of an utterance, which have only one centre. Phases are in cycles, float64 modulo 1, because a float32 sum
     would drift.
 
-    Nine harmonics with independent noise of one variance, mixed with weights w, carry the noise of a single channel
-    ‖w‖ times as loud, so only that one is drawn. It is read from a fixed table by absolute position: the audio of a
-    stream does not depend on where it is cut.
+    Independent noise of equal variance on nine harmonics, mixed with weights w, equals the noise of a single channel
+    scaled by ‖w‖, so only one is drawn. It is read from a fixed table by absolute position, so the audio of a stream
+    does not depend on where it is cut.
     """
 
     noise: Tensor  # [NOISE_SAMPLES]
@@ -35,29 +35,29 @@ class HarmonicSource(nn.Module):
         self.mix = nn.Linear(self.harmonics, 1)
 
     def draw_noise(self) -> None:
-        """Make the noise table, the same on every device."""
+        """Draw the noise table, which is the same on every device."""
         noise = torch.randn(NOISE_SAMPLES, generator=torch.Generator().manual_seed(0))
         self.noise = noise.to(self.mix.weight.device)
 
     def noise_at(self, first: Tensor, samples: int) -> Tensor:
-        """Noise [rows, samples] from the positions `first` [rows] on."""
+        """Read noise [rows, samples], starting at the positions `first` [rows]."""
         positions = first[:, None] + torch.arange(samples, device=first.device)
         return self.noise[positions % NOISE_SAMPLES]
 
     def advances(self, f0: Tensor) -> Tensor:
-        """How far each harmonic gets from one frame centre to the next: float64 cycles, [rows, frames, harmonics]."""
+        """Phase advance of each harmonic between frame centres: float64 cycles, [rows, frames, harmonics]."""
         multiples = torch.arange(1, self.harmonics + 1, dtype=torch.float64, device=f0.device)
         return SAMPLES_PER_FRAME * (f0.double()[..., None] * (multiples / SAMPLE_RATE) % 1)
 
     def phases(self, f0: Tensor, phase: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each harmonic gets from one frame centre to the next, and its phase there.
+        """Compute the phase advance of each harmonic between frame centres, and its phase at each centre.
 
         Args:
             f0: Hz, [rows, frames].
             phase: [rows, harmonics] float64, the phase at the centre before frame `at` [rows].
 
         Returns:
-            advances and phases, [rows, frames, harmonics] float64 cycles; the phases modulo 1.
+            Advances and phases, [rows, frames, harmonics] float64 cycles; the phases modulo 1.
         """
         advances = self.advances(f0)
         sums = advances.cumsum(1)
@@ -65,15 +65,15 @@ class HarmonicSource(nn.Module):
         return advances, (sums - (sums - advances)[rows, at][:, None] + phase[:, None]) % 1
 
     def forward(self, f0: Tensor, advances: Tensor, phases: Tensor, noise: Tensor) -> Tensor:
-        """The source, [rows, 480 · frames] float32, of unit-variance `noise` of the same shape."""
+        """Compute the source, [rows, 480 · frames] float32. `noise` has the same shape and unit variance."""
         rows, frames, _ = phases.shape
         half = SAMPLES_PER_FRAME // 2
         centre_distance = (torch.arange(SAMPLES_PER_FRAME, device=f0.device) + 0.5) / SAMPLES_PER_FRAME - 0.5
-        still = advances.new_zeros(rows, 1, self.harmonics)
-        before = torch.cat([still, advances[:, 1:]], dim=1).float()[..., None]
-        after = torch.cat([advances[:, 1:], still], dim=1).float()[..., None]
-        moved = torch.cat([before * centre_distance[:half], after * centre_distance[half:]], dim=-1)
-        sines = moved.add_(phases.float()[..., None]).mul_(2 * math.pi).sin_()  # [rows, frames, harmonics, samples]
+        zero = advances.new_zeros(rows, 1, self.harmonics)
+        before = torch.cat([zero, advances[:, 1:]], dim=1).float()[..., None]
+        after = torch.cat([advances[:, 1:], zero], dim=1).float()[..., None]
+        offsets = torch.cat([before * centre_distance[:half], after * centre_distance[half:]], dim=-1)
+        sines = offsets.add_(phases.float()[..., None]).mul_(2 * math.pi).sin_()  # [rows, frames, harmonics, samples]
 
         voiced = (f0 > self.voiced_threshold).float()[..., None]
         weight = self.mix.weight

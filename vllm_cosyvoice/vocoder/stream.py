@@ -1,4 +1,4 @@
-"""Audio of a mel that is still growing, in pieces that join to what the whole would have given."""
+"""Streaming vocoder: converts a growing mel to audio pieces that join to the one-shot result."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -11,17 +11,17 @@ from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, HarmonicSo
 from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
 from vllm_cosyvoice.vocoder.torch.vocoder import VocoderRow
 
-CONTEXT = 20  # frames: by its convolutions the vocoder hears 19.75 frames either side, 5 of them through the pitch
-# Frames whose audio waits for the mel behind them. With full-size seeded weights the frame before a joint differs from
-# one-shot audio by -31 dB at 8, -50 dB at 10, -71 dB at 12 and -93 dB at 14 where the pitch is steady, and by -15, -24,
-# -40 and -59 dB where it leaps by a fifth from frame to frame; at 16 by -92 dB or less in both, so joints need no
-# cross-fade. Holding back costs no time to first audio, only length of the first piece.
+CONTEXT = 20  # frames; the vocoder's receptive field is 19.75 frames on either side, 5 of them due to the pitch
+# Frames at the end of the mel whose audio waits for more mel. With full-size seeded weights, the frame before a joint
+# differs from one-shot audio by -31 dB at 8, -50 dB at 10, -71 dB at 12 and -93 dB at 14 if the pitch is steady, and by
+# -15, -24, -40 and -59 dB if it leaps by a fifth from frame to frame. At 16 it differs by -92 dB or less in both cases,
+# so joints need no cross-fade. Holding back does not delay the first audio, it only shortens the first piece.
 HOLD_BACK = 16
-LONGEST_WINDOW = 4095  # frames in one call, which bounds its memory
+LONGEST_WINDOW = 4095  # frames per call, which bounds its memory
 
 
 class Window(NamedTuple):
-    """The frames one call computes, [start, stop), of which [spoken, end) are the piece to put out."""
+    """The frames that a call computes, [start, stop). The output is the frames [spoken, end)."""
 
     start: int
     stop: int
@@ -34,7 +34,7 @@ class AnyVocoder(Protocol):
     source: HarmonicSource
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call."""
+        """Group rows into calls: the indices of the rows for each call, given their `lengths` in frames."""
         ...
 
     def __call__(self, rows: Sequence[VocoderRow], /) -> tuple[list[Tensor], Tensor]:
@@ -43,13 +43,13 @@ class AnyVocoder(Protocol):
 
 
 class VocoderStream:
-    """The vocoder's place in one utterance."""
+    """The vocoder's state in one utterance."""
 
     def __init__(self, vocoder: AnyVocoder, speed: float = 1.0, seed: int = 0) -> None:
         device = vocoder.source.noise.device
         self.speed, self.seed = speed, seed
         self.mel = torch.zeros(0, MEL_BINS, device=device)
-        self.spoken = 0  # frames whose audio is out
+        self.spoken = 0  # frames whose audio has been returned
         self.phase = torch.zeros(vocoder.source.harmonics, dtype=torch.float64, device=device)  # before frame `spoken`
 
     def push(self, mel: Tensor) -> None:
@@ -57,13 +57,13 @@ class VocoderStream:
         self.mel = torch.cat([self.mel, mel])
 
     def window(self, *, last: bool, hold_back: int = HOLD_BACK) -> Window:
-        """What can be spoken now; `last` when no more mel comes, and then nothing is held back."""
+        """The window that can be spoken now. If `last`, no more mel will come and nothing is held back."""
         stop = stretched_frames(len(self.mel), self.speed, last=last)
         end = stop if last else max(self.spoken, stop - hold_back)
         return Window(max(0, self.spoken - CONTEXT), stop, end)
 
     def part(self, window: Window) -> Window:
-        """As much of `window` as one call computes."""
+        """The first part of `window`, up to the limit of one call."""
         start = max(0, self.spoken - CONTEXT)
         if window.stop - start <= LONGEST_WINDOW:
             return Window(start, window.stop, window.end)
@@ -71,7 +71,7 @@ class VocoderStream:
         return Window(start, stop, min(stop - HOLD_BACK, window.end))
 
     def row(self, window: Window) -> VocoderRow:
-        """What the vocoder needs to compute `window`."""
+        """The vocoder's input for `window`."""
         return VocoderRow(
             mel=stretch(self.mel, self.speed, window.start, window.stop),
             phase=self.phase,
@@ -82,17 +82,17 @@ class VocoderStream:
 
 
 def speak(vocoder: AnyVocoder, streams: Sequence[VocoderStream], windows: Sequence[Window]) -> list[Tensor]:
-    """The audio of each stream's window, float32 [480 · (end - spoken)], in one vocoder call; moves the streams on.
+    """Compute the audio of each stream's window, float32 [480 · (end - spoken)], in one call, and advance the streams.
 
     Windows longer than `LONGEST_WINDOW` take several calls.
     """
     pieces: list[list[Tensor]] = [[] for _ in streams]
-    waiting = list(range(len(streams)))
-    while waiting:
-        parts = [streams[index].part(windows[index]) for index in waiting]
-        rows = [streams[index].row(part) for index, part in zip(waiting, parts, strict=True)]
-        for index, part, audio, phase in zip(waiting, parts, *vocoder(rows), strict=True):
+    pending = list(range(len(streams)))
+    while pending:
+        parts = [streams[index].part(windows[index]) for index in pending]
+        rows = [streams[index].row(part) for index, part in zip(pending, parts, strict=True)]
+        for index, part, audio, phase in zip(pending, parts, *vocoder(rows), strict=True):
             pieces[index].append(audio)
             streams[index].spoken, streams[index].phase = part.end, phase
-        waiting = [index for index in waiting if streams[index].spoken < windows[index].end]
+        pending = [index for index in pending if streams[index].spoken < windows[index].end]
     return [audio[0] if len(audio) == 1 else torch.cat(audio) for audio in pieces]

@@ -1,4 +1,4 @@
-"""Speech faster or slower at the same pitch: mel with its time axis stretched."""
+"""Changes the speed of speech at constant pitch by stretching the time axis of the mel."""
 
 import math
 
@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 def stretched_frames(frames: int, speed: float, *, last: bool) -> int:
-    """How many frames at `speed` the first `frames` at speed 1 make; without `last`, only those no later one changes.
+    """The number of frames at `speed` that the first `frames` at speed 1 give.
 
-    Frame i is read at (i + 1/2) · speed - 1/2, between two frames. (The reference first rounds the length, then uses
-    the ratio of lengths for the scale, which cannot be known before the end; the difference is below one frame.)
+    Without `last`, it counts only frames that later input can't change. Frame i is interpolated at
+    (i + 1/2) · speed - 1/2. (The reference rounds the length first and takes the ratio of lengths as the scale, which
+    is unknown before the end; the difference is below one frame.)
     """
     total = int(frames / speed)
     if last:
@@ -19,7 +20,7 @@ def stretched_frames(frames: int, speed: float, *, last: bool) -> int:
 
 
 def stretch(mel: Tensor, speed: float, start: int, stop: int) -> Tensor:
-    """Frames `start` … `stop` - 1 of `mel` [frames, 80] at `speed`, [stop - start, 80]."""
+    """Compute the frames `start` … `stop` - 1 of `mel` [frames, 80] at `speed`: [stop - start, 80]."""
     if speed == 1:
         return mel[start:stop]
     positions = (torch.arange(start, stop, dtype=torch.float64, device=mel.device) + 0.5) * speed - 0.5

@@ -1,4 +1,4 @@
-"""Voices: prompt audio → what the networks are conditioned on, and the recordings on disk."""
+"""Voices: encodes prompt audio as conditions for the networks, and stores recordings on disk."""
 
 from vllm_cosyvoice.recording import Voice, voice_key
 from vllm_cosyvoice.voice.audio import AudioError, load_audio

@@ -1,4 +1,4 @@
-"""Recordings: decode, check, resample. Samples are float32 mono in [−1, 1]."""
+"""Decodes, checks and resamples recordings. Samples are float32 mono in [−1, 1]."""
 
 import logging
 from functools import lru_cache
@@ -15,56 +15,56 @@ from vllm_cosyvoice.limits import MOST_PROMPT_SECONDS
 logger = logging.getLogger(__name__)
 
 MIN_SECONDS = 1.0
-MAX_FILE_SECONDS = 60.0  # silence at the ends of a prompt recording does not count
+MAX_FILE_SECONDS = 60.0  # more than a prompt may have, as silence at its ends does not count
 MIN_RATE, MAX_RATE = 8_000, 192_000
-# The resampler's filter bank grows with rate / gcd(rate, 24000): gigabytes for 44,099 Hz. Every usual rate is a
-# multiple of 25; the few others are brought to 48 kHz while decoding.
+# The resampler's filter bank grows with rate / gcd(rate, 24000), to gigabytes for 44,099 Hz. All common rates are
+# multiples of 25; the few others are converted to 48 kHz while decoding.
 RATE_STEP = 25
 UNUSUAL_RATE_BECOMES = 48_000
 
 CUT = "cut it to the best 5 to 15 s"
 
 SILENCE = 1e-3  # peak, −60 dB
-CANCELLED = 1e-2  # of the louder channel's power; a channel beside a silent one keeps a quarter
-MAX_PEAK = 2.0  # decoders overshoot 1 a little; more is a wrong scale
+CANCELLED = 1e-2  # of the louder channel's power; the mean with a silent channel still has a quarter
+MAX_PEAK = 2.0  # decoders may overshoot 1 slightly; more means a wrong scale
 CLIPPED = 0.999
 CLIPPED_SHARE = 1e-3
 
 COMPLETE = 0.95  # of a file's length
-MP3_HEADER = 4096  # bytes; a tag that counts the frames is in the first frame
+MP3_HEADER = 4096  # bytes; the tag with the number of frames is in the first frame
 
 # Containers only: a playlist (hls, concat) would make the decoder open other files and addresses.
 FORMATS = (
     "wav,w64,aiff,caf,au,flac,mp3,ogg,mov,mp4,m4a,matroska,webm,aac,ac3,eac3,amr,asf,avi,ape,flv,mpeg,mpegts,tta,wv,voc"
 )
-# Titles that are no UTF-8 are no reason to refuse a recording. PyAV 19 never does, and has no such setting.
+# Accept recordings whose titles are not valid UTF-8. PyAV 19 always does and has no such setting.
 ANY_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 class AudioError(ValueError):
-    """A recording that can't be used; the message says why and what to send instead."""
+    """The recording can't be used. The message says why and what to send instead."""
 
 
 def load_audio(source: bytes | str | Path) -> tuple[np.ndarray, int]:
-    """Decode a recording of any format, a path or a file's content, to float32 mono samples [n] and their rate in Hz.
+    """Decode a recording, given as a path or a file's content, to float32 mono samples [n] and their rate in Hz.
 
-    Channels are averaged; of two that cancel each other the louder is used. Decoding stops as soon as there is more
-    than 60 s, whatever the file claims to hold. A clipped recording is logged as a warning. Raises AudioError, see
-    `check_samples`, and OSError for a path that can't be read.
+    Channels are averaged; if two channels cancel each other, the louder one is used. Decoding stops after more than
+    60 s, regardless of the length in the file's header. A clipped recording is logged as a warning. Raises AudioError,
+    see `check_samples`, and OSError for a path that can't be read.
     """
     samples, rate = _decode(source if isinstance(source, bytes) else Path(source).read_bytes())
     check_samples(samples, rate)
     clipped = float(np.mean(np.abs(samples) >= CLIPPED))
     if clipped > CLIPPED_SHARE:
         logger.warning(
-            "%.1f %% of the recording's samples are clipped, which harms the voice: record at a lower level",
+            "%.1f %% of the recording's samples are clipped, which degrades the voice: record at a lower level",
             100 * clipped,
         )
     return samples, rate
 
 
 def check_audio(samples: np.ndarray, rate: int) -> None:
-    """As `check_samples`, and raise AudioError if there are more than 30 s."""
+    """Like `check_samples`, and raise AudioError for more than 30 s."""
     check_samples(samples, rate)
     if len(samples) > MOST_PROMPT_SECONDS * rate:
         raise AudioError(f"The recording is longer than {MOST_PROMPT_SECONDS:.0f} s: {CUT}.")
@@ -80,10 +80,10 @@ def check_samples(samples: np.ndarray, rate: int) -> None:
         )
     seconds = len(samples) / rate
     if seconds < MIN_SECONDS:
-        raise AudioError(f"The recording is {seconds:.2f} s long: it takes at least {MIN_SECONDS:.0f} s of speech.")
-    peak = float(np.abs(samples).max())  # NaN if any sample is
+        raise AudioError(f"The recording is {seconds:.2f} s long: it needs at least {MIN_SECONDS:.0f} s of speech.")
+    peak = float(np.abs(samples).max())  # NaN if any sample is NaN
     if not np.isfinite(peak):
-        raise AudioError("The recording holds samples that are not finite numbers: export it anew.")
+        raise AudioError("The recording contains samples that are not finite numbers: export it again.")
     if peak < SILENCE:
         raise AudioError(f"The recording is silent (peak {peak:.1e}): send audible speech.")
     if peak > MAX_PEAK:
@@ -91,25 +91,25 @@ def check_samples(samples: np.ndarray, rate: int) -> None:
 
 
 def resample(samples: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
-    """`samples` [n] at `rate` as [ceil(n · new_rate / rate)] at `new_rate`."""
+    """Resample `samples` [n] from `rate` to `new_rate`: [ceil(n · new_rate / rate)]."""
     resampled: torch.Tensor = _resampler(rate, new_rate)(samples)
     return resampled
 
 
-@lru_cache(maxsize=8)  # a filter bank takes some kilobytes for usual rates and up to 32 MB
+@lru_cache(maxsize=8)  # a filter bank takes a few kilobytes for common rates, at most 32 MB
 def _resampler(rate: int, new_rate: int) -> Resample:
     return Resample(rate, new_rate)
 
 
 def _decode(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples [n] and rate of the first audio stream; stops with AudioError behind `MAX_FILE_SECONDS`."""
+    """Decode samples [n] and rate of the first audio stream; raise AudioError after `MAX_FILE_SECONDS`."""
     pieces: list[np.ndarray] = []
     count = rate = 0
     options = {"format_whitelist": FORMATS}
     try:
         with av.open(BytesIO(data), options=options, **ANY_METADATA) as container:
             if not container.streams.audio:
-                raise AudioError("The file holds no audio: send a recording, such as WAV, FLAC, MP3, OGG or M4A.")
+                raise AudioError("The file contains no audio: send a recording, such as WAV, FLAC, MP3, OGG or M4A.")
             converter = None
             for frame in container.decode(container.streams.audio[0]):
                 if converter is None:
@@ -137,28 +137,28 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
 
 
 def _check_complete(seconds: float, container: av.container.InputContainer, data: bytes) -> None:
-    """Refuse a file that is shorter than it says: its transcript would say more than the recording does.
+    """Reject a file that is shorter than its header says, as its transcript would be longer than the recording.
 
-    Formats whose length is in their header only; the others are shorter without a trace, or can't be decoded.
+    This works only for formats with a length in the header. In others, missing data goes unnoticed or fails to decode.
     """
-    counted = container.format.name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info"))
-    if not (counted or "webm" in container.format.name) or container.duration is None:
+    has_count = container.format.name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info"))
+    if not (has_count or "webm" in container.format.name) or container.duration is None:
         return
-    whole = container.duration / av.time_base
-    if seconds < COMPLETE * whole - MIN_SECONDS / 10:
+    expected = container.duration / av.time_base
+    if seconds < COMPLETE * expected - MIN_SECONDS / 10:
         raise AudioError(
-            f"The file holds {seconds:.1f} s of the {whole:.1f} s that it should have, so it was cut short on its way:"
+            f"The file contains {seconds:.1f} s of the {expected:.1f} s in its header, so it was cut short in transit:"
             " send it again."
         )
 
 
 def _at_most_two(channels: np.ndarray) -> np.ndarray:
-    """Samples [channels, n], the mean of more than two: only a pair is ever recorded in opposite phase."""
+    """Average more than two channels [channels, n]; only a pair may be in opposite phase, see `_mixed`."""
     return channels if len(channels) <= 2 else channels.mean(axis=0, keepdims=True)
 
 
 def _mixed(channels: np.ndarray) -> np.ndarray:
-    """Samples [channels, n] as [n]."""
+    """Mix samples [channels, n] to mono [n]."""
     mean: np.ndarray = channels.mean(axis=0)
     powers = np.square(channels).mean(axis=1)
     if np.square(mean).mean() < CANCELLED * powers.max():

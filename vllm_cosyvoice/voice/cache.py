@@ -1,4 +1,4 @@
-"""Voices in memory. Each is made once, however many ask for it at the same time, and nobody else waits for it."""
+"""In-memory cache of voices. Concurrent requests for a voice share one computation and do not block other voices."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from vllm_cosyvoice.recording import Voice
 
 
 class VoiceCache:
-    """Keeps `capacity` voices; the least recently used goes first. Its methods may run in several threads at once."""
+    """LRU cache of `capacity` voices. Its methods are thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self.hits = 0
@@ -19,21 +19,21 @@ class VoiceCache:
         self._voices: OrderedDict[Hashable, tuple[Hashable, Future[Voice]]] = OrderedDict()
 
     def get(self, key: Hashable, version: Hashable) -> Voice | None:
-        """The voice of that `key`, if it is here, made, and of that `version`."""
+        """The cached voice of `key` and `version`; None if it is missing or still being computed."""
         with self._lock:
-            found, future = self._voices.get(key, (None, None))
-            if future is None or found != version or not future.done() or future.exception():
+            cached_version, future = self._voices.get(key, (None, None))
+            if future is None or cached_version != version or not future.done() or future.exception():
                 return None
             self.hits += 1
             self._voices.move_to_end(key)
             return future.result()
 
     def get_or_make(self, key: Hashable, version: Hashable, make: Callable[[], Voice]) -> Voice:
-        """As `get`, but waits for a voice that is being made, and makes one that is not there."""
+        """Like `get`, but wait for a voice that is being computed, and compute a missing one."""
         with self._lock:
-            found, future = self._voices.get(key, (None, None))
-            makes = future is None or found != version
-            if future is None or makes:
+            cached_version, future = self._voices.get(key, (None, None))
+            missing = future is None or cached_version != version
+            if future is None or missing:
                 self.misses += 1
                 future = Future()
                 self._voices[key] = version, future
@@ -42,7 +42,7 @@ class VoiceCache:
             self._voices.move_to_end(key)
             while len(self._voices) > self._capacity:
                 self._voices.popitem(last=False)
-        if makes:
+        if missing:
             self._make(key, future, make)
         return future.result()
 
@@ -50,7 +50,7 @@ class VoiceCache:
         try:
             future.set_result(make())
         except BaseException as error:
-            with self._lock:  # the next who asks tries again
+            with self._lock:  # remove it, so that the next request tries again
                 if self._voices.get(key, (None, None))[1] is future:
                     del self._voices[key]
             future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Prompt audio → Voice."""
+"""Encodes prompt audio as a Voice."""
 
 import hashlib
 import os
@@ -22,50 +22,51 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-Input = tuple[str, Sequence[object]]  # type, and shape: a name or None where any size will do
-FEATURES_VERSION = 2  # to be raised when this code makes other features of the same networks
+Input = tuple[str, Sequence[object]]  # type and shape; a name or None stands for any size
+FEATURES_VERSION = 2  # increment this when a code change alters the features of the same networks
 
 
 class VoiceEncoder:
-    """A model's speech tokenizer and speaker encoder. Its methods may run in several threads at once."""
+    """A model's speech tokenizer and speaker encoder. Its methods are thread-safe."""
 
     def __init__(self, model: ModelDirectory, threads: int | None = None) -> None:
-        """Load both networks; `threads` are used by each call (default: the machine's cores, at most 4).
+        """Load both networks. Each call uses `threads` threads (default: the number of cores, at most 4).
 
-        Raises CheckpointError for a file that is no such network.
+        Raises CheckpointError for a file that does not contain the expected network.
         """
         threads = threads or min(4, os.cpu_count() or 1)
-        self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal for what makes equal features
+        self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal keys mean equal features
         spectrogram, length = ("tensor(float)", [1, WHISPER_BINS, None]), ("tensor(int32)", [1])
         self._speech_tokenizer = _session(model.speech_tokenizer, threads, (CUDA, CPU), [spectrogram, length])
-        # Small, and its input length changes with every recording: on a GPU it would tune anew each time.
+        # It is small, and a GPU would tune it again for each new input length.
         features = ("tensor(float)", [1, None, SPEAKER_BINS])
         self._speaker_encoder = _session(model.speaker_encoder, threads, (CPU,), [features])
 
     def encode(self, samples: np.ndarray, sample_rate: int, transcript: str) -> Voice:
-        """The voice of a recording: float32 mono `samples` [n] in [−1, 1], 1 to 30 s without the silence at its ends.
+        """Encode a recording as a voice.
 
-        Raises AudioError, see `prompt_part`.
+        `samples` are float32 mono [n] in [−1, 1], 1 to 30 s without the silence at the ends. Raises AudioError, see
+        `prompt_part`.
         """
         transcript = transcript.strip()
         part = prompt_part(samples, sample_rate, transcript)
         wave = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
-        heard = resample(wave, sample_rate, PROMPT_SAMPLE_RATE)
-        tokens = self._tokenize(heard)
+        prompt_wave = resample(wave, sample_rate, PROMPT_SAMPLE_RATE)
+        tokens = self._tokenize(prompt_wave)
         mel = prompt_mel(resample(wave, sample_rate, SAMPLE_RATE)).numpy()
         length = min(len(mel) // FRAMES_PER_TOKEN, len(tokens))
         return Voice(
             transcript=transcript,
             speech_tokens=tokens[:length],
             mel=np.ascontiguousarray(mel[: FRAMES_PER_TOKEN * length]),
-            embedding=self._embed(heard),
+            embedding=self._embed(prompt_wave),
             key=voice_key(samples, sample_rate, transcript),
         )
 
     def speech_tokens(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Speech tokens of a whole recording, int32 [n], 25 a second: float32 mono `samples` [n] in [−1, 1], 1 to 30 s.
+        """Compute the speech tokens of a whole recording, int32 [n], 25 per second.
 
-        Raises AudioError.
+        `samples` are float32 mono [n] in [−1, 1], 1 to 30 s. Raises AudioError.
         """
         check_audio(samples, sample_rate)
         wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
@@ -77,7 +78,7 @@ class VoiceEncoder:
         tokens = _run(self._speech_tokenizer, log_mel, length).reshape(-1)
         if not tokens.size or tokens.min() < 0 or tokens.max() >= SPEECH_TOKENS:
             raise CheckpointError(
-                f"The speech tokenizer gave tokens outside 0 … {SPEECH_TOKENS - 1}, or none: "
+                f"The speech tokenizer returned tokens outside 0 … {SPEECH_TOKENS - 1}, or none: "
                 "speech_tokenizer_v2.onnx is not CosyVoice2's; download the model again."
             )
         return tokens.astype(np.int32)
@@ -86,8 +87,8 @@ class VoiceEncoder:
         embedding = _run(self._speaker_encoder, speaker_fbank(wave)[None].numpy()).reshape(-1)
         if embedding.size != SPEAKER_DIM or not np.isfinite(embedding).all():
             raise CheckpointError(
-                f"The speaker encoder gave {embedding.size} numbers, not {SPEAKER_DIM} finite ones: campplus.onnx is "
-                "not CosyVoice2's; download the model again."
+                f"The speaker encoder returned {embedding.size} numbers, not {SPEAKER_DIM} finite ones: campplus.onnx "
+                "is not CosyVoice2's; download the model again."
             )
         return embedding.astype(np.float32)
 
@@ -103,34 +104,34 @@ def _content_key(*networks: Path) -> str:
 def _session(
     path: Path, threads: int, providers: tuple[str, ...], inputs: Sequence[Input]
 ) -> "onnxruntime.InferenceSession":
-    import onnxruntime  # late: its import starts a thread, which a process that is forked afterwards would lack
+    import onnxruntime  # late: importing it starts a thread, which a process forked afterwards would lack
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads should not use a core
     available = onnxruntime.get_available_providers()
     try:
         session = onnxruntime.InferenceSession(
             path, options, providers=[provider for provider in providers if provider in available]
         )
-    except Exception as error:  # onnxruntime's own exceptions share no base class but this
+    except Exception as error:  # onnxruntime's exceptions have no other common base class
         reason = " ".join(str(error).split())
         message = f"{path} is cut short or not an ONNX model ({reason}); download it again"
         raise CheckpointError(message) from error
-    found = [(node.type, node.shape) for node in session.get_inputs()]
-    if len(found) != len(inputs) or not all(map(_fits, found, inputs)):
-        described = ", ".join(f"{node.name} {node.type} {node.shape}" for node in session.get_inputs())
-        raise CheckpointError(f"{path} takes {described}, so it is another model's; download the file again")
+    actual = [(node.type, node.shape) for node in session.get_inputs()]
+    if len(actual) != len(inputs) or not all(map(_fits, actual, inputs)):
+        description = ", ".join(f"{node.name} {node.type} {node.shape}" for node in session.get_inputs())
+        raise CheckpointError(f"{path} has the inputs {description}, so it is another model's; download the file again")
     return session
 
 
-def _fits(found: Input, wanted: Input) -> bool:
-    """Whether an input is of the wanted type and shape; a size that is not fixed takes any."""
-    (kind, shape), (wanted_kind, wanted_shape) = found, wanted
-    return (kind, len(shape)) == (wanted_kind, len(wanted_shape)) and all(
-        size == wanted_size or wanted_size is None or not isinstance(size, int)
-        for size, wanted_size in zip(shape, wanted_shape, strict=True)
+def _fits(actual: Input, expected: Input) -> bool:
+    """Whether an input has the expected type and shape. A dimension that is not fixed matches any size."""
+    (kind, shape), (expected_kind, expected_shape) = actual, expected
+    return (kind, len(shape)) == (expected_kind, len(expected_shape)) and all(
+        size == expected_size or expected_size is None or not isinstance(size, int)
+        for size, expected_size in zip(shape, expected_shape, strict=True)
     )
 
 

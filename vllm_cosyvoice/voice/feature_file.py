@@ -1,4 +1,4 @@
-"""A voice's features in a safetensors file."""
+"""Reads and writes a voice's features as a safetensors file."""
 
 import logging
 import os
@@ -19,27 +19,27 @@ Features = tuple[np.ndarray, np.ndarray, np.ndarray]  # speech tokens, mel and e
 
 
 def write(path: Path, voice: Voice) -> None:
-    """Write the features of `voice`; the file appears whole."""
+    """Write the features of `voice` atomically."""
     write_whole(path, save({"speech_tokens": voice.speech_tokens, "mel": voice.mel, "embedding": voice.embedding}))
 
 
 def read(path: Path) -> Features | None:
-    """What `write` wrote; None when there is no such file, or it holds anything else."""
+    """Read the features written by `write`; return None if the file is missing or invalid."""
     try:
         tensors = load(path.read_bytes())
         features = tensors["speech_tokens"], tensors["mel"], tensors["embedding"]
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        log.warning("%s can't be read (%s), so the voice is encoded anew.", path, error)
+        log.warning("%s can't be read (%s), so the voice is encoded again.", path, error)
         return None
-    if not _sound(*features):
-        log.warning("%s does not hold a voice's features, so the voice is encoded anew.", path)
+    if not _is_valid(*features):
+        log.warning("%s does not contain a voice's features, so the voice is encoded again.", path)
         return None
     return features
 
 
-def _sound(tokens: np.ndarray, mel: np.ndarray, embedding: np.ndarray) -> bool:
+def _is_valid(tokens: np.ndarray, mel: np.ndarray, embedding: np.ndarray) -> bool:
     return (
         tokens.dtype == np.int32
         and mel.dtype == embedding.dtype == np.float32
@@ -51,7 +51,7 @@ def _sound(tokens: np.ndarray, mel: np.ndarray, embedding: np.ndarray) -> bool:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: whoever looks sees all of it or nothing, also after a power cut."""
+    """Write `data` to `path` atomically: readers see all of it or nothing, even after a power failure."""
     unfinished = path.with_name(f".{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:

@@ -1,4 +1,4 @@
-"""What the networks hear of a recording: three spectral features, as their trainings computed them."""
+"""Spectral features of recordings: the inputs of three networks, computed as in their training."""
 
 from functools import cache
 
@@ -15,11 +15,11 @@ WHISPER_HOP = 160
 WHISPER_BINS = 128
 SPEAKER_BINS = 80
 PROMPT_N_FFT = 1920
-PROMPT_MARGIN = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2  # samples on either side of its own that a frame sees
+PROMPT_MARGIN = (PROMPT_N_FFT - SAMPLES_PER_FRAME) // 2  # samples that a frame sees on either side of its own
 
 
 def whisper_log_mel(samples: torch.Tensor) -> torch.Tensor:
-    """Whisper's log-mel of 16 kHz `samples` [n], as [128, n // 160]: the speech tokenizer's input."""
+    """Compute Whisper's log-mel of 16 kHz `samples` [n]: [128, n // 160], the speech tokenizer's input."""
     window = torch.hann_window(WHISPER_N_FFT)
     spectrum = torch.stft(samples, WHISPER_N_FFT, WHISPER_HOP, window=window, return_complex=True)
     power = spectrum[:, :-1].abs().square()
@@ -28,9 +28,9 @@ def whisper_log_mel(samples: torch.Tensor) -> torch.Tensor:
 
 
 def speaker_fbank(samples: torch.Tensor) -> torch.Tensor:
-    """Kaldi filter banks of 16 kHz `samples` [n] less their mean over time, as [frames, 80].
+    """Compute Kaldi filter banks of 16 kHz `samples` [n] minus their mean over time: [frames, 80].
 
-    Frames of 25 ms every 10 ms. The input of the speaker encoder.
+    Frames are 25 ms long, every 10 ms. They are the speaker encoder's input.
     """
     banks: torch.Tensor = fbank(
         samples[None], num_mel_bins=SPEAKER_BINS, sample_frequency=PROMPT_SAMPLE_RATE, dither=0.0
@@ -39,12 +39,12 @@ def speaker_fbank(samples: torch.Tensor) -> torch.Tensor:
 
 
 def prompt_mel(samples: torch.Tensor) -> torch.Tensor:
-    """Natural-log mel of 24 kHz `samples` [n], as [n // 480, 80]: the mel the flow continues."""
+    """Compute the natural-log mel of 24 kHz `samples` [n]: [n // 480, 80], the mel that the flow continues."""
     return mel_within(pad(samples[None], (PROMPT_MARGIN, PROMPT_MARGIN), mode="reflect"))[0]
 
 
 def mel_within(samples: torch.Tensor) -> torch.Tensor:
-    """`prompt_mel` of samples [rows, n] but for the first and last `PROMPT_MARGIN`, as [rows, frames, 80]."""
+    """Compute `prompt_mel` of samples [rows, n] without the first and last `PROMPT_MARGIN`: [rows, frames, 80]."""
     window = torch.hann_window(PROMPT_N_FFT, device=samples.device)
     spectrum = torch.stft(samples, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
@@ -54,7 +54,7 @@ def mel_within(samples: torch.Tensor) -> torch.Tensor:
 
 @cache
 def mel_filters(n_fft: int, bins: int, rate: int) -> torch.Tensor:
-    """Triangles on Slaney's mel scale with Slaney's normalisation, [bins, n_fft // 2 + 1]."""
+    """Triangular filters on Slaney's mel scale with Slaney's normalisation, [bins, n_fft // 2 + 1]."""
     filters: torch.Tensor = melscale_fbanks(
         n_fft // 2 + 1, 0.0, MAX_FREQUENCY, bins, rate, norm="slaney", mel_scale="slaney"
     )

@@ -1,4 +1,4 @@
-"""A model's own speakers as voices."""
+"""Converts a model's preset speakers to voices."""
 
 from msgspec.structs import replace
 
@@ -11,7 +11,7 @@ def preset_voices(model: ModelDirectory) -> dict[str, Voice]:
     speakers = model.preset_speakers()
     transcripts = dict.fromkeys(speakers, "")
     if any(speaker.transcript for speaker in speakers.values()):
-        from vllm_cosyvoice.text.tokenizer import load_tokenizer  # late: few models need it here
+        from vllm_cosyvoice.text.tokenizer import load_tokenizer  # late: only a few models need it here
 
         tokenizer = load_tokenizer(model.tokenizer)
         for name, speaker in speakers.items():

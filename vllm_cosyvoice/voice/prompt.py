@@ -1,4 +1,4 @@
-"""Which part of a recording a voice is made from, and whether the transcript can belong to it."""
+"""Selects the part of a recording that becomes a voice, and checks that the transcript can belong to it."""
 
 import numpy as np
 
@@ -7,27 +7,27 @@ from vllm_cosyvoice.voice.audio import CUT, MIN_SECONDS, AudioError, check_sampl
 from vllm_cosyvoice.voice.silence import without_silence
 from vllm_cosyvoice.voice.transcript import syllables
 
-# The fastest talkers on record reach 13 to 14 syllables a second, conversation 4 to 7.
+# The fastest talkers on record reach 13 to 14 syllables per second, conversation has 4 to 7.
 MOST_SYLLABLES_A_SECOND = 15
 
 
 class TranscriptError(AudioError):
-    """A transcript that can't be what the recording says."""
+    """The transcript can't belong to the recording."""
 
 
 def prompt_part(samples: np.ndarray, rate: int, transcript: str) -> np.ndarray:
-    """`samples` (float32 mono [n] in [−1, 1]) without the silence at their ends.
+    """Trim the silence at the ends of `samples` (float32 mono [n] in [−1, 1]).
 
-    Raises AudioError unless that leaves 1 to 30 s, and TranscriptError if nobody could say `transcript` in that time.
+    Raises AudioError unless 1 to 30 s remain, and TranscriptError if `transcript` is too long for that time.
     """
     check_samples(samples, rate)
     part = without_silence(samples, rate)
     seconds = len(part) / rate
     if not seconds:
-        raise AudioError("The recording holds no speech, only silence and clicks: send audible speech.")
+        raise AudioError("The recording contains no speech, only silence and clicks: send audible speech.")
     if seconds < MIN_SECONDS:
         raise AudioError(
-            f"The recording is {seconds:.2f} s long without the silence at its ends: it takes at least "
+            f"The recording is {seconds:.2f} s long without the silence at its ends: it needs at least "
             f"{MIN_SECONDS:.0f} s of speech."
         )
     if seconds > MOST_PROMPT_SECONDS:
@@ -36,7 +36,7 @@ def prompt_part(samples: np.ndarray, rate: int, transcript: str) -> np.ndarray:
         )
     if (count := syllables(transcript)) > MOST_SYLLABLES_A_SECOND * seconds:
         raise TranscriptError(
-            f"The transcript has about {count} syllables, too many for a recording of {seconds:.1f} s: send what the "
-            "recording says and no more, or the whole recording."
+            f"The transcript has about {count} syllables, too many for a recording of {seconds:.1f} s: send exactly "
+            "the words of the recording, or the whole recording."
         )
     return part

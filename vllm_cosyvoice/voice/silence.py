@@ -1,22 +1,22 @@
-"""Silence at the ends of a recording, which the language model would continue in place of the speech."""
+"""Trims silence at the ends of a recording, which the language model would continue instead of the speech."""
 
 import numpy as np
 
 FRAME_SECONDS = 0.02
-SUSTAINED_FRAMES = 3  # shorter sounds, such as the click of a mouse, are no speech
-LOUDEST_FRAMES = 25  # half a second: clicks are shorter, and every usable recording holds more speech
-QUIETEST_SPEECH = 1e-4  # of the power of the loudest half second, −40 dB: breath and final consonants are above it
-NO_SOUND = 1e-9  # power, −90 dB: what 16 bits leave of silence
-# What is kept, for soft onsets and last consonants: a little more than read sentences have around them.
+SUSTAINED_FRAMES = 3  # shorter sounds, such as mouse clicks, are not speech
+LOUDEST_FRAMES = 25  # half a second: clicks are shorter, and every usable recording has more speech
+QUIETEST_SPEECH = 1e-4  # of the power of the loudest half second, −40 dB; breath and final consonants are louder
+NO_SOUND = 1e-9  # power, −90 dB: the noise floor of 16 bits
+# Margins that are kept, for soft onsets and final consonants: slightly more than around read sentences.
 SECONDS_BEFORE = 0.3
 SECONDS_BEHIND = 0.2
 
 
 def without_silence(samples: np.ndarray, rate: int) -> np.ndarray:
-    """`samples` [n] from 0.3 s before the first sound to 0.2 s behind the last; empty when there is no sound.
+    """Keep `samples` [n] from 0.3 s before the first sound to 0.2 s after the last; return none if there is no sound.
 
-    They have to last 1 s. Sound is what stays above −40 dB of the loudest half second for 60 ms, so noise or music that
-    goes on to the ends keeps a recording whole.
+    They must be at least 1 s long. Sound is a signal that stays above −40 dB of the loudest half second for 60 ms, so a
+    recording with noise or music up to its ends is not trimmed.
     """
     frame = round(FRAME_SECONDS * rate)
     frames = samples[: len(samples) // frame * frame].reshape(-1, frame)

@@ -1,4 +1,4 @@
-"""How many syllables a text has, at least."""
+"""Counts the syllables of a text, as a lower bound."""
 
 import re
 import unicodedata
@@ -12,10 +12,10 @@ VOWELS = re.compile(r"[aeiouyæøœаеиоуыэюяєіαεηιουω]+")
 
 
 def syllables(text: str) -> int:
-    """A careful count: rather too few than too many, in any language.
+    """Estimate the number of syllables in any language, rather too low than too high.
 
-    Chinese characters, kana, hangul and digits are one each, other words have one for each group of vowels and at
-    least one. A final e of theirs is taken as silent.
+    Chinese characters, kana, hangul and digits count as one each. Other words have one per group of vowels, at least
+    one; a final e counts as silent.
     """
     text = unicodedata.normalize("NFKC", text)
     return len(ONE_EACH.findall(text)) + sum(map(_of_word, WORDS.findall(ONE_EACH.sub(" ", text))))

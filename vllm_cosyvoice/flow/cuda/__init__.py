@@ -1,1 +1,1 @@
-"""The flow in fused kernels and CUDA graphs: rows are packed one behind the other, without padding."""
+"""The flow as fused kernels in CUDA graphs. Rows are packed one after another, without padding."""

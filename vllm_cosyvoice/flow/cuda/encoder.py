@@ -18,7 +18,7 @@ class PackedBlock:
     """Attention by content and distance, then feed-forward: five kernels."""
 
     def __init__(self, module: Block, reach: int, data_type: torch.dtype) -> None:
-        """`reach`: the longest row's positions."""
+        """`reach`: number of positions in the longest row."""
         inner = module.attention
         self.heads, self.eps = inner.heads, module.norm1.eps
         self.qkv = folded(module.norm1, inner.qkv, data_type)
@@ -31,7 +31,7 @@ class PackedBlock:
     def __call__(
         self, x: Tensor, sums: Tensor, positions: Tensor, tiles: Tensor, shapes: LaunchShapes
     ) -> tuple[Tensor, Tensor]:
-        """x [positions, width] and its sums, the same out."""
+        """Takes x [positions, width] and its sums, and returns both for the output."""
         qkv, _ = linear(x, positions, self.qkv, shapes.qkv, sums=sums, eps=self.eps)
         attended = attention(qkv, tiles, self.heads, shapes.relative_attention, distances=self.distances)
         x, sums = linear(attended, positions, self.out, shapes.out, residual=x)
@@ -40,12 +40,12 @@ class PackedBlock:
 
 
 class PackedEncoder:
-    """Speech tokens to hidden frames, two a token."""
+    """Converts speech tokens to hidden frames, two per token."""
 
     def __init__(self, module: Encoder, longest: int, data_type: torch.dtype) -> None:
-        """`longest`: tokens of the longest row."""
+        """`longest`: number of tokens in the longest row."""
         self.data_type = data_type
-        # What a token is embedded as never changes. Behind the last one lies silence, which is zeros.
+        # Token embeddings are constant, so they are precomputed. The row after the last token is silence: zeros.
         embedded = module.embed(module.token_embedding.weight)
         self.silence = len(embedded)
         self.embedding = F.pad(embedded, (0, 0, 0, 1)).to(data_type)
@@ -54,7 +54,8 @@ class PackedEncoder:
             plain(part, data_type) for part in (ahead.conv1, ahead.conv2, module.up_embed.linear)
         )
         self.blocks = [PackedBlock(block, longest, data_type) for block in cast("list[Block]", module.blocks)]
-        # Of each frame doubled, kernel 5 sees three tokens: both frames of a token are two outputs of kernel 3.
+        # Frames come in equal pairs, so the convolution of kernel 5 sees three tokens: the two frames of a token are
+        # two outputs of a convolution of kernel 3 over tokens.
         taps = module.up_conv.weight.reshape(len(module.up_conv.weight), module.up_conv.kernel, -1)
         even = torch.stack([taps[:, 0] + taps[:, 1], taps[:, 2] + taps[:, 3], taps[:, 4]], dim=1)
         odd = torch.stack([taps[:, 0], taps[:, 1] + taps[:, 2], taps[:, 3] + taps[:, 4]], dim=1)
@@ -67,7 +68,7 @@ class PackedEncoder:
         self.norm = module.norm
 
     def __call__(self, table: Table, shapes: LaunchShapes) -> Tensor:
-        """Hidden frames [frames, width] float32."""
+        """Compute the hidden frames, [frames, width] float32."""
         windows = F.embedding(table.heard, self.embedding)
         ahead = F.leaky_relu(F.linear(windows.flatten(1), *self.conv1))
         x = windows[:, 0] + F.linear(causal_taps(ahead, table.token_positions), *self.conv2)
@@ -85,7 +86,10 @@ class PackedEncoder:
 
 
 def causal_taps(x: Tensor, positions: Tensor) -> Tensor:
-    """[n, 3 · channels]: each position of x [n, channels] behind the two before it in its row, zeros before its row."""
-    before = F.pad(x, (0, 0, 2, 0))
-    first, second = (before[2 - back : len(before) - back] * (positions >= back)[:, None] for back in (2, 1))
+    """Concatenate each position of x [n, channels] with the two before it in its row: [n, 3 · channels], oldest first.
+
+    Positions before the start of a row are zeros.
+    """
+    padded = F.pad(x, (0, 0, 2, 0))
+    first, second = (padded[2 - back : len(padded) - back] * (positions >= back)[:, None] for back in (2, 1))
     return torch.cat([first, second, x], dim=-1)

@@ -1,6 +1,6 @@
-"""The estimator over packed rows: about 340 fused kernels a step.
+"""The estimator over packed rows: about 340 fused kernels per step.
 
-Frames come twice: first all of them with their condition, then all without, see `Estimator`.
+Each tensor holds all frames twice: first with the condition, then without, see `Estimator`.
 """
 
 from itertools import chain, pairwise
@@ -24,15 +24,15 @@ from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator, Resnet, St
 
 
 class Call(NamedTuple):
-    """What all kernels of a call are told."""
+    """Arguments that all kernels of a call share."""
 
-    positions: Tensor  # int32 [frames], each frame's place in its row
+    positions: Tensor  # int32 [frames], each frame's position in its row
     tiles: Tensor  # int32 [tiles, 5], see `Table`
     shapes: LaunchShapes
 
 
 class Frames(NamedTuple):
-    """Frames between two transformers: [2 · frames, channels], and their sums, which the next norm wants."""
+    """Frames between two transformers, [2 · frames, channels], and their sums, which the next norm needs."""
 
     x: Tensor
     sums: Tensor
@@ -47,25 +47,25 @@ class PackedTransformer:
         self.out = layer(module.out, data_type)
         self.feed_in = folded(module.norm2, module.feed_in, data_type)
         self.feed_out = layer(module.feed_out, data_type)
-        self.ahead: Tensor | None = None  # what attention fetches into the cache for the kernels behind it
+        self.ahead: Tensor | None = None  # weights of later kernels, which attention prefetches into the L2 cache
 
     @property
     def layers(self) -> list[Layer]:
-        """As they are used."""
+        """The layers in order of use."""
         return [self.qkv, self.out, self.feed_in, self.feed_out]
 
     def __call__(self, frames: Frames, call: Call) -> Frames:
-        """The frames behind the block."""
-        at, shapes = call.positions, call.shapes
-        qkv, _ = linear(frames.x, at, self.qkv, shapes.qkv, sums=frames.sums)
+        """Compute the frames after the block."""
+        positions, shapes = call.positions, call.shapes
+        qkv, _ = linear(frames.x, positions, self.qkv, shapes.qkv, sums=frames.sums)
         attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
-        x, sums = linear(attended, at, self.out, shapes.out, residual=frames.x)
-        hidden, _ = linear(x, at, self.feed_in, shapes.feed_in, sums=sums, activation="gelu")
-        return Frames(*linear(hidden, at, self.feed_out, shapes.feed_out, residual=x))
+        x, sums = linear(attended, positions, self.out, shapes.out, residual=frames.x)
+        hidden, _ = linear(x, positions, self.feed_in, shapes.feed_in, sums=sums, activation="gelu")
+        return Frames(*linear(hidden, positions, self.feed_out, shapes.feed_out, residual=x))
 
 
 class PackedResnet:
-    """Two causal convolutions with the time in between, and a shortcut: four kernels."""
+    """Two causal convolutions with the time added in between, and a shortcut: four kernels."""
 
     def __init__(self, module: Resnet, data_type: torch.dtype) -> None:
         self.conv1, self.conv2 = conv_and_shortcut(module, data_type), layer(module.conv2, data_type)
@@ -73,11 +73,11 @@ class PackedResnet:
 
     @property
     def layers(self) -> list[Layer]:
-        """As they are used."""
+        """The layers in order of use."""
         return [self.conv1, self.conv2]
 
     def __call__(self, x: Tensor, time: Tensor, call: Call) -> Frames:
-        """[2 · frames, inputs] to frames; `time` [channels]."""
+        """Compute the frames from x [2 · frames, inputs] and `time` [channels]."""
         shapes = call.shapes
         channels = len(self.conv2.bias)
         both, _ = linear(x, call.positions, self.conv1, shapes.conv, newest_from=channels)
@@ -86,7 +86,7 @@ class PackedResnet:
 
 
 class PackedFirstResnet:
-    """The first of them, which alone sees x and the condition."""
+    """The first residual block, the only one that sees x and the condition."""
 
     def __init__(self, module: Resnet, data_type: torch.dtype) -> None:
         self.conv1, self.shortcut = (padded_inputs(layer(part, data_type)) for part in (module.conv1, module.shortcut))
@@ -94,7 +94,7 @@ class PackedFirstResnet:
         self.norm1, self.norm2 = norm(module.norm1), norm(module.norm2)
 
     def __call__(self, x: Tensor, condition: Condition, time: Tensor, call: Call) -> Frames:
-        """x [frames, 80] float32 to frames; `time` [channels]."""
+        """Compute the frames from x [frames, 80] float32 and `time` [channels]."""
         hidden, shortcut = first_block(
             x, call.positions, self.conv1, self.norm1, time, self.shortcut, condition, call.shapes.step
         )
@@ -102,13 +102,13 @@ class PackedFirstResnet:
 
 
 def finish(resnet: PackedResnet | PackedFirstResnet, hidden: Tensor, shortcut: Tensor, call: Call) -> Frames:
-    """The second half of a residual block."""
+    """Compute the second half of a residual block."""
     hidden, _ = linear(hidden, call.positions, resnet.conv2, call.shapes.conv)
     return Frames(*norm_mish(hidden, call.positions, resnet.norm2, call.shapes.norm_mish, shortcut))
 
 
 class PackedEstimator:
-    """One step from x towards the mel."""
+    """Computes the Euler steps from x to the mel."""
 
     def __init__(self, module: Estimator, guidance: float, data_type: torch.dtype) -> None:
         self.guidance = guidance
@@ -128,9 +128,9 @@ class PackedEstimator:
         self._fetch_ahead()
 
     def _fetch_ahead(self) -> None:
-        """Let attention, which has time for it, fetch the weights of the kernels up to the next attention.
+        """Let each attention kernel, which has spare bandwidth, prefetch the weights used until the next attention.
 
-        All weights together are larger than the L2 cache, so none would be there when it is wanted.
+        All weights together exceed the L2 cache, so without a prefetch every use would be a cache miss.
         """
         first, transformers = self.down
         stages = [([first.conv2], transformers), *((part.layers, rest) for part, rest in (*self.mid, self.up))]

@@ -1,9 +1,9 @@
-"""The flow on a GPU: all rows one behind the other, fused kernels, one CUDA graph for each size of call.
+"""The flow on a GPU: packed rows, fused kernels, one CUDA graph per call size.
 
-No frame is spent on padding between rows, attention never makes a matrix of all pairs of frames, and nothing waits for
-the device. Weights, operands of matrix products and the frames between kernels are in the data type (bfloat16). Float32
-are the sums inside kernels, norms, softmax, x and its steps, and what is around encoder and estimator: errors there
-would add up over the steps.
+Rows are not padded to equal length, attention never builds a matrix of all pairs of frames, and no call waits for the
+device. Weights, operands of matrix products and the frames between kernels have the dtype `data_type` (bfloat16). Sums
+inside kernels, norms, softmax, x and its steps, and all code around encoder and estimator use float32, because errors
+there would add up over the steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,19 +26,19 @@ from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.nn.padding import packed_groups
 
 SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
-         7168, 8192, 12_288, 16_384)  # frames of a call  # fmt: skip
-FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: about twice as long as called for, at most
-BEST_SIZE = 7168  # of an H200
-L2_CACHE_A_FRAME = 7314  # bytes, so that an H100's 50 MB are enough for that size
+         7168, 8192, 12_288, 16_384)  # frames per call  # fmt: skip
+FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: at most about twice the frames of a call
+BEST_SIZE = 7168  # on an H200
+L2_CACHE_A_FRAME = 7314  # bytes per frame, chosen so that an H100's 50 MB suffice for `BEST_SIZE`
 
 
 class PackedFlow:
-    """Speech tokens to mel, as `Flow`, for many rows of different lengths."""
+    """Converts speech tokens to mel like `Flow`, for many rows of different lengths."""
 
     def __init__(
         self, flow: Flow, gpu: Gpu, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES
     ) -> None:
-        """Take over the weights of `flow`, which is in float32, on the device and without `misfits`."""
+        """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`."""
         estimator = flow.estimator
         self._flow, self._gpu = flow, gpu
         device, largest = flow.noise.device, max(sizes)
@@ -54,41 +54,41 @@ class PackedFlow:
             max(Table.length(size, self._queries(size)) for size in sizes), dtype=torch.int32, device=device
         )
         self._speakers = torch.zeros(most_rows(largest), MEL_BINS, device=device)
-        self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # the first of them is no prompt
+        self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # index 0: zeros for frames without a prompt
         self._mel = torch.zeros(largest, MEL_BINS, device=device)
-        self._most_frames = best_size(sizes, gpu)  # of rows put together
+        self._most_frames = best_size(sizes, gpu)  # in a call of several rows
         self._graphs = CudaGraphs(self._write_table, self._compute, sizes, device)
 
     @torch.inference_mode()
     def rehearse(self) -> None:
-        """Launch every kernel that calls of any size launch, for `compiling`."""
+        """Launch every kernel that a call of any size uses, for `compiling`."""
         for size in self._graphs.sizes:
             self._write_table(size)
             self._compute(size, steps=1)
 
     def capture(self) -> None:
-        """Capture calls of `FIRST_SIZES`: from now on, a call costs hardly any launches."""
+        """Capture the CUDA graphs of `FIRST_SIZES`, so that later calls have almost no launch overhead."""
         largest = self._graphs.sizes[-1]
         self._graphs.capture({largest, *FIRST_SIZES}.intersection(self._graphs.sizes))
 
     def capture_next(self) -> bool:
-        """Capture calls of one more size, if one is left; whether there is another.
+        """Capture the next size, if one is left, and return whether more are left.
 
-        Until then, they are computed as those of the next larger size that is captured.
+        Until a size is captured, its calls run as the next larger captured size.
         """
         return self._graphs.capture_next()
 
     def speaker(self, embedding: Tensor) -> Tensor:
-        """As `Flow.speaker`."""
+        """See `Flow.speaker`."""
         return self._flow.speaker(embedding)
 
     @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call: all, as none is padded."""
+        """Group rows into calls, by index: all rows share one call, as none is padded."""
         return packed_groups(lengths)
 
     def __call__(self, rows: Sequence[FlowRow]) -> list[Tensor]:
-        """The mel of each row behind its prompt, [frames, 80] float32, in as few solves as hold all rows.
+        """Compute the mel of each row after its prompt, [frames, 80] float32, in as few solves as possible.
 
         Raises:
             ValueError: a row has nothing to speak or is too long.
@@ -108,11 +108,11 @@ class PackedFlow:
         yield group
 
     def _frames(self, rows: Sequence[FlowRow]) -> int:
-        """Of a call with these rows, at least."""
+        """The least number of frames of a call that holds `rows`."""
         frames = FRAMES_PER_TOKEN * packed_tokens([row.spoken for row in rows])
-        enough = [size for size in self._graphs.sizes if most_rows(size) >= len(rows)]
-        for_their_number = min(enough, default=self._graphs.sizes[-1] + 1)
-        return max(frames, for_their_number)
+        sizes = [size for size in self._graphs.sizes if most_rows(size) >= len(rows)]
+        smallest_size = min(sizes, default=self._graphs.sizes[-1] + 1)
+        return max(frames, smallest_size)
 
     def _solve(self, rows: Sequence[FlowRow]) -> list[Tensor]:
         frames = self._frames(rows)
@@ -126,7 +126,7 @@ class PackedFlow:
         ]
 
     def _upload(self, rows: Sequence[FlowRow], size: int) -> list[int]:
-        """Put everything about `rows` where the graph of `size` reads it; returns each row's first frame."""
+        """Copy the inputs of `rows` into the buffers that the graph of `size` reads; return each row's first frame."""
         starts = self._write_table(size, rows)
         torch.stack([row.speaker for row in rows], out=self._speakers[: len(rows)])
         prompts = [row.prompt_mel for row in rows]
@@ -143,7 +143,7 @@ class PackedFlow:
         return starts
 
     def _compute(self, size: int, steps: int = STEPS) -> None:
-        """The mel of what lies in the buffers; after fewer `steps` it is unfinished."""
+        """Compute the mel from the input buffers. With fewer than `STEPS` steps, it is unfinished."""
         table = Table.of(self._numbers, size, self._queries(size))
         shapes = launch_shapes(size, self._gpu)
         mu = self._flow.encoder_proj(self._encoder(table, shapes))
@@ -160,14 +160,14 @@ class PackedFlow:
             self._estimator.step(x, condition, time, step, call)
 
     def _queries(self, size: int) -> int:
-        """Of an attention tile in a call of `size` frames."""
+        """Number of queries in an attention tile of a call of `size` frames."""
         return launch_shapes(size, self._gpu).attention.rows
 
 
 def best_size(sizes: Sequence[int], gpu: Gpu) -> int:
-    """Up to how many frames rows are put together in one call; a single row may be longer.
+    """The largest number of frames of a call with several rows; a single row may be longer.
 
-    What is between kernels then stays in the L2 cache, and more rows are not faster a row.
+    Up to this size, intermediate results stay in the L2 cache; adding more rows makes no row faster.
     """
     best = min(BEST_SIZE, gpu.l2_cache // L2_CACHE_A_FRAME)
     return max((size for size in sizes if size <= best), default=min(sizes))

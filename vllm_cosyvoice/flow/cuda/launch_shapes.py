@@ -1,4 +1,4 @@
-"""How the flow's kernels are laid out, by the number of frames of a call and by the GPU."""
+"""Layouts of the flow's kernels, by the number of frames of a call and by the GPU."""
 
 from functools import cache
 from typing import NamedTuple
@@ -8,15 +8,15 @@ from vllm_cosyvoice.gpu.device import Gpu
 
 
 class LaunchShapes(NamedTuple):
-    """A `Shape` for each kernel. Chosen on an H200, see `benchmarks/RESULTS.md`."""
+    """A `Shape` for each kernel. Tuned on an H200, see `benchmarks/RESULTS.md`."""
 
     qkv: Shape
-    out: Shape  # the linear layer behind attention
+    out: Shape  # the linear layer after attention
     feed_in: Shape
     feed_out: Shape
     conv: Shape
     attention: Shape
-    relative_attention: Shape  # of as many rows as `attention`
+    relative_attention: Shape  # with as many rows as `attention`
     norm_mish: Shape
     step: Shape  # first_block and euler_step
 
@@ -43,12 +43,12 @@ LARGE = LaunchShapes(
     norm_mish=Shape(8, 0, 0, 4, 1),
     step=Shape(32, 0, 0, 4, 1),
 )
-SMALL_UP_TO = 16  # frames for each multiprocessor
+SMALL_UP_TO = 16  # frames per multiprocessor
 EARLY_FROM = (9, 0)  # compute capability
 
 
 @cache
 def launch_shapes(frames: int, gpu: Gpu) -> LaunchShapes:
-    """The shapes for a call of `frames`."""
+    """Select the shapes for a call of `frames`."""
     shapes = SMALL if frames <= SMALL_UP_TO * gpu.multiprocessors else LARGE
     return LaunchShapes(*(shape._replace(early=gpu.capability >= EARLY_FROM) for shape in shapes))

@@ -1,4 +1,4 @@
-"""Where the tokens and frames of many rows lie when they are put one behind the other."""
+"""Layout of the tokens and frames of many rows, packed one after another."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS
 
-HEARD = LOOKAHEAD_TOKENS + 1  # a token and those that the encoder looks ahead to
-TILE_FIELDS = 5  # of a tile: see `Table.token_tiles`
+HEARD = LOOKAHEAD_TOKENS + 1  # a token and its look-ahead tokens
+TILE_FIELDS = 5  # of a tile, see `Table`
 Ints = npt.NDArray[np.int32]
 
 
 class PackedRow(NamedTuple):
-    """What packing must know of a row."""
+    """The properties of a row that packing needs."""
 
     tokens: Sequence[int]
-    spoken: int  # how many of `tokens` become mel; those behind are heard only
+    spoken: int  # how many of `tokens` become mel; the rest is look-ahead
     prompt_frames: int
     streaming: bool
 
@@ -27,54 +27,54 @@ class PackedRow(NamedTuple):
 class Table(NamedTuple):
     """Index arrays for a call of one size: int32 views into one buffer, an array or a tensor.
 
-    A tile is some neighbouring queries of one row and the keys they may see: the first query's place among all and in
-    its row, the place of the row's first position, how many positions the row has (0: the tile has no work), and the
-    chunk's length: a query sees its own chunk and all before it.
+    A tile describes adjacent queries of one row and the keys they may see. Its fields: the index of the first query
+    among all positions, and in its row; the index of the row's first position; the row's length in positions (0: the
+    tile is empty); the chunk length. A query sees its own chunk and all earlier ones.
     """
 
-    heard: Any  # [tokens, 4], ids of each token and the three behind it, `silence` where there is none
-    token_positions: Any  # [tokens], place in the row, or -1 between rows
+    heard: Any  # [tokens, 4], ids of each token and the next three, `silence` after the last one
+    token_positions: Any  # [tokens], position in the row, or -1 between rows
     frame_positions: Any  # [frames]
-    row: Any  # [frames], which row a frame is of
-    prompt: Any  # [frames], 1 + its place among all prompts' frames, or 0
+    row: Any  # [frames], index of the frame's row
+    prompt: Any  # [frames], 1 + index among the frames of all prompts, or 0
     token_tiles: Any  # [tiles, 5]
     frame_tiles: Any
 
     @staticmethod
     def shapes(frames: int, queries: int) -> list[tuple[int, ...]]:
-        """The arrays' shapes for a call of `frames`, with tiles of so many queries."""
+        """The arrays' shapes for a call of `frames`, with tiles of `queries` queries."""
         tokens = frames // FRAMES_PER_TOKEN
         tiles = [(length // queries + most_rows(frames), TILE_FIELDS) for length in (tokens, frames)]
         return [(tokens, HEARD), (tokens,), (frames,), (frames,), (frames,), *tiles]
 
     @classmethod
     def length(cls, frames: int, queries: int) -> int:
-        """Numbers in the whole buffer."""
+        """Number of elements in the whole buffer."""
         return sum(map(prod, cls.shapes(frames, queries)))
 
     @classmethod
     def of(cls, buffer: Any, frames: int, queries: int) -> "Table":  # noqa: ANN401 - array or tensor
-        """The table that is, or is to be, in `buffer`."""
+        """View `buffer` as a table."""
         shapes = cls.shapes(frames, queries)
         bounds = pairwise(accumulate(map(prod, shapes), initial=0))
         return cls(*(buffer[start:end].reshape(shape) for shape, (start, end) in zip(shapes, bounds, strict=True)))
 
 
 def packed_tokens(spoken: Sequence[int]) -> int:
-    """Tokens that rows of so many tokens take: one more each, see `fill`."""
+    """The number of tokens that packed rows take: one more per row than spoken, see `fill`."""
     return sum(spoken) + len(spoken)
 
 
 def most_rows(frames: int) -> int:
-    """Rows that a call of `frames` may have."""
+    """The largest number of rows in a call of `frames`."""
     return max(4, frames // 128)
 
 
 def fill(table: Table, rows: Sequence[PackedRow], silence: int, queries: int) -> list[int]:
-    """Write `rows` into `table`, one behind the other; returns the frame at which each begins.
+    """Pack `rows` into `table`, one after another, and return the first frame of each.
 
-    In front of each row stays a token, two frames, free: what convolutions find there are zeros. The table must have
-    room for the `packed_tokens`, and for `most_rows` of its size.
+    One token (two frames) before each row stays free, so that convolutions read zeros there. The table must have room
+    for the `packed_tokens`, and its size must allow as many rows, see `most_rows`.
     """
     for array in table:
         array[...] = 0
@@ -103,9 +103,9 @@ def fill(table: Table, rows: Sequence[PackedRow], silence: int, queries: int) ->
 
 
 def _tile(tiles: Ints, start: int, length: int, chunk: int, queries: int) -> int:
-    """Write the tiles of one row; returns how many."""
+    """Write the tiles of one row and return their number."""
     positions = np.arange(0, length, queries)
-    mine = tiles[: len(positions)]
-    mine[:, 0], mine[:, 1] = start + positions, positions
-    mine[:, 2:] = start, length, chunk
+    row_tiles = tiles[: len(positions)]
+    row_tiles[:, 0], row_tiles[:, 1] = start + positions, positions
+    row_tiles[:, 2:] = start, length, chunk
     return len(positions)

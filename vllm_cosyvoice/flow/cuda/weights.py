@@ -1,4 +1,4 @@
-"""The flow's weights as the fused kernels take them."""
+"""Converts the flow's weights to the layout of the fused kernels."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ TAPS = 3  # of every convolution of the estimator
 
 
 def layer(linear: nn.Linear, data_type: torch.dtype) -> Layer:
-    """A linear layer or `FrameConv`."""
+    """Convert a linear layer or `FrameConv`."""
     return Layer(linear.weight.to(data_type).contiguous(), linear.bias.float().contiguous())
 
 
 def norm(module: nn.LayerNorm) -> Norm:
-    """A norm's weight and bias."""
+    """Convert a norm's weight and bias."""
     return Norm(module.weight.float(), module.bias.float())
 
 
 def folded(module: nn.LayerNorm, linear: nn.Linear, data_type: torch.dtype) -> Layer:
-    """A linear layer with the weight and bias of the norm in front of it."""
+    """Fold the weight and bias of a norm into the linear layer after it."""
     bias = linear.weight @ module.bias
     if linear.bias is not None:
         bias = bias + linear.bias
@@ -33,26 +33,29 @@ def folded(module: nn.LayerNorm, linear: nn.Linear, data_type: torch.dtype) -> L
 
 
 def conv_and_shortcut(module: Resnet, data_type: torch.dtype) -> Layer:
-    """The first convolution of a residual block and, behind its outputs, the shortcut, which sees the newest tap."""
+    """Combine the first convolution of a residual block with the shortcut, which uses the newest tap only.
+
+    The shortcut's outputs follow the convolution's.
+    """
     shortcut = F.pad(module.shortcut.weight, ((TAPS - 1) * module.shortcut.in_features, 0))
     weight = torch.cat([module.conv1.weight, shortcut])
     return Layer(weight.to(data_type), torch.cat([module.conv1.bias, module.shortcut.bias]).float())
 
 
 def padded_inputs(conv: Layer) -> Layer:
-    """A layer over frames of 80 bins, the inputs of each tap padded with zeros to a power of two."""
+    """Pad the inputs of each tap of a layer over frames of 80 bins with zeros to a power of two."""
     weight = F.pad(conv.weight.view(len(conv.weight), -1, MEL_BINS), (0, _padding(MEL_BINS)))
     return Layer(weight.flatten(1).contiguous(), conv.bias)
 
 
 def padded_outputs(linear: Layer) -> Layer:
-    """A layer whose outputs are padded with zeros to a power of two."""
+    """Pad the outputs of a layer with zeros to a power of two."""
     padding = _padding(len(linear.bias))
     return Layer(F.pad(linear.weight, (0, 0, 0, padding)), F.pad(linear.bias, (0, padding)))
 
 
 def put_in_order(weights: Sequence[Tensor]) -> Tensor:
-    """Move `weights` into one buffer, which is returned, one behind the other."""
+    """Move `weights` into one contiguous buffer, in order, and return the buffer."""
     buffer = torch.cat([weight.flatten() for weight in weights])
     start = 0
     for weight in weights:

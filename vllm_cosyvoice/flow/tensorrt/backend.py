@@ -1,7 +1,7 @@
-"""Whether TensorRT runs the flow's estimator.
+"""Decides whether TensorRT runs the flow's estimator.
 
-The engine itself has never run: no machine of this project has TensorRT. Its graph was compared with the module by
-onnxruntime, and TensorRT for RTX parses and builds it; see `tensorrt_runtime` for what guards the rest.
+The engine itself has never run: no machine of this project has TensorRT. Its graph was compared with the module in
+onnxruntime, and TensorRT for RTX parses and builds it. `runtime` checks every engine before use.
 """
 
 import logging
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def tensorrt_estimator(estimator: Estimator) -> "TensorRTEstimator | None":
-    """An engine that stands in for `estimator`, with its weights and on its device, or None; the log says which.
+    """Open an engine that replaces `estimator`, with its weights and on its device. Log and return None on failure.
 
-    The first call for these weights on this kind of GPU builds the engine, in minutes, and keeps it on disk.
+    The first call for these weights on this GPU model builds the engine, which takes minutes, and caches it on disk.
     """
     try:
         engine = _open(estimator)
@@ -40,7 +40,7 @@ def _open(estimator: Estimator) -> "TensorRTEstimator":
     if find_spec("tensorrt") is None:
         raise TensorRTError("tensorrt is not installed")
     if weight.dtype == torch.float32:
-        raise TensorRTError("TensorRT has no fused attention in float32, choose bfloat16 or float16")
+        raise TensorRTError("TensorRT has no fused attention in float32; choose bfloat16 or float16")
     try:
         from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator  # needs tensorrt, which is optional
     except (ImportError, OSError) as error:

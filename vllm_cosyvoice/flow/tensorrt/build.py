@@ -1,4 +1,4 @@
-"""ONNX to a TensorRT plan."""
+"""Builds a TensorRT plan from ONNX."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ SHORTEST = 2  # frames of one speech token
 
 
 class Profile(NamedTuple):
-    """Shapes that one set of kernels is chosen for: up to `rows` by `frames`, fastest at `usual`."""
+    """Shapes that one set of kernels is tuned for: up to `rows` by `frames`, fastest at `usual`."""
 
     rows: int
     frames: int
@@ -27,18 +27,18 @@ class Profile(NamedTuple):
 PROFILES = (
     Profile(rows=1, frames=LONGEST, usual=(1, 750)),  # one listener
     Profile(rows=8, frames=LONGEST, usual=(8, 750)),
-    Profile(rows=32, frames=1000, usual=(32, 500)),  # more would be memory for longer rows than 32 listeners have
+    Profile(rows=32, frames=1000, usual=(32, 500)),  # 32 listeners do not have longer rows; more would waste memory
 )
 
 
 def build_plan(onnx: bytes, channels: int, profiles: tuple[Profile, ...] = PROFILES) -> bytes:
-    """A serialized engine of `estimator_onnx`'s bytes, for the current device; the log shows the progress.
+    """Build a serialized engine from the bytes of `estimator_onnx`, for the current device, and log the progress.
 
     Args:
-        channels: the estimator's, as in the inputs `hidden` and `shortcut`.
+        channels: the estimator's channels, as in the inputs `hidden` and `shortcut`.
 
     Raises:
-        TensorRTError: the parser or the builder refuses the network.
+        TensorRTError: the parser or the builder rejects the network.
     """
     messages = Messages()
     builder = trt.Builder(messages)
@@ -65,7 +65,7 @@ def build_plan(onnx: bytes, channels: int, profiles: tuple[Profile, ...] = PROFI
 
 
 class Messages(trt.ILogger):  # type: ignore[misc]
-    """TensorRT's messages in our log; warnings only where they are asked for, as there are many that mean nothing."""
+    """Forwards TensorRT's messages to our log. Warnings are logged at debug level, as many of them are meaningless."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,15 +81,15 @@ class Messages(trt.ILogger):  # type: ignore[misc]
 
 
 class Progress(trt.IProgressMonitor):  # type: ignore[misc]
-    """How far a build is: phases have steps, and a phase that runs inside another is one of that one's steps.
+    """Tracks the progress of a build. Phases have steps; a nested phase is one step of its parent.
 
-    Calls `report(percent, seconds)` when there is news, and not more often than every ten seconds.
+    Calls `report(percent, seconds)` on progress, at most every ten seconds.
     """
 
     def __init__(self, report: Callable[[int, float], None]) -> None:
         super().__init__()
         self._report = report
-        self._lock = threading.Lock()  # TensorRT calls from threads of its own
+        self._lock = threading.Lock()  # TensorRT calls from its own threads
         self._phases: dict[str, _Phase] = {}
         self._percent = 0
         self._begun = self._reported = time.monotonic()
@@ -100,7 +100,7 @@ class Progress(trt.IProgressMonitor):  # type: ignore[misc]
             self._phases[name] = _Phase(parent, steps)
 
     def step_complete(self, name: str, step: int) -> bool:
-        """Called by TensorRT, which goes on if this is true."""
+        """Called by TensorRT, which continues if the result is true."""
         with self._lock:
             self._phases[name] = self._phases[name]._replace(done=step + 1)
             percent, now = max(self._percent, int(100 * self._done(name))), time.monotonic()
@@ -115,7 +115,7 @@ class Progress(trt.IProgressMonitor):  # type: ignore[misc]
             del self._phases[name]
 
     def _done(self, name: str) -> float:
-        """The share of the whole that is behind when `name` is where it is."""
+        """The share of the whole build that is done, given the progress of `name`."""
         phase = self._phases[name]
         share = phase.done / phase.steps
         while (outer := self._phases.get(phase.parent or "")) is not None:

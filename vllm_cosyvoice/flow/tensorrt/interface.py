@@ -1,18 +1,18 @@
-"""What the flow needs to know of a TensorRT engine, also where TensorRT is not installed."""
+"""The part of the TensorRT backend that the flow needs even if TensorRT is not installed."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-LONGEST = 3000  # frames of the longest row that an engine takes
+LONGEST = 3000  # most frames in a row of an engine
 
 
 class TensorRTError(RuntimeError):
-    """TensorRT can't be used; the message says why."""
+    """TensorRT can't be used. The message gives the reason."""
 
 
 class FrameMask(NamedTuple):
-    """What an engine takes in place of `attention_mask`'s tensor, which it makes of these."""
+    """Mask input of an engine, which computes `attention_mask`'s tensor from it."""
 
-    lengths: Tensor  # [rows] int32, frames of each row that are no padding, at least 1
-    chunks: Tensor  # [rows] int32, frames in a chunk of each row; its length or more is full attention
+    lengths: Tensor  # [rows] int32, frames of each row without padding, at least 1
+    chunks: Tensor  # [rows] int32, frames per chunk of each row; at least the row's length for full attention

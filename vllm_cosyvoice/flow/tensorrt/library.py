@@ -1,7 +1,7 @@
-"""The one place that imports TensorRT.
+"""The only module that imports TensorRT.
 
-TensorRT for RTX has the same parser and builder, and is a package that a machine without a GPU can install: the tests
-build networks with it. `tensorrt_estimator` runs engines with TensorRT alone.
+TensorRT for RTX has the same parser and builder and can be installed without a GPU, so the tests build networks with
+it. `tensorrt_estimator` runs engines only with TensorRT itself.
 """
 
 try:

@@ -1,10 +1,10 @@
-"""The estimator as an ONNX graph, built from the module's own weights, for runtimes that compile ONNX.
+"""The estimator as an ONNX graph with the module's weights, for runtimes that compile ONNX.
 
-The graph is written node by node, not traced: a trace keeps the example's rows and frames, and here every value's type
-is chosen. Matrix products, attention and the sums between layers have the weights' data type, as in the module.
-LayerNorm and Mish are in float32: they sum squares and take exponentials, where float16 overflows and bfloat16 is
-coarse. The softmax is inside the operator `Attention`, whose fused kernels keep it in float32 and never write scores of
-frames × frames.
+The graph is written node by node, not traced: a trace would fix the example's rows and frames, and the dtype of every
+value must be chosen. Matrix products, attention and the sums between layers have the dtype of the weights, as in the
+module. LayerNorm and Mish use float32: they sum squares and compute exponentials, where float16 overflows and bfloat16
+is imprecise. The softmax is part of the operator `Attention`, whose fused kernels keep it in float32 and never write
+the frames × frames scores.
 """
 
 from typing import cast
@@ -30,13 +30,13 @@ TO_THE_END = torch.iinfo(torch.int64).max
 
 
 def estimator_onnx(estimator: Estimator) -> ModelProto:
-    """`Estimator.forward` as ONNX, in the data type of its weights. Equal weights give equal bytes.
+    """Export `Estimator.forward` as ONNX, in the dtype of its weights. Equal weights give equal bytes.
 
     Inputs, with any number of rows and frames:
         x: [rows, frames, 80]
         hidden, shortcut: [rows, frames, channels], see `Condition`
         time: [stages, channels], one step's row of `Estimator.times`
-        lengths, chunks: [rows] int32, in frames: what `attention_mask` makes of them is made in the graph
+        lengths, chunks: [rows] int32, in frames, from which the graph computes `attention_mask`
     Output:
         velocities: [2 · rows, frames, 80], first all rows with their condition, then all without
     """
@@ -72,7 +72,7 @@ def estimator_onnx(estimator: Estimator) -> ModelProto:
 
 
 class _Graph:
-    """Nodes and weights under construction; values go by their names."""
+    """A graph under construction. Values are referred to by name."""
 
     def __init__(self, network: nn.Module) -> None:
         self.names = {module: name for name, module in network.named_modules()}
@@ -81,29 +81,29 @@ class _Graph:
         self._weights: dict[str, TensorProto] = {}
 
     def __call__(self, operator: str, *inputs: str, **attributes: float) -> str:
-        """Add a node; the name of its output."""
+        """Add a node and return the name of its output."""
         return self._add(operator, inputs, 1, attributes)[0]
 
     def split(self, x: str, parts: int, *, axis: int) -> list[str]:
-        """`x` in equal parts along `axis`."""
+        """Split `x` into equal parts along `axis`."""
         return self._add("Split", (x,), parts, {"axis": axis, "num_outputs": parts})
 
     def weight(self, name: str, value: Tensor) -> str:
-        """`value` as a constant called `name`."""
+        """Add `value` as a constant called `name`."""
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         self._weights[name] = TensorProto(name=name, data_type=ONNX_TYPES[value.dtype], dims=value.shape, raw_data=raw)
         return name
 
     def integers(self, *values: int) -> str:
-        """A vector [n] of int64."""
+        """Add a constant vector [n] of int64."""
         return self.weight("_".join(["integers", *map(str, values)]), torch.tensor(values))
 
     def widen(self, x: str) -> str:
-        """`x` of the data type, in float32."""
+        """Cast `x` from the weights' dtype to float32."""
         return self._cast(x, torch.float32)
 
     def narrow(self, x: str) -> str:
-        """`x` of float32, in the data type."""
+        """Cast `x` from float32 to the weights' dtype."""
         return self._cast(x, self.data_type)
 
     def model(
@@ -111,7 +111,7 @@ class _Graph:
         inputs: dict[str, tuple[torch.dtype, list[int | str]]],
         output: tuple[str, str, list[int | str]],
     ) -> ModelProto:
-        """All of it: `inputs` by name, and `output` by its name, the value that it is, and its shape."""
+        """Build the model from `inputs` by name, and `output` as its name, value and shape."""
         name, value, shape = output
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         graph = helper.make_graph(
@@ -137,7 +137,7 @@ def _value(name: str, data_type: torch.dtype, shape: list[int | str]) -> ValueIn
 
 
 def _mask(graph: _Graph) -> str:
-    """Whether a query sees a key, bool [2 · rows, 1, frames, frames]: what `attention_mask` says in numbers."""
+    """Whether a query sees a key, bool [2 · rows, 1, frames, frames]: `attention_mask` as booleans."""
     zero, one = (
         graph.weight(name, torch.tensor(value, dtype=torch.int32)) for value, name in enumerate(("zero", "one"))
     )
@@ -156,7 +156,7 @@ def _linear(graph: _Graph, linear: nn.Linear, x: str) -> str:
 
 
 def _frame_conv(graph: _Graph, conv: FrameConv, x: str) -> str:
-    """A causal `FrameConv`. What is cut off behind a tap is counted from the end, so no shape is needed."""
+    """Add a causal `FrameConv`. Each tap's slice counts its end from the back, so no shape is needed."""
     padded = graph("Pad", x, graph.integers(0, conv.left, 0, 0, 0, 0))
     taps = [
         graph(
@@ -172,7 +172,7 @@ def _frame_conv(graph: _Graph, conv: FrameConv, x: str) -> str:
 
 
 def _norm(graph: _Graph, norm: nn.LayerNorm, x: str) -> str:
-    """The norm of `x`, in float32."""
+    """Add a layer norm of `x`, in float32."""
     name = graph.names[norm]
     weight = graph.weight(f"{name}.weight", norm.weight.float())
     bias = graph.weight(f"{name}.bias", norm.bias.float())
@@ -180,7 +180,7 @@ def _norm(graph: _Graph, norm: nn.LayerNorm, x: str) -> str:
 
 
 def _join(graph: _Graph, resnet: Resnet, hidden: str, shortcut: str, time: str) -> str:
-    """As `Resnet.join`."""
+    """See `Resnet.join`."""
     hidden = graph("Add", graph("Mish", _norm(graph, resnet.norm1, hidden)), graph.widen(time))
     hidden = _frame_conv(graph, resnet.conv2, graph.narrow(hidden))
     return graph("Add", graph.narrow(graph("Mish", _norm(graph, resnet.norm2, hidden))), shortcut)

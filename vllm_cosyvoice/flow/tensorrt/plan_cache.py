@@ -1,4 +1,4 @@
-"""Plans on disk. Building one takes minutes, so it is kept: whole, with its checksum in front."""
+"""Cache of plans on disk, as building one takes minutes. A file is the plan's checksum followed by the plan."""
 
 import hashlib
 import logging
@@ -14,18 +14,18 @@ CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 def plan_path(content: bytes, library: str, chip: str) -> Path:
-    """Where the plan of `content` belongs, which is all that decides it but the versions of `library` and `chip`."""
+    """The path of a plan. `content`, `library` (with its version) and `chip` together determine the plan."""
     name = "-".join([chip, library, hashlib.sha256(content).hexdigest()[:16]])
     return cache_directory() / "tensorrt" / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.plan"
 
 
 def cached_plan(path: Path, build: Callable[[], bytes]) -> bytes:
-    """The plan at `path`, or, if there is none or it is damaged, the one that `build` makes, which is then kept."""
+    """Read the plan at `path`. If it is missing or damaged, build and cache it."""
     if path.is_file():
-        kept = path.read_bytes()
-        if hashlib.sha256(kept[CHECKSUM_BYTES:]).digest() == kept[:CHECKSUM_BYTES]:
-            return kept[CHECKSUM_BYTES:]
-        log.warning("%s is damaged and is built anew.", path)
+        content = path.read_bytes()
+        if hashlib.sha256(content[CHECKSUM_BYTES:]).digest() == content[:CHECKSUM_BYTES]:
+            return content[CHECKSUM_BYTES:]
+        log.warning("%s is damaged and will be rebuilt.", path)
     plan = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,5 +34,5 @@ def cached_plan(path: Path, build: Callable[[], bytes]) -> bytes:
             whole.write_bytes(hashlib.sha256(plan).digest() + plan)
             whole.replace(path)
     except OSError as error:
-        log.warning("%s cannot be written (%s), so every start builds it: set VLLM_COSYVOICE_CACHE.", path, error)
+        log.warning("%s can't be written (%s), so every start rebuilds it: set VLLM_COSYVOICE_CACHE.", path, error)
     return plan

@@ -1,7 +1,7 @@
 """The estimator as a TensorRT engine.
 
-None of this has run on a GPU: TensorRT can't be had on this project's machines. So every engine is compared with the
-module before it is used, and one that differs is refused.
+This code has never run on a GPU: TensorRT is not available on this project's machines. So every engine is compared
+with the module before use and rejected if it differs.
 """
 
 import logging
@@ -20,43 +20,43 @@ from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 log = logging.getLogger(__name__)
 
-ALIGNMENT = 256  # bytes: where TensorRT wants a tensor to start
-LARGEST_ERROR = 0.1  # relative RMS; two ways to round to bfloat16 differ by 0.02
+ALIGNMENT = 256  # bytes, of the start of a tensor
+LARGEST_ERROR = 0.1  # relative RMS; two ways of rounding to bfloat16 differ by 0.02
 
 
 class TensorRTEstimator:
-    """`Estimator.forward`, by an engine that is built, or found on disk, when this is made.
+    """Runs `Estimator.forward` in an engine, which the constructor builds or loads from disk.
 
     Args:
-        estimator: on a GPU, in float16 or bfloat16; it is not kept.
+        estimator: on a GPU, in float16 or bfloat16; no reference to it is kept.
 
     Raises:
-        TensorRTError: the engine can't be built or loaded, or computes something else than the module.
+        TensorRTError: the engine can't be built or loaded, or its results differ from the module's.
     """
 
     def __init__(self, estimator: Estimator) -> None:
         weight = estimator.down_conv.weight
-        self._messages = Messages()  # lives as long as what reports to it
-        # On the default stream TensorRT would synchronise.
+        self._messages = Messages()  # must outlive the objects that report to it
+        # On the default stream, TensorRT would synchronise.
         self._stream = torch.cuda.Stream(weight.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
             self._engine = self._load(estimator)
-            # All profiles share this: they run one after the other, on one stream.
+            # All profiles share this memory, because they run one after another on one stream.
             self._memory = torch.empty(self._engine.device_memory_size_v2, dtype=torch.uint8, device=weight.device)
             self._contexts = [self._context(index) for index in range(len(PROFILES))]
         self._check(estimator)
 
     def __call__(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
-        """Velocities [2 · rows, frames, 80], as `Estimator.forward` gives them, without waiting for the device.
+        """Compute the velocities [2 · rows, frames, 80] like `Estimator.forward`, without waiting for the device.
 
-        Not to be captured in a CUDA graph: a context must stay as it was captured, and these change their shapes.
+        Do not capture this in a CUDA graph: a context must not change after capture, and these change their shapes.
 
         Raises:
             ValueError: the rows are longer than `LONGEST` frames.
         """
         rows, frames, _ = x.shape
         if frames > LONGEST:
-            raise ValueError(f"{frames} frames are more than the engine's {LONGEST}; use the PyTorch module for these")
+            raise ValueError(f"{frames} frames exceed the engine's limit of {LONGEST}; use the PyTorch module instead")
         fitting = (index for index, profile in enumerate(PROFILES) if rows <= profile.rows and frames <= profile.frames)
         if (index := next(fitting, None)) is None:
             return self._in_halves(x, condition, time, mask)
@@ -72,11 +72,11 @@ class TensorRTEstimator:
         with torch.cuda.stream(self._stream):
             if not context.execute_async_v3(self._stream.cuda_stream):
                 raise TensorRTError(f"the engine failed: {self._messages.last_error}")
-        caller.wait_stream(self._stream)  # and so the caller's stream may reuse the inputs' memory
+        caller.wait_stream(self._stream)  # so that the caller's stream may reuse the inputs' memory
         return velocities
 
     def _in_halves(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
-        """The same for more rows than a profile takes."""
+        """Run two calls with half the rows each, if no profile fits all rows."""
         middle = len(x) // 2
         halves = [
             self(x[part], Condition(*(t[part] for t in condition)), time, FrameMask(*(t[part] for t in mask)))
@@ -86,7 +86,7 @@ class TensorRTEstimator:
         return torch.cat([*guided, *free])
 
     def _load(self, estimator: Estimator) -> "trt.ICudaEngine":
-        """The engine from disk, built if it is not there or can't be used."""
+        """Load the engine from disk; build it if it is missing or unusable."""
         weight = estimator.down_conv.weight
         onnx = estimator_onnx(estimator).SerializeToString(deterministic=True)
         chip = torch.cuda.get_device_properties(weight.device)
@@ -100,9 +100,9 @@ class TensorRTEstimator:
             engine = runtime.deserialize_cuda_engine(cached_plan(path, lambda: build_plan(onnx, len(weight))))
             if engine is not None:
                 return engine
-            log.warning("%s is no plan for this machine and is built anew.", path)
+            log.warning("%s is not a plan for this machine and will be rebuilt.", path)
             path.unlink(missing_ok=True)
-        raise TensorRTError(f"TensorRT can't load the engine that it built: {self._messages.last_error}")
+        raise TensorRTError(f"TensorRT can't load the engine it built: {self._messages.last_error}")
 
     def _context(self, profile: int) -> "trt.IExecutionContext":
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -113,7 +113,7 @@ class TensorRTEstimator:
 
     @torch.inference_mode()
     def _check(self, estimator: Estimator) -> None:
-        """Compare with the module, for each profile: every other row is shorter and has full attention."""
+        """Compare the engine with the module for each profile. Every other row is shorter and has full attention."""
         weight = estimator.down_conv.weight
         time = estimator.times(torch.tensor([0.5], device=weight.device))[0].to(weight)
         for rows in (profile.rows for profile in PROFILES):
@@ -128,12 +128,12 @@ class TensorRTEstimator:
             expected = estimator(x, condition, time, mask)[real].float()
             actual = self(x, condition, time, FrameMask(lengths.int(), chunks.int()))[real]
             error = float((actual - expected).norm() / expected.norm())
-            if not error <= LARGEST_ERROR:  # not a number is no success either
+            if not error <= LARGEST_ERROR:  # NaN fails, too
                 raise TensorRTError(f"the engine's velocities for {rows} rows are off by {error:.1%} of the module's")
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """`tensor` itself if TensorRT can read it where it is, else a copy."""
+    """Return `tensor` itself if it is contiguous and aligned for TensorRT, else a copy."""
     if tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)

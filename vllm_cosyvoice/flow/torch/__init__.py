@@ -1,1 +1,1 @@
-"""The flow in PyTorch: on a CPU, for training, and as the reference for the others."""
+"""The flow in PyTorch: for CPUs, for training, and as the reference for the other backends."""

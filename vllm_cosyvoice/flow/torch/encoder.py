@@ -1,7 +1,7 @@
-"""Speech tokens to hidden frames: a transformer at the token rate, then one at the frame rate.
+"""Converts speech tokens to hidden frames: a transformer at the token rate, then one at the frame rate.
 
-All tensors are [rows, positions, channels]. Rows are padded on the right; everything but the attention, which has
-a mask, and the look-ahead, which is given zeros, looks back only, so padding never reaches what is kept.
+All tensors are [rows, positions, channels], padded on the right. Attention is masked, the look-ahead sees zeros in
+place of padding, and all other layers look back only, so padding never affects real positions.
 """
 
 import math
@@ -15,7 +15,7 @@ from vllm_cosyvoice.nn.layers import FrameConv
 
 
 class Embed(nn.Module):
-    """Linear and norm, scaled by √width."""
+    """Linear layer and norm, scaled by √width."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class Embed(nn.Module):
         self.scale = math.sqrt(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[rows, positions, width], the same out."""
+        """Input and output are [rows, positions, width]."""
         embedded: Tensor = self.norm(self.linear(x)) * self.scale
         return embedded
 
 
 class LookAhead(nn.Module):
-    """Lets each position hear the next three."""
+    """Lets each position see the next three."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class LookAhead(nn.Module):
         self.conv2 = FrameConv(width, width, 3, left=2)
 
     def forward(self, x: Tensor, length: int) -> Tensor:
-        """The first `length` positions; those behind are heard only."""
+        """Compute the first `length` positions; later ones serve as look-ahead only."""
         ahead: Tensor = self.conv2(F.leaky_relu(self.conv1(x)[:, :length]))
         return x[:, :length] + ahead
 
@@ -54,11 +54,11 @@ class RelativeAttention(nn.Module):
         self.content_bias = nn.Parameter(torch.empty(heads, self.head_dim))
         self.position_bias = nn.Parameter(torch.empty(heads, self.head_dim))
         self.out = nn.Linear(width, width)
-        self._distance_keys: Tensor | None = None  # for all distances up to `_reach`; serving never changes the weights
+        self._distance_keys: Tensor | None = None  # cached for distances up to `_reach`; serving keeps weights constant
         self._reach = 0
 
     def distance_keys(self, length: int) -> Tensor:
-        """Keys [heads, head_dim, 2 · length - 1] of the distances length - 1 … -(length - 1)."""
+        """The keys [heads, head_dim, 2 · length - 1] for the distances length - 1 … -(length - 1)."""
         if self._distance_keys is None or self._reach < length or torch.is_grad_enabled():
             self._reach = max(128, 1 << (length - 1).bit_length())
             weight = self.position.weight
@@ -68,11 +68,12 @@ class RelativeAttention(nn.Module):
         return self._distance_keys[..., self._reach - length : self._reach + length - 1]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[rows, length, width], the same out; `mask` is added to the scores, see `masks`."""
+        """Input and output are [rows, length, width]; `mask` is added to the scores, see `masks`."""
         rows, length, width = x.shape
         query, key, value = self.qkv(x).view(rows, length, 3, self.heads, self.head_dim).unbind(2)
         scores = (query + self.position_bias).transpose(1, 2) @ self.distance_keys(length)
-        # Query i meets key j at distance i - j, in column length - 1 - i + j: rows one step shorter line the keys up.
+        # The score of query i and key j is in column length - 1 - i + j (distance i - j). A row stride shorter by one
+        # aligns the columns by key.
         by_row, by_head, by_query, _ = scores.stride()
         bias = scores.as_strided((*scores.shape[:3], length), (by_row, by_head, by_query - 1, 1), length - 1)
         bias = bias / math.sqrt(self.head_dim)
@@ -98,14 +99,14 @@ class Block(nn.Module):
         self.feed_out = nn.Linear(feed_forward, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[rows, positions, width], the same out."""
+        """Input and output are [rows, positions, width]."""
         x = x + self.attention(self.norm1(x), mask)
         x = x + self.feed_out(F.silu(self.feed_in(self.norm2(x))))
         return x
 
 
 class Encoder(nn.Module):
-    """Speech tokens to hidden frames, two a token."""
+    """Converts speech tokens to hidden frames, two per token."""
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -122,13 +123,13 @@ class Encoder(nn.Module):
     def forward(
         self, tokens: Tensor, heard: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None
     ) -> Tensor:
-        """Hidden frames [rows, 2 · spoken, width].
+        """Compute the hidden frames [rows, 2 · spoken, width].
 
         Args:
-            tokens: [rows, at least spoken], each row's tokens, the ones it only looks ahead to behind the others.
-            heard: [rows], how many of `tokens` there are in each row; what follows is padding.
-            spoken: how many tokens the longest row speaks.
-            mask, frame_mask: what attention adds at the token and at the frame rate, see `masks`.
+            tokens: [rows, at least spoken], each row's tokens followed by its look-ahead tokens.
+            heard: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
+            spoken: the number of tokens of the longest row, without look-ahead.
+            mask, frame_mask: attention masks at the token rate and at the frame rate, see `masks`.
         """
         x = self.embed(self.token_embedding(tokens.clamp(min=0)))
         x = x * (torch.arange(tokens.shape[1], device=tokens.device) < heard[:, None])[..., None]
@@ -143,7 +144,7 @@ class Encoder(nn.Module):
 
 
 def sinusoids(distances: Tensor, width: int) -> Tensor:
-    """[n, width], channel 2k the sine and 2k + 1 the cosine of distance · 10000^(-2k / width)."""
+    """Encode distances as [n, width]: channel 2k is the sine, 2k + 1 the cosine of distance · 10000^(-2k / width)."""
     rates = 10_000 ** (-torch.arange(0, width, 2, dtype=distances.dtype, device=distances.device) / width)
     angles = distances[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)

@@ -1,7 +1,7 @@
 """The velocity of the flow: a U-Net of causal convolutions and transformers, all at the frame rate.
 
-All tensors are [rows, frames, channels], padded on the right. The convolutions look back only and attention has a
-mask, so what is in the padding never reaches a real frame and needs no masking itself.
+All tensors are [rows, frames, channels], padded on the right. The convolutions look back only and attention is masked,
+so the content of the padding never affects a real frame and needs no masking itself.
 """
 
 import math
@@ -19,14 +19,14 @@ TIME_DIM = MEL_BINS + CONDITION_CHANNELS
 
 
 class Condition(NamedTuple):
-    """What the condition adds inside the first residual block at every step, each [rows, frames, channels]."""
+    """Terms that the condition adds in the first residual block at every step, each [rows, frames, channels]."""
 
     hidden: Tensor
     shortcut: Tensor
 
 
 class Resnet(nn.Module):
-    """Two causal convolutions, with the time let in between, and a shortcut."""
+    """Two causal convolutions, with the time added in between, and a shortcut."""
 
     def __init__(self, inputs: int, channels: int, time_dim: int) -> None:
         super().__init__()
@@ -38,11 +38,14 @@ class Resnet(nn.Module):
         self.shortcut = nn.Linear(inputs, channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """[rows, frames, inputs] to [rows, frames, channels]; `time` [channels] is what `Estimator.times` made."""
+        """[rows, frames, inputs] to [rows, frames, channels]; `time` [channels] is from `Estimator.times`."""
         return self.join(self.conv1(x), self.shortcut(x), time)
 
     def join(self, hidden: Tensor, shortcut: Tensor, time: Tensor) -> Tensor:
-        """What comes behind the first convolution `hidden` and the shortcut, each [rows, frames, channels]."""
+        """Compute the block's output from the output `hidden` of the first convolution and from the shortcut.
+
+        Both are [rows, frames, channels].
+        """
         hidden = F.mish(self.norm1(hidden)) + time
         hidden = F.mish(self.norm2(self.conv2(hidden)))
         return hidden + shortcut
@@ -62,7 +65,7 @@ class Transformer(nn.Module):
         self.feed_out = nn.Linear(4 * channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[rows, frames, channels], the same out; `mask` is added to the scores, see `masks`."""
+        """Input and output are [rows, frames, channels]; `mask` is added to the scores, see `masks`."""
         rows, frames, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(rows, frames, 3, self.heads, self.head_dim)
         query, key, value = qkv.transpose(1, 3).unbind(2)
@@ -73,7 +76,7 @@ class Transformer(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block and the transformers behind it."""
+    """A residual block followed by transformers."""
 
     def __init__(self, config: FlowConfig, inputs: int) -> None:
         super().__init__()
@@ -89,22 +92,22 @@ class Stage(nn.Module):
         return self.attend(self.resnet(x, time), mask)
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The transformers alone: [rows, frames, channels], the same out."""
+        """Apply only the transformers. Input and output are [rows, frames, channels]."""
         for transformer in self.transformers:
             x = transformer(x, mask)
         return x
 
 
 class Estimator(nn.Module):
-    """The velocity at x, with and without the condition: the two that classifier-free guidance wants."""
+    """Computes the velocities at x with and without the condition, for classifier-free guidance."""
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         channels = config.estimator_channels
         self.time_in = nn.Linear(TIME_DIM, 4 * channels)
         self.time_out = nn.Linear(4 * channels, 4 * channels)
-        # The first block's convolutions over [x, condition] are sums of one over x and one over the condition, and
-        # only x changes from step to step. Without the condition their other half is zero.
+        # The first block's convolutions over [x, condition] are split into one over x and one over the condition,
+        # because only x changes from step to step. Without the condition, the second term is zero.
         self.condition_conv = FrameConv(CONDITION_CHANNELS, channels, 3, left=2, bias=False)
         self.condition_shortcut = nn.Linear(CONDITION_CHANNELS, channels, bias=False)
         self.down = Stage(config, MEL_BINS)
@@ -117,7 +120,7 @@ class Estimator(nn.Module):
         self.final_proj = nn.Linear(channels, MEL_BINS)
 
     def times(self, times: Tensor) -> Tensor:
-        """What each of the stages adds at each of `times` [n]: [n, stages, channels]."""
+        """Embed `times` [n] as the terms that the stages add: [n, stages, channels]."""
         half = TIME_DIM // 2
         rates = torch.exp(torch.arange(half, device=times.device) * (-math.log(10_000) / (half - 1)))
         angles = 1000 * times[:, None] * rates
@@ -127,18 +130,18 @@ class Estimator(nn.Module):
         return torch.stack([stage.resnet.time(embedded) for stage in stages], dim=1)
 
     def condition(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> Condition:
-        """Precompute the condition's part, from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80]."""
+        """Precompute the condition's terms from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80]."""
         speaker = speaker[:, None].expand_as(mu)
         channels = torch.cat([mu, speaker, prompt_mel], dim=-1).to(self.condition_conv.weight.dtype)
         return Condition(self.condition_conv(channels), self.condition_shortcut(channels))
 
     def forward(self, x: Tensor, condition: Condition, time: Tensor, mask: Tensor | None) -> Tensor:
-        """Velocities [2 · rows, frames, 80]: first all rows with their condition, then all without.
+        """Compute the velocities [2 · rows, frames, 80]: first all rows with the condition, then all without.
 
         Args:
             x: [rows, frames, 80].
             time: [stages, channels], one step's row of `times`.
-            mask: [2 · rows, 1, frames, frames], what attention adds, see `masks`.
+            mask: [2 · rows, 1, frames, frames], attention mask, see `masks`.
         """
         resnet = self.down.resnet
         hidden, shortcut = resnet.conv1(x), resnet.shortcut(x)

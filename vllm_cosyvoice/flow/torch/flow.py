@@ -1,4 +1,4 @@
-"""The flow as a whole: rows of speech tokens to rows of mel, many requests at once."""
+"""The complete flow: converts rows of speech tokens to rows of mel, for many requests at once."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Flow(nn.Module):
-    """Speech tokens to mel. The encoder and the estimator compute in the data type, all around them in float32."""
+    """Converts speech tokens to mel. Encoder and estimator use the dtype `data_type`, all else uses float32."""
 
-    noise: Tensor  # [15000, 80]: a frame's position decides its noise, so a longer solve starts from the same
+    noise: Tensor  # [15000, 80], see `noise_table`
     step_times: Tensor  # [steps, stages, channels]
     step_sizes: list[float]
-    engine: "TensorRTEstimator | None" = None  # what stands in for the estimator
+    engine: "TensorRTEstimator | None" = None  # replaces the estimator
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class Flow(nn.Module):
         device: torch.device | str = "cpu",
         data_type: torch.dtype = torch.float32,
     ) -> "Flow":
-        """A flow with the tensors of `flow.pt`.
+        """Create a flow from the tensors of `flow.pt`.
 
         Raises:
-            ValueError: a tensor is missing, unknown or of another shape than `config` says.
+            ValueError: a tensor is missing, unknown or has another shape than in `config`.
         """
         with torch.device("meta"):
             flow = cls(config)
@@ -67,17 +67,17 @@ class Flow(nn.Module):
 
     @torch.inference_mode()
     def speaker(self, embedding: Tensor) -> Tensor:
-        """What the estimator knows of a voice, [80], from its speaker embedding [192]."""
+        """Project a speaker embedding [192] to the estimator's speaker condition [80]."""
         vector: Tensor = self.speaker_proj(F.normalize(embedding.to(self.noise), dim=0))
         return vector
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call: those of similar length."""
+        """Group rows into calls, by index: rows of similar `lengths` (in frames) share one call."""
         return padded_groups(lengths, self.noise.device)
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[FlowRow]) -> list[Tensor]:
-        """The mel of each row behind its prompt, [frames, 80] float32: one solve for all rows.
+        """Compute the mel of each row after its prompt, [frames, 80] float32, in one solve for all rows.
 
         Raises:
             ValueError: a row has nothing to speak or is longer than `MAX_TOKENS`.
@@ -90,36 +90,36 @@ class Flow(nn.Module):
         tokens = torch.zeros(len(rows), max(len(row.tokens) for row in rows), dtype=torch.long)
         for row, ids in zip(rows, tokens, strict=True):
             ids[: len(row.tokens)] = torch.tensor(row.tokens)
-        heard = [len(row.tokens) for row in rows]
-        chunks = [CHUNK_TOKENS if row.streaming else longest for row in rows]
-        heard_, lengths, chunks_ = torch.tensor([heard, spoken, chunks]).to(device)
+        token_counts = [len(row.tokens) for row in rows]
+        chunk_sizes = [CHUNK_TOKENS if row.streaming else longest for row in rows]
+        heard, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
 
         mask = frame_mask = pair_mask = None
         if any(row.streaming for row in rows) or min(spoken) < longest:
-            mask = attention_mask(lengths, chunks_, longest, self.step_times.dtype)
-            frame_lengths, frame_chunks = (FRAMES_PER_TOKEN * numbers.repeat(2) for numbers in (lengths, chunks_))
+            mask = attention_mask(lengths, chunks, longest, self.step_times.dtype)
+            frame_lengths, frame_chunks = (FRAMES_PER_TOKEN * numbers.repeat(2) for numbers in (lengths, chunks))
             pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
             frame_mask = pair_mask[: len(rows)]
 
-        hidden = self.encoder(tokens.to(device), heard_, longest, mask, frame_mask)
+        hidden = self.encoder(tokens.to(device), heard, longest, mask, frame_mask)
         mu = self.encoder_proj(hidden.float())
         prompt_mel = torch.zeros_like(mu)
         for index, row in enumerate(rows):
             prompt_mel[index, : len(row.prompt_mel)] = row.prompt_mel
-        reach: Tensor | FrameMask | None = pair_mask
+        solve_mask: Tensor | FrameMask | None = pair_mask
         if self.engine is not None and FRAMES_PER_TOKEN * longest <= LONGEST:
-            reach = FrameMask(*(FRAMES_PER_TOKEN * torch.stack([lengths, chunks_]).int()))
-        mel = self.solve(mu, torch.stack([row.speaker for row in rows]), prompt_mel, reach)
+            solve_mask = FrameMask(*(FRAMES_PER_TOKEN * torch.stack([lengths, chunks]).int()))
+        mel = self.solve(mu, torch.stack([row.speaker for row in rows]), prompt_mel, solve_mask)
         return [mel[index, len(row.prompt_mel) : FRAMES_PER_TOKEN * row.spoken] for index, row in enumerate(rows)]
 
     def solve(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, mask: Tensor | FrameMask | None) -> Tensor:
         """Integrate from noise to mel with Euler steps and classifier-free guidance: [rows, frames, 80] float32.
 
-        No shape depends on a value and nothing waits for the device, so it can be captured in a CUDA graph.
+        Shapes do not depend on values and nothing waits for the device, so it can be captured in a CUDA graph.
 
         Args:
-            mu: [rows, frames, 80], speaker: [rows, 80], prompt_mel: [rows, frames, 80], zero behind the prompt.
-            mask: [2 · rows, 1, frames, frames], see `masks`, or None where all see all.
+            mu: [rows, frames, 80], speaker: [rows, 80], prompt_mel: [rows, frames, 80], zero after the prompt.
+            mask: [2 · rows, 1, frames, frames], see `masks`, or None if all frames see each other.
         """
         rows, frames, _ = mu.shape
         condition = self.estimator.condition(mu, speaker, prompt_mel)

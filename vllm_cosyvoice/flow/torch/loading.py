@@ -1,4 +1,4 @@
-"""The tensors of `flow.pt` as the modules here keep them."""
+"""Converts the tensors of `flow.pt` to the layout of the modules in this package."""
 
 import re
 from collections.abc import Mapping
@@ -49,9 +49,9 @@ RENAMES = (
 
 
 def flow_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state`, named and shaped as in `flow.pt`, as the state dict of a `Flow`.
+    """Convert `state`, with the names and shapes of `flow.pt`, to the state dict of a `Flow`.
 
-    Convolutions become matrices, query, key and value one matrix, and the estimator's first block is split into the
+    Convolutions become matrices; query, key and value become one matrix; the estimator's first block is split into the
     part over x and the part over the condition.
     """
     weights = {}

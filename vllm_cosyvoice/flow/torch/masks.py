@@ -1,19 +1,20 @@
-"""Which positions may see which."""
+"""Attention masks."""
 
 import torch
 from torch import Tensor
 
-ALIGNMENT = 16  # the fused attention kernels copy a mask whose rows do not start on a multiple of this
+ALIGNMENT = 16  # elements; the fused attention kernels copy a mask whose rows do not start on a multiple of this
 
 
 def attention_mask(lengths: Tensor, chunks: Tensor, size: int, data_type: torch.dtype) -> Tensor:
-    """What to add to attention scores, [rows, 1, size, size]: 0 where a query sees a key, -inf where not.
+    """The mask to add to attention scores, [rows, 1, size, size]: 0 where a query sees a key, else -inf.
 
-    A query sees its own chunk and all before it, as far as the row goes. A chunk as long as the row is full attention.
+    A query sees its own chunk and all earlier ones, up to the end of the row. A chunk as long as the row gives full
+    attention.
 
     Args:
-        lengths: [rows], positions of each row that are no padding.
-        chunks: [rows], positions in a chunk of each row.
+        lengths: [rows], positions of each row without padding.
+        chunks: [rows], positions per chunk of each row.
     """
     device = lengths.device
     queries = torch.arange(size, device=device)

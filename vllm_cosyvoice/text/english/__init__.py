@@ -1,8 +1,8 @@
-"""English as it is spoken: abbreviations, money, ranges, telephone numbers, signs.
+"""Reads English text: abbreviations, money, ranges, telephone numbers, signs.
 
-Own rules come first, where wetext reads wrongly or not at all; wetext then gets the numbers that are left, each with
-the words beside it that belong to it, and nothing else: it takes plain words for abbreviations ("Sun", "Sat", "Bei"),
-and time for every character. What no one reads is spelled by inflect.
+Our rules come first, for cases that wetext reads wrongly or not at all. wetext then gets the remaining numbers, each
+with the adjacent words that belong to it, and nothing else: it takes plain words for abbreviations ("Sun", "Sat",
+"Bei"), and its time grows with the text. inflect spells the rest.
 """
 
 import re
@@ -20,7 +20,7 @@ from vllm_cosyvoice.text.grammar import grammar, read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import apply
 
-# What wetext gets: an address, a date, or a number with the word behind it that it reads together with it.
+# Parts for wetext: an address, a date, or a number with the next word if wetext reads both together.
 ADDRESS = (
     r"(?:https?://|www\.)[^\s\"“”<>()]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
     r"|\b[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|cn|uk|de|app)\b(?:/[^\s\"“”<>()]*)?"
@@ -53,14 +53,14 @@ NUMBER_RULES = [
 
 
 def read(line: str) -> str:
-    """The English words to speak for one line of text."""
+    """Convert one line of text to the English words to speak."""
     parts = ADDRESSES.split(" ".join(line.split()))
     spoken = "".join(_by_wetext(part) if place % 2 else _read(part) for place, part in enumerate(parts))
     return DIGITS.sub(lambda digits: cardinal(digits.group()), " ".join(spoken.split()))
 
 
 def load() -> None:
-    """Load what reading needs, so that the first text does not wait for it."""
+    """Load grammar and speller, so that the first text does not wait for them."""
     grammar("en")
     number_speller()
 
@@ -73,7 +73,7 @@ def _read(text: str) -> str:
 
 
 def _by_wetext(text: str) -> str:
-    """`text` read by wetext, but for the marks at its end."""
+    """Read `text` with wetext, except the marks at its end."""
     marks = TRAILING_MARKS.search(text)
     end = marks.start() if marks else len(text)
     return read_out(text[:end], "en") + text[end:]

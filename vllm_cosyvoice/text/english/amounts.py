@@ -6,7 +6,7 @@ from vllm_cosyvoice.text.english.numbers import cardinal, number
 from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH, FUNCTION_WORD, one_of
 from vllm_cosyvoice.text.rules import Rule
 
-# Ranges, and slashes that are no fractions.
+# Ranges, and slashes that are not fractions.
 RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,/:-])(\d+)\s?-\s?(\d+)(?=\s?=)"), r"\1 minus \2"),
     (re.compile(rf"(?<![\w.,/:-])({AMOUNT})%?{DASH}({AMOUNT}%)"), r"\1 to \2"),
@@ -31,7 +31,7 @@ NO_FRACTIONS = {(24, 7), (9, 11), (7, 11), (20, 20), (4, 4), (6, 8), (12, 8)}
 
 
 def _slashed(first: int, second: int, written: str) -> str:
-    """Two numbers with a slash between them; `written` where it is a fraction, for wetext."""
+    """Read two numbers with a slash between them; a fraction is returned as `written`, for wetext."""
     both = f"{cardinal(str(first))} {cardinal(str(second))}"
     if second == 10:
         return f"{cardinal(str(first))} out of ten"
@@ -44,7 +44,7 @@ def _slashed(first: int, second: int, written: str) -> str:
     return written if second in FRACTIONS_OF else both
 
 
-# Units that wetext takes for others or does not know.
+# Units that wetext confuses with others or does not know.
 UNITS = {
     "m": "meter", "m²": "square meter", "m2": "square meter", "m³": "cubic meter", "m/s": "meters per second",
     "L": "liter", "l": "liter", "kWh": "kilowatt hour", "kW": "kilowatt", "W": "watt", "V": "volt",
@@ -53,7 +53,7 @@ UNITS = {
     "Gbps": "gigabits per second", "kcal": "kilocalorie", "µg": "microgram", "μg": "microgram", "mins": "minute",
     "secs": "second", "hrs": "hour",
 }  # fmt: skip
-# Those that wetext reads are here for the singular ahead of a noun: "a 5 km run".
+# wetext reads these, too, but not in the singular before a noun: "a 5 km run".
 AHEAD_OF_NOUN = UNITS | {
     "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "kg": "kilogram", "g": "gram", "ft": "foot",
     "lb": "pound", "oz": "ounce", "ml": "milliliter", "mg": "milligram", "GB": "gigabyte", "MB": "megabyte",
@@ -84,7 +84,7 @@ UNIT_RULES: list[Rule] = [
 ]
 
 
-# 1,000 to 1,999, where wetext loses the "one".
+# 1,000 to 1,999, for which wetext drops the "one".
 THOUSAND_RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,:/$€£¥-])\d+\.0(?![\w.,/:-]*\d|[A-Za-z%°])"), lambda match: number(match[0])),
     (re.compile(r"(?<![\w.,$€£¥])1,\d{3}(?:\.\d+)?(?![\d,]*\d|[\w])"), lambda match: number(match[0])),

@@ -1,4 +1,4 @@
-"""Digits that are read one by one: telephone numbers, cards, codes; and versions."""
+"""Numbers that are read digit by digit: telephone numbers, cards, codes; and versions."""
 
 import re
 
@@ -46,7 +46,7 @@ CODE_RULES: list[Rule] = [
 ]
 
 
-# Versions and other numbers with two dots or more; four parts are an address, which wetext reads.
+# Versions and other numbers with two or more dots; four parts are an address, which wetext reads.
 VERSION_RULES: list[Rule] = [
     (re.compile(r"\b([A-Za-z]{2,})(?=\d+\.\d+\b)"), r"\1 "),
     (

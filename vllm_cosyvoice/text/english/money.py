@@ -25,7 +25,7 @@ def _coins(amount: int, name: str) -> str:
 
 
 def _sum(amount: str, sign: str, scale: str | None, *, one: bool = False) -> str:
-    """An amount of money in words; `one` for the singular that stands ahead of a noun."""
+    """An amount of money in words; `one` selects the singular, as before a noun."""
     name, coin = CURRENCIES[sign]
     many = name if one or name in ("yen", "won") else name + "s"
     if scale:
@@ -37,7 +37,7 @@ def _sum(amount: str, sign: str, scale: str | None, *, one: bool = False) -> str
     if not int(whole):
         return _coins(coins, coin)
     spoken = f"{cardinal(whole)} {name if int(whole) == 1 else many}"
-    # A long amount takes an "and" ahead of its cents; a short one is said without.
+    # A long amount has an "and" before its cents, a short one does not.
     joint = " and " if len(whole) > 3 else " "
     return f"{spoken}{joint}{_coins(coins, coin)}" if coins else spoken
 

@@ -1,9 +1,9 @@
-"""English numbers in words, as inflect spells them but in wetext's style: no hyphens, no commas."""
+"""Spells English numbers with inflect, but in wetext's style: no hyphens, no commas."""
 
 from functools import cache
 from typing import Any
 
-LONGEST_NAMED = 36  # digits; inflect names no number of more, so such a run is read digit by digit
+LONGEST_NAMED = 36  # digits; inflect has no name for longer numbers, so they are read digit by digit
 
 
 @cache
@@ -24,7 +24,7 @@ def cardinal(digits: str, and_word: str = "") -> str:
 
 
 def number(digits: str) -> str:
-    """`cardinal`, with a decimal part read digit by digit and an "and" ahead of the last two digits."""
+    """Like `cardinal`, with a decimal part read digit by digit and an "and" before the last two digits."""
     whole, point, decimals = digits.partition(".")
     *groups, last = cardinal(whole, "and").rsplit(" and ", 1)
     spoken = " and ".join([group.replace(" and ", " ") for group in groups] + [last])
@@ -32,12 +32,12 @@ def number(digits: str) -> str:
 
 
 def ordinal(digits: str) -> str:
-    """The number's place in an order: "8" → "eighth"."""
+    """An ordinal number: "8" → "eighth"."""
     return str(number_speller().ordinal(cardinal(digits)))
 
 
 def year(digits: str) -> str:
-    """A year of four digits, as people say it: "1980" → "nineteen eighty"."""
+    """A year of four digits: "1980" → "nineteen eighty"."""
     century, rest = digits[:2], digits[2:]
     if century.endswith("0") and rest[0] == "0":
         return cardinal(digits)
@@ -52,11 +52,11 @@ def plural(words: str) -> str:
 
 
 def one_by_one(digits: str, zero: str = "zero") -> str:
-    """Each digit of its own; other characters stay: "0042X" → "zero zero four two X"."""
+    """Each digit separately; other characters are kept: "0042X" → "zero zero four two X"."""
     return " ".join((zero if digit == "0" else cardinal(digit)) if digit.isdecimal() else digit for digit in digits)
 
 
 def in_groups(digits: str, zero: str = "oh") -> str:
-    """Digits in the groups they were written in: "555-0199" → "five five five, oh one nine nine"."""
+    """Digits in the groups of the text: "555-0199" → "five five five, oh one nine nine"."""
     groups = "".join(character if character.isalnum() else " " for character in digits).split()
     return ", ".join(one_by_one(group, zero) for group in groups)

@@ -1,4 +1,4 @@
-"""Patterns that several groups of English rules share."""
+"""Patterns shared by several groups of English rules."""
 
 import re
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?)\b"
 )
-CAPITAL = rf"(?=\s+[A-Z{HIDDEN}\"“]|[\"”’)]*$)"  # a sentence may begin here, or the text ends
+CAPITAL = rf"(?=\s+[A-Z{HIDDEN}\"“]|[\"”’)]*$)"  # before a possible start of a sentence or the end of the text
 SENTENCE_START = (
     r"(?=\s+(?:The|An?|It|He|She|We|They|You|I|In|On|At|But|And|So|This|That|There|My|His|Her|Our|Their|What|When)\b)"
 )
 DASH = r"\s?[–—~～‐-]\s?"
 AMOUNT = r"\d+(?:,\d{3})*(?:\.\d+)?"
-ALONE = r"(?<![\w.,:/$€£¥^-])"  # ahead of a number that belongs to nothing before it
+ALONE = r"(?<![\w.,:/$€£¥^-])"  # before a number that does not continue the preceding text
 FUNCTION_WORD = (
     r"(?:and|or|of|in|on|at|to|for|from|by|is|was|are|per|each|away|ago|long|tall|high|wide|deep|more|less|off|if)\b"
 )
-ENDED = r"(?![\w/:-]|[.,:]\d)"  # behind one that belongs to nothing after it
+ENDED = r"(?![\w/:-]|[.,:]\d)"  # after a number that does not continue in the following text
 
 
 def one_of(words: Iterable[str]) -> str:
-    """A pattern for one of `words`, the longest first."""
+    """A pattern for any of `words`, longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))

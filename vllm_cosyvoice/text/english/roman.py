@@ -13,7 +13,7 @@ RULERS = (
     "|Gustavus|Christian|Carl|Karl|Wilhelm|Franz|Francis|Leopold|Alfonso|Haakon|Margaret|Joseph|Robert|David|Sixtus"
     "|Julius|Celestine|Victoria|Anne|Albert|Baudouin|Umberto|Victor|Emmanuel|Pedro|Juan|Felipe|Carlos|Rama|Thutmose"
 )
-# Words that a numeral of a single letter may follow, too; with "I" only here it is no pronoun.
+# Words that a single-letter numeral may also follow; only after these, "I" is not a pronoun.
 NUMBERED = (
     "Chapter|Part|Act|Volume|Book|Phase|Type|Level|Section|Article|Stage|Class|Appendix|Figure|Table|Title|Grade|War"
     "|Episode|Season|Unit|Step|Round|Division|Mark|Group|Category|Tier|Schedule|Annex|Canto|Scene"
@@ -27,7 +27,7 @@ def _value(numeral: str) -> str:
     return str(sum(-one if one < following else one for one, following in zip(values, [*values[1:], 0], strict=True)))
 
 
-# "I" behind a name is a numeral only where no verb of a sentence about "I" can follow.
+# "I" after a name is a numeral only if what follows can't be the verb of a sentence with the subject "I".
 AFTER_FIRST = r"(?=[,.;:!?')]|$|['’]s\b|\s(?:of|was|ruled|reigned|died|became|had)\b)"
 
 ROMAN_RULES: list[Rule] = [

@@ -1,4 +1,4 @@
-"""Signs that are said in English: comparisons, powers, arithmetic."""
+"""English readings of signs: comparisons, powers, arithmetic."""
 
 import re
 

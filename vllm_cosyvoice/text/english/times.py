@@ -11,7 +11,7 @@ DECADE_RULES: list[Rule] = [
     (re.compile(r"(?<=\d0s)[–-](?=['’]?\d{1,3}0s)"), " to "),
     (re.compile(r"(?<![\w.,])(1\d\d0|20[1-9]0)['’]?s\b"), lambda match: plural(year(match[1]))),
     (re.compile(r"(?<![\w.,])2000['’]?s\b"), "two thousands"),
-    # "30s" alone are seconds; "the 30s" and "'30s" are not, and nobody counts eighty of them.
+    # "30s" alone are seconds; "the 30s" and "'30s" are decades, and so is "80s": nobody counts eighty seconds.
     (
         re.compile(rf"({OWNER}|(?<![\w.,])['’‘])([1-9]0)['’]?s\b"),
         lambda match: match[1].strip("'’‘") + plural(cardinal(match[2])),
@@ -22,7 +22,7 @@ DECADE_RULES: list[Rule] = [
 ]
 
 
-# Times of day that have no clock name in wetext.
+# Times of day that wetext does not read as such.
 TIME_RULES: list[Rule] = [
     (re.compile(r"(?<![\d:])(?:00|0):00(?![\d:]|\s?[ap]m)", re.IGNORECASE), "midnight"),
     (

@@ -6,7 +6,7 @@ from vllm_cosyvoice.text.english.patterns import CAPITAL, DASH, MONTH, SENTENCE_
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import Rule
 
-# Words. wetext reads the first group alike; "Dr." has its small letter from there, and the model was trained on it.
+# wetext reads the first group the same way; the small letter of "doctor" is wetext's, and the model was trained on it.
 TITLES = {
     "Mr": "Mister", "Mrs": "Misses", "Ms": "Miss", "Dr": "doctor", "Gen": "general", "Col": "colonel",
     "Capt": "captain", "Lt": "lieutenant", "Sgt": "sergeant", "Rev": "Reverend", "Hon": "Honorable",
@@ -17,7 +17,7 @@ WORDS = {
     "e.g": "for example", "eg": "for example", "i.e": "that is", "vs": "versus", "approx": "approximately",
     "a.k.a": "also known as", "cf": "compare", "dept": "department", "Dept": "Department", "w/o": "without",
 }  # fmt: skip
-LAST_WORDS = {  # which may end a sentence
+LAST_WORDS = {  # words that may end a sentence
     "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",
     "Jr": "junior", "Sr": "senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
     "Ph.D": "PHD", "M.D": "MD",
@@ -36,7 +36,7 @@ MONTHS = {
     "Sep": "September", "Sept": "September", "Oct": "October", "Nov": "November", "Dec": "December",
 }  # fmt: skip
 DAY = "|".join(DAYS)
-SPAN = rf"(?:{'|'.join(DAYS.values())}|{MONTH}|[A-Z])"  # what an en dash makes a range of, with another
+SPAN = rf"(?:{'|'.join(DAYS.values())}|{MONTH}|[A-Z])"  # the ends of a range with an en dash
 NUMBERED_WORDS = {
     "ext": "extension",
     "tel": "telephone",
@@ -72,14 +72,14 @@ WORD_RULES: list[Rule] = [
     (re.compile(rf"\b({one_of(MONTHS)})\.?(?=\s+\d{{4}}\b)"), lambda match: MONTHS[match[1]]),
     (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.{CAPITAL}"), lambda match: LAST_WORDS[match[1]] + "."),
     (re.compile(rf"(?<![\w.])({one_of(LAST_WORDS)})\.(?=[\s,;:)])"), lambda match: LAST_WORDS[match[1]]),
-    # Initials are said as one word of letters. The last dot stays where it ends the text or a sentence.
+    # Initials are joined to one word. The last dot is kept if it ends the text or a sentence.
     (
         re.compile(r"(?<![\w.])(?:[A-Z]\.\s?)+[A-Z]\.(?!\w)"),
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
     ),
     (re.compile(rf"\b({DAY})\.?{DASH}({DAY})\b\.?"), lambda match: f"{DAYS[match[1]]} to {DAYS[match[2]]}"),
     (re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"), r"\1 to \2"),
-    (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as wetext: TV's, GPU's
+    (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as in wetext: TV's, GPU's
     (re.compile(r"\s*&\s*"), " and "),
     (re.compile(r"\b([Hh]e)/([Ss]he)\b|\b([Ss]he)/([Hh]e)\b"), lambda match: " or ".join(filter(None, match.groups()))),
     (re.compile(r"(?<![\w/.:@])(?<!\d )([A-Za-z]{1,15})/([A-Za-z]{1,15})(?![\w/.])"), r"\1 \2"),
@@ -87,5 +87,5 @@ WORD_RULES: list[Rule] = [
 
 
 def _ends_text(match: re.Match[str]) -> bool:
-    """Whether the dot of initials is kept: what follows begins a sentence, and is not a name."""
+    """Whether the dot of initials is kept because a new sentence follows, not a name."""
     return SENTENCE_STARTS.match(match.string, match.end()) is not None

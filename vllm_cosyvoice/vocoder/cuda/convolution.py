@@ -1,12 +1,12 @@
-"""Every convolution of the generator as one Triton kernel, over windows of many streams packed on one time axis.
+"""One Triton kernel for all convolutions of the generator, over windows of many streams packed on one time axis.
 
-A packed tensor is [planes, frames · rate, channels]: no batch axis, windows one behind the other, channels last, and a
-plane for each of the branches that are computed side by side. `starts` and `ends` say, for every frame, between which
-frames its window lies. The kernel reads zeros outside of the window, so a window comes out as it would alone.
+A packed tensor is [planes, frames · rate, channels]: no batch axis, windows one after another, channels last, and one
+plane for each branch that is computed in parallel. `starts` and `ends` give the bounds of each frame's window. The
+kernel reads zeros outside the window, so the result of a window does not depend on its neighbours.
 
-The kernel is an implicit matrix product: for each tap, the shifted input tile times the tap's [inputs, outputs] weight,
-operands in float16, sums in float32. The next layer's activation is applied before a tile is stored, so no tensor is
-read only to be activated.
+The kernel is an implicit matrix product: for each tap, it multiplies the shifted input tile by the tap's
+[inputs, outputs] weight, with operands in float16 and sums in float32. The next layer's activation is applied before a
+tile is stored, which saves a separate pass over the tensor.
 """
 
 import math
@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
-LARGEST = tl.constexpr(65504.0)  # of float16: what would overflow saturates
-# sin²(πr) for |r| ≤ 1/2 as a polynomial in r², fitted for the least largest error, which is 7e-7. (A sine for any
-# argument takes several times the instructions and registers.)
+LARGEST = tl.constexpr(65504.0)  # in float16; larger values saturate
+# sin²(πr) for |r| ≤ 1/2 as a minimax polynomial in r², with an error of up to 7e-7. (A general sine takes several
+# times the instructions and registers.)
 SIN2_1 = tl.constexpr(9.869524812643045)
 SIN2_2 = tl.constexpr(-32.465139514141704)
 SIN2_3 = tl.constexpr(42.643425723009415)
 SIN2_4 = tl.constexpr(-29.426272028359705)
 SIN2_5 = tl.constexpr(10.581296291088229)
-CHANNEL_MULTIPLE = 16  # least size of a matrix product's sides
+CHANNEL_MULTIPLE = 16  # smallest side of a matrix product
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -46,29 +46,29 @@ def _saturated(x: tl.tensor) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _convolve(
-    x: tl.tensor,  # [groups · PLANES, inputs' positions, INPUTS] float16
+    x: tl.tensor,  # [groups · PLANES, input positions, INPUTS] float16
     weight: tl.tensor,  # [taps of all planes, INPUTS, OUTPUTS] float16
     bias: tl.tensor,  # [groups, OUTPUTS] float32
-    taps_of: tl.tensor,  # [groups · PLANES, 3]: taps, which of `weight` is the first, how far left of the centre it is
+    taps_of: tl.tensor,  # [groups · PLANES, 3]: number of taps, index of the first in `weight`, its offset to the left
     starts: tl.tensor,  # [frames]
     ends: tl.tensor,  # [frames]
-    residual: tl.tensor,  # RESIDUALS planes for each group, [positions, OUTPUTS] each
+    residual: tl.tensor,  # RESIDUALS planes per group, [positions, OUTPUTS] each
     raw: tl.tensor,  # [groups, positions, OUTPUTS] or None
     activated: tl.tensor,  # [groups · ACTIVATIONS, positions, OUTPUTS] float16 or None
     alpha: tl.tensor,  # [groups · ACTIVATIONS, OUTPUTS] float32, snake's α / π
-    inverse: tl.tensor,  # likewise, 1 / α; None for a leaky ReLU
+    inverse: tl.tensor,  # same shape, 1 / α; None for a leaky ReLU
     slope: float,  # of the leaky ReLU
-    scale: float,  # of the sum of everything
+    scale: float,  # of the whole sum
     positions: int,
     dilation: int,
     input_plane: int,  # elements from one plane of `x` to the next
-    residual_group: int,  # elements from one group's residuals to the next's, 0 where they are the same
+    residual_group: int,  # elements from one group's residuals to the next's, 0 if all groups share one
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    PLANES: tl.constexpr,  # inputs with weights of their own that are summed
-    RATE: tl.constexpr,  # positions a frame; a transposed convolution has RATE · PHASES in its output
-    STRIDE: tl.constexpr,  # input positions a position
-    PHASES: tl.constexpr,  # output positions a position, one behind the other in OUTPUTS
+    PLANES: tl.constexpr,  # inputs that are convolved with separate weights and summed
+    RATE: tl.constexpr,  # positions per frame; a transposed convolution has RATE · PHASES in its output
+    STRIDE: tl.constexpr,  # input positions per position
+    PHASES: tl.constexpr,  # output positions per position, consecutive in OUTPUTS
     INPUT_EXTRA: tl.constexpr,  # positions of a window beyond its frames, 0 or 1
     OUTPUT_EXTRA: tl.constexpr,
     RESIDUALS: tl.constexpr,
@@ -81,9 +81,9 @@ def _convolve(
     position = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     channel = tl.arange(0, BLOCK_K)
-    here = position < positions
-    start = tl.load(starts + position // RATE, mask=here, other=0)
-    end = tl.load(ends + position // RATE, mask=here, other=0)
+    in_range = position < positions
+    start = tl.load(starts + position // RATE, mask=in_range, other=0)
+    end = tl.load(ends + position // RATE, mask=in_range, other=0)
     first = start * (RATE * STRIDE)
     stop = end * (RATE * STRIDE) + INPUT_EXTRA
 
@@ -102,16 +102,16 @@ def _convolve(
             total = tl.dot(tl.load(source, mask=inside[:, None], other=0.0), tl.load(factor), total)
 
     total += tl.load(bias + group * OUTPUTS + column)[None, :]
-    at = position[:, None] * OUTPUTS + column[None, :]
+    offset = position[:, None] * OUTPUTS + column[None, :]
     for index in tl.static_range(RESIDUALS):
-        added = residual + group * residual_group + index * positions * OUTPUTS + at
-        total += tl.load(added, mask=here[:, None], other=0.0).to(tl.float32)
+        added = residual + group * residual_group + index * positions * OUTPUTS + offset
+        total += tl.load(added, mask=in_range[:, None], other=0.0).to(tl.float32)
     output_position = position[:, None] * PHASES + (column // (OUTPUTS // PHASES))[None, :]
     valid = output_position < (end * (RATE * PHASES) + OUTPUT_EXTRA)[:, None]
     total = tl.where(valid, total * scale, 0.0)
     if raw is not None:
-        target = raw + group * positions * OUTPUTS + at
-        tl.store(target, _saturated(total).to(raw.dtype.element_ty), mask=here[:, None])
+        target = raw + group * positions * OUTPUTS + offset
+        tl.store(target, _saturated(total).to(raw.dtype.element_ty), mask=in_range[:, None])
     for index in tl.static_range(ACTIVATIONS):
         plane = group * ACTIVATIONS + index
         if inverse is None:
@@ -120,23 +120,23 @@ def _convolve(
             frequency = tl.load(alpha + plane * OUTPUTS + column)[None, :]
             height = tl.load(inverse + plane * OUTPUTS + column)[None, :]
             active = total + height * _sin_squared_of_pi_times(total * frequency)
-        target = activated + plane * positions * OUTPUTS + at
-        tl.store(target, _saturated(active).to(activated.dtype.element_ty), mask=here[:, None])
+        target = activated + plane * positions * OUTPUTS + offset
+        tl.store(target, _saturated(active).to(activated.dtype.element_ty), mask=in_range[:, None])
 
 
 class Windows(NamedTuple):
-    """What all convolutions of a call are told: between which frames the window of each frame lies, and on which GPU.
+    """Arguments that all convolutions of a call share: the window bounds of each frame, and the GPU.
 
-    A window has a frame of its own behind its end, for the positions that it has beyond its frames.
+    A spare frame follows each window, for the positions that it has beyond its frames.
     """
 
-    starts: Tensor  # int32 [frames], like `ends` 0 for frames of no window
+    starts: Tensor  # int32 [frames]; like `ends`, 0 for frames outside any window
     ends: Tensor
     gpu: Gpu
 
 
 class Activation(NamedTuple):
-    """What a convolution applies to its sum: a leaky ReLU, or the snakes of `alpha` and `inverse`, a plane for each."""
+    """Activation of a convolution's sum: a leaky ReLU, or snakes with `alpha` and `inverse`, one per output plane."""
 
     slope: float = 0.0
     alpha: Tensor | None = None  # [planes, channels] float32
@@ -144,13 +144,13 @@ class Activation(NamedTuple):
 
     @classmethod
     def snake(cls, alphas: Sequence[Tensor], inverses: Sequence[Tensor]) -> "Activation":
-        """x + inverse · sin²(alpha · x), one of [channels] for each plane."""
+        """Create snakes x + inverse · sin²(alpha · x), with one alpha and inverse [channels] per plane."""
         padded = [torch.stack([pad_channels(row, 0) for row in rows]).float() for rows in (alphas, inverses)]
         return cls(alpha=padded[0] / math.pi, inverse=padded[1])
 
 
 class Tile(NamedTuple):
-    """How one program of the kernel is cut and run."""
+    """Tile and launch options of one program of the kernel."""
 
     m: int
     n: int
@@ -168,16 +168,16 @@ class Taps(NamedTuple):
 
     @classmethod
     def of(cls, conv: nn.Conv1d) -> "Taps":
-        """Of a convolution."""
+        """Convert the weight of a convolution."""
         weight, bias = _padded(conv)
         return cls(weight.permute(2, 1, 0), bias, int(conv.padding[0]))
 
     @classmethod
     def transposed(cls, conv: nn.ConvTranspose1d, shift: int) -> "Taps":
-        """Of a transposed convolution, whose output comes `shift` positions later.
+        """Convert the weight of a transposed convolution, and delay its output by `shift` positions.
 
-        Output position stride · t + phase is a convolution of the input around t with taps of its own, so the outputs
-        are [phase, channel].
+        For each phase, output position stride · t + phase is a convolution of the input around t with its own taps, so
+        the outputs are [phase, channel].
         """
         weight, bias = _padded(conv)
         inputs, outputs, kernel = weight.shape
@@ -193,13 +193,13 @@ class Taps(NamedTuple):
 
 
 class Convolution:
-    """Convolutions of one shape but for their kernels, computed side by side; or, if `summed`, added up.
+    """Convolutions of equal shape except for their kernel sizes, computed in parallel and, if `summed`, added up.
 
     Args:
-        taps: of each of them.
-        rate: positions a frame that are computed, of the output or, if there are `phases`, of the input.
+        taps: one per convolution.
+        rate: computed positions per frame, of the output or, with `phases`, of the input.
         stride: input positions from one position to the next.
-        phases: output positions a position: the stride of a transposed convolution.
+        phases: output positions per position: the stride of a transposed convolution.
         extra: positions that a window has beyond its frames, in the input and in the output.
     """
 
@@ -225,11 +225,11 @@ class Convolution:
         firsts = [sum(counts[:index]) for index in range(len(counts))]
         table = [[count, first, tap.left] for count, first, tap in zip(counts, firsts, taps, strict=True)]
         self.taps = torch.tensor(table, dtype=torch.int32, device=self.weight.device)
-        self.tile: Tile | None = None  # instead of what `tile_for` chooses
+        self.tile: Tile | None = None  # overrides `tile_for`
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions a frame."""
+        """Number of multiplications and additions per frame."""
         return 2 * self.weight.numel() * self.rate
 
     def __call__(
@@ -242,15 +242,15 @@ class Convolution:
         activation: Activation | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        """The activation of scale · (convolution + bias + residual), or that itself; zero outside of the windows.
+        """Compute activation(scale · (convolution + bias + residual)), zero outside the windows.
 
         Args:
             x: [groups · planes, frames · rate · stride, inputs] float16.
-            residual: [residuals, frames · rate, outputs]. Several groups take a plane each, or share the only one;
+            residual: [residuals, frames · rate, outputs]. Several groups take one plane each, or share the only one;
                 a single group takes the sum of all planes.
-            raw: where to store what is activated, [groups, frames · rate, outputs] of any type; None: nowhere.
-            activation: what makes the result, [activation's planes, frames · rate, outputs] float16; None: nothing,
-                and `raw` is the result.
+            raw: receives the sum before the activation, [groups, frames · rate, outputs] of any dtype, if given.
+            activation: produces the result, [activation's planes, frames · rate, outputs] float16. If None, `raw` is
+                the result.
         """
         positions = x.shape[1] // self.stride
         count = 0 if activation is None else 1 if activation.alpha is None else len(activation.alpha) // self.groups
@@ -293,14 +293,17 @@ class Convolution:
             num_stages=tile.stages,
         )
         result = raw if activated is None else activated
-        assert result is not None, "a convolution without activation needs `raw`"
+        assert result is not None, "a convolution without an activation needs `raw`"
         return result
 
 
 def tile_for(inputs: int, outputs: int, positions: int, gpu: Gpu) -> Tile:
-    """The fastest of `python -m benchmarks.vocoder --tune` on an H200, `positions` being those of all groups."""
+    """Select the tile that was fastest in `python -m benchmarks.vocoder --tune` on an H200.
+
+    `positions` is the sum over all groups.
+    """
     n, k = min(outputs & -outputs, 128), min(inputs & -inputs, 64)
-    if positions // 128 * (outputs // n) < 2 * gpu.multiprocessors:  # large tiles would leave some of them idle
+    if positions // 128 * (outputs // n) < 2 * gpu.multiprocessors:  # large tiles would leave some idle
         return Tile(64, n, k, warps=4, stages=4)
     match n, outputs:
         case 128, 128:
@@ -316,7 +319,7 @@ def _padded(conv: nn.Conv1d | nn.ConvTranspose1d) -> tuple[Tensor, Tensor]:
 
 
 def pad_channels(x: Tensor, dim: int) -> Tensor:
-    """`x` with zeros up to a size along `dim` that a matrix product can have."""
+    """Pad `x` with zeros along `dim` to a size that a matrix product supports."""
     channels = x.shape[dim]
     missing = -channels % CHANNEL_MULTIPLE
     return torch.cat([x, x.new_zeros(*x.shape[:dim], missing, *x.shape[dim + 1 :])], dim) if missing else x

@@ -1,6 +1,6 @@
-"""The waveform generator on packed windows: the networks of `generator`, multiplying in float16.
+"""The waveform generator on packed windows: the networks of `torch.generator` with products in float16.
 
-Every convolution reads what is activated already, and activates what it writes for the one that reads it.
+The input of every convolution is already activated: each convolution applies the next one's activation to its output.
 """
 
 import math
@@ -13,11 +13,11 @@ from vllm_cosyvoice.config import SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder.cuda.convolution import Activation, Convolution, Taps, Windows
 from vllm_cosyvoice.vocoder.torch.generator import OUTER_SLOPE, Generator, ResBlock, Snake
 
-SUM_TYPE = torch.float16  # of what residual blocks add to: float32 brings 0.9 dB for a third more traffic
+SUM_TYPE = torch.float16  # of residual sums; float32 gains 0.9 dB for a third more memory traffic
 
 
 class ResBlocks:
-    """Residual blocks side by side, without the end of their last pair, which differs from place to place."""
+    """Parallel residual blocks, without the end of their last pair, which depends on where they are used."""
 
     def __init__(self, blocks: Sequence[ResBlock], rate: int, extra: int) -> None:
         pairs = range(len(blocks[0].convs1))
@@ -29,15 +29,15 @@ class ResBlocks:
         self.last = _convolution([block.convs2[-1] for block in blocks], rate, extra, summed=True)
 
     def __call__(self, x: Tensor, active: Tensor, windows: Windows, into: Tensor) -> Tensor:
-        """All but the last convolution.
+        """Compute all but the last convolution.
 
         Args:
-            x: the input, one plane or one for each block.
-            active: the input under `first_activation`.
-            into: takes what the last pair adds to, [blocks, positions, channels].
+            x: the input, one plane or one per block.
+            active: the input after `first_activation`.
+            into: receives the residual of the last pair, [blocks, positions, channels].
 
         Returns:
-            what the last convolution reads.
+            The input of the last convolution.
         """
         for pair, conv2 in enumerate(self.convs2):
             hidden = self.convs1[pair](active, windows, activation=self.between[pair])
@@ -48,11 +48,11 @@ class ResBlocks:
 
 
 class Stage:
-    """One step up in rate: upsample, let the source's spectrum in, average residual blocks."""
+    """One upsampling stage: upsample, add the source's spectrum, average residual blocks."""
 
     def __init__(self, generator: Generator, index: int, rate: int, spectrum_rate: int) -> None:
         self.is_last = index == len(generator.rates) - 1
-        extra = int(self.is_last)  # a position more than its frames have, as a centred spectrum has
+        extra = int(self.is_last)  # one position beyond the frames, as a centred spectrum has one frame more
         up, down = generator.ups[index], generator.source_downs[index]
         assert isinstance(up, nn.ConvTranspose1d) and isinstance(down, nn.Conv1d)
         phases = generator.rates[index]
@@ -65,7 +65,7 @@ class Stage:
         self.output_activation = Activation(OUTER_SLOPE if self.is_last else generator.slope)
 
     def __call__(self, x: Tensor, spectrum: Tensor, windows: Windows) -> Tensor:
-        """The next stage's input, activated.
+        """Compute the next stage's input, activated.
 
         Args:
             x: [1, positions / phases, inputs] float16, activated.
@@ -74,23 +74,23 @@ class Stage:
         positions, channels = len(windows.starts) * self.rate, self.down.outputs
         joined = x.new_empty(2, positions, channels, dtype=SUM_TYPE)  # the source's branch and the upsampled signal
         self.up(x, windows, raw=joined[1])
-        if self.is_last:  # the position more is the first, a mirror of the third
+        if self.is_last:  # the extra position is the first, a mirror image of the third
             first = windows.starts.long() * self.rate
             joined[1].index_copy_(0, first, joined[1].index_select(0, first + 2))
         branch = torch.empty_like(joined[:1])
         active = self.down(spectrum, windows, raw=branch, activation=self.source_block.first_activation)
         hidden = self.source_block(branch, active, windows, into=joined[:1])
         x = torch.empty_like(branch)
-        start = self.blocks.first_activation
-        active = self.source_block.last(hidden, windows, residual=joined, raw=x, activation=start)
+        activation = self.blocks.first_activation
+        active = self.source_block.last(hidden, windows, residual=joined, raw=x, activation=activation)
         sums = x.new_empty(len(active), positions, channels)
         hidden = self.blocks(x, active, windows, into=sums)
-        scale, activation = 1 / len(sums), self.output_activation
-        return self.blocks.last(hidden, windows, residual=sums, activation=activation, scale=scale)
+        scale = 1 / len(sums)
+        return self.blocks.last(hidden, windows, residual=sums, activation=self.output_activation, scale=scale)
 
 
 class PackedGenerator:
-    """What `generator` computes, with its weights."""
+    """A `Generator` on packed windows, with its weights."""
 
     def __init__(self, generator: Generator) -> None:
         spectrum_rate = SAMPLES_PER_FRAME // generator.spectrum.hop
@@ -101,11 +101,11 @@ class PackedGenerator:
         self.last = _convolution([generator.conv_post], rates[-1], 1)
 
     def __call__(self, mel: Tensor, spectrum: Tensor, windows: Windows) -> Tensor:
-        """Log-magnitudes and phases, float32 [frames · spectrum rate, bins, padded]; 0 outside of the windows.
+        """Compute log-magnitudes and phases, float32 [frames · spectrum rate, padded bins], 0 outside the windows.
 
         Args:
             mel: [frames, 80] float16.
-            spectrum: the source's, [frames · spectrum rate, bins, padded] float16.
+            spectrum: the source's, [frames · spectrum rate, padded bins] float16.
         """
         x = self.first(mel[None], windows, activation=self.first_activation)
         for stage in self.stages:
@@ -116,7 +116,7 @@ class PackedGenerator:
 
 
 def _convolution(convs: Sequence[nn.Module], rate: int, extra: int, *, summed: bool = False) -> Convolution:
-    """Convolutions that keep the length, of one dilation."""
+    """Combine convolutions that keep the length and have the same dilation."""
     checked = [conv for conv in convs if isinstance(conv, nn.Conv1d)]
     taps, dilation = [Taps.of(conv) for conv in checked], checked[0].dilation[0]
     return Convolution(taps, rate=rate, dilation=dilation, extra=(extra, extra), summed=summed)
@@ -128,5 +128,5 @@ def _snakes(modules: Iterable[nn.Module]) -> Activation:
 
 
 def _blocks(modules: Iterable[nn.Module]) -> list[ResBlock]:
-    """Those that take longest first."""
+    """The residual blocks among `modules`, slowest first."""
     return sorted((block for block in modules if isinstance(block, ResBlock)), key=lambda block: -block.kernel)

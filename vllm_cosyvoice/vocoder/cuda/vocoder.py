@@ -1,11 +1,11 @@
 """The vocoder on a GPU: windows of many streams packed on one time axis, computed by one CUDA graph.
 
-Packed, each window has the frame behind its end for itself. That spare frame keeps what looks one frame far, as the
-pitch does, from the neighbour, and it takes what the spectrum has beyond the frames. So the pitch, the source and the
-inverse transform are those of one long row; only the generator's convolutions look further, see `convolution`.
+A spare frame follows each window. It separates the window from its neighbour in operations that look one frame ahead,
+such as the pitch, and holds the part of the spectrum beyond the frames. So the pitch, the source and the inverse
+transform are computed as for one long row; only the generator's convolutions look further, see `convolution`.
 
-What differs from call to call is in buffers that stay where they are, so one graph for each total of frames is enough,
-whatever the windows' lengths.
+All inputs of a call are in buffers at fixed addresses, so one graph per total number of frames is enough, regardless of
+the windows' lengths.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES
 from vllm_cosyvoice.vocoder.torch.generator import MAX_LOG_MAGNITUDE
 from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder, VocoderRow
 
-# Frames, spare ones among them; the largest holds a window of `stream.LONGEST_WINDOW`.
+# Frames, including spare ones; the largest holds a window of `stream.LONGEST_WINDOW`.
 SIZES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-FIELDS = 5  # numbers for each frame, see `_numbers`
+FIELDS = 5  # numbers per frame: row, start, end, at, noise start
 
 
 class PackedVocoder:
-    """What `vocoder` computes, with float16 convolutions; pitch, source and spectrum are float32 as there."""
+    """A `Vocoder` with float16 convolutions. Pitch, source and spectrum stay in float32."""
 
     def __init__(self, vocoder: Vocoder, gpu: Gpu, sizes: Sequence[int] = SIZES) -> None:
         self._gpu = gpu
@@ -53,24 +53,24 @@ class PackedVocoder:
         self._graphs = CudaGraphs(self._write_no_rows, self._compute, sizes, device)
 
     def rehearse(self) -> None:
-        """Launch every kernel that calls of any size launch, for `compiling`."""
+        """Launch every kernel that a call of any size uses, for `compiling`."""
         for size in self._graphs.sizes:
             self._graphs.rehearse(size)
 
     def capture(self) -> None:
-        """Capture calls of all sizes: from now on, a call costs hardly any launches."""
+        """Capture the CUDA graphs of all sizes, so that later calls have almost no launch overhead."""
         self._graphs.capture(self._graphs.sizes)
 
     @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call: all, as none is padded."""
+        """Group rows into calls, by index: all rows share one call, as none is padded."""
         return packed_groups(lengths)
 
     def __call__(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
-        """The audio of all rows, in as few replays as hold their frames, without waiting for the device.
+        """Compute the audio of all rows in as few graph replays as possible, without waiting for the device.
 
         Returns:
-            as `Vocoder.forward`.
+            See `Vocoder.forward`.
 
         Raises:
             ValueError: a row is longer than the largest size.
@@ -109,7 +109,7 @@ class PackedVocoder:
         numbers[FIELDS * size :] = starts + [row.end - 1 for row in rows]
         staged = torch.from_numpy(numbers)
         if self._numbers.is_cuda:
-            staged = staged.pin_memory()  # a block of its own, which is not used again before it has been read
+            staged = staged.pin_memory()  # a new block, which is not reused before it has been read
         self._numbers[: len(numbers)].copy_(staged, non_blocking=True)
         torch.cat([piece for row in rows for piece in (row.mel, self._spare)], out=self._mel[:used])
         torch.stack([row.phase for row in rows], out=self._start_phases[: len(rows)])
@@ -125,7 +125,7 @@ class PackedVocoder:
         self._numbers[: FIELDS * size].zero_()
 
     def _compute(self, size: int) -> None:
-        """The audio and phases of the first `size` frames of the buffers."""
+        """Compute the audio and phases of the first `size` frames of the buffers."""
         row, start, end, at, noise_start = self._numbers[: FIELDS * size].view(FIELDS, size)
         frame = torch.arange(size, device=start.device)
         valid = frame < end
@@ -136,7 +136,7 @@ class PackedVocoder:
         sums = advances.cumsum(0)
         phases = (sums - (sums - advances)[at] + self._start_phases[row]) % 1
         self._phases[:size] = phases
-        # The first frame of each window has no frame before it; behind the last, the pitch is 0 and so is the advance.
+        # The first frame of a window has no frame before it. After the last, the pitch is 0 and so is the advance.
         advances = advances.masked_fill((frame == start)[:, None], 0)
         noise = self.source.noise_at(noise_start + frame * SAMPLES_PER_FRAME, SAMPLES_PER_FRAME)
         source = self.source(f0, advances[None], phases[None], noise.flatten()[None])
@@ -147,19 +147,19 @@ class PackedVocoder:
         self._audio[: len(audio)] = audio
 
     def _analysed(self, source: Tensor, spare: Tensor) -> Tensor:
-        """The spectrum of each window, mirrored at both its ends, [frames · spectrum rate, bins, padded].
+        """Compute the spectrum of each window, mirrored at both ends, [frames · spectrum rate, padded bins].
 
-        The mirror images are put into the `spare` frames [frames, 1] between windows, the source [frames, 480].
+        The mirror images are written to the `spare` frames [frames, 1] of the source [frames, 480].
         """
         half = self._spectrum.n_fft // 2
-        before, behind = source[:, 1 : half + 1].flip(1), source[:, -half - 1 : -1].flip(1)
-        source[1:, :half] = torch.where(spare[1:], behind[:-1], source[1:, :half])
+        before, after = source[:, 1 : half + 1].flip(1), source[:, -half - 1 : -1].flip(1)
+        source[1:, :half] = torch.where(spare[1:], after[:-1], source[1:, :half])
         source[:-1, -half:] = torch.where(spare[:-1], before[1:], source[:-1, -half:])
         signal = torch.cat([before[0], source.flatten(), source.new_zeros(half)])
         return signal.unfold(0, self._spectrum.n_fft, self._spectrum.hop)[:-1] @ self._analysis
 
     def _synthesised(self, spectrum: Tensor, end: Tensor) -> Tensor:
-        """Audio of log-magnitudes and phases [frames · spectrum rate, bins, padded], without the last few samples."""
+        """Synthesise log-magnitudes and phases [frames · spectrum rate, padded bins], without the last few samples."""
         bins = self._spectrum.n_fft // 2 + 1
         magnitude, phase = spectrum[:, :bins].clamp(max=MAX_LOG_MAGNITUDE).exp(), spectrum[:, bins : 2 * bins].sin()
         spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)

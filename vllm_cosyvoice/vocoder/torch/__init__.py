@@ -1,1 +1,1 @@
-"""The vocoder in PyTorch: on a CPU, for training, and as the reference for the GPU's."""
+"""The vocoder in PyTorch: for CPUs, for training, and as the reference for the CUDA backend."""

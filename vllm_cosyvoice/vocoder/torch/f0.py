@@ -1,4 +1,4 @@
-"""Pitch from mel."""
+"""Predicts the pitch from the mel."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -6,14 +6,14 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import MEL_BINS
 from vllm_cosyvoice.nn.layers import FrameConv
 
-LAYERS = 5  # of kernel 3, so a frame's pitch depends on five frames either side
+LAYERS = 5  # of kernel 3, so a frame's pitch depends on five frames on either side
 
 
 class F0Predictor(nn.Module):
-    """The fundamental frequency of each frame.
+    """Predicts the fundamental frequency of each frame.
 
-    Always float32, and as matrix products, which do not fall back to TF32 on a GPU unless asked to: the pitch is summed
-    up over the utterance, so its errors are too.
+    It always computes in float32, and as matrix products, which use TF32 on a GPU only if enabled: the pitch is
+    accumulated over the utterance, and so are its errors.
     """
 
     def __init__(self, channels: int) -> None:
@@ -24,11 +24,11 @@ class F0Predictor(nn.Module):
         self.classifier = nn.Linear(channels, 1)
 
     def forward(self, mel: Tensor, valid: Tensor) -> Tensor:
-        """Hz, [rows, frames], 0 in the padding.
+        """Compute the pitch in Hz, [rows, frames], 0 in the padding.
 
         Args:
             mel: [rows, frames, 80], 0 in the padding.
-            valid: [rows, frames], 1 where a frame is no padding and 0 where it is.
+            valid: [rows, frames], 1 for real frames and 0 for padding.
         """
         x = mel
         for conv in self.convs:

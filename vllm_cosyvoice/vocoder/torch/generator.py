@@ -1,7 +1,7 @@
-"""The waveform generator: mel and source to audio.
+"""The waveform generator: converts mel and source to audio.
 
-Tensors are [rows, channels, time]. Convolutions look both ways, so in rows shorter than the longest what lies behind
-the end is set to zero before each of them: a row comes out as it would alone.
+Tensors are [rows, channels, time]. Convolutions look both ways, so the padding of shorter rows is set to zero before
+each of them: the result of a row does not depend on the other rows.
 """
 
 from math import log
@@ -15,7 +15,7 @@ from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
 
 OUTER_KERNEL = 7
 OUTER_SLOPE = 0.01  # of the leaky ReLU before the last convolution
-MAX_LOG_MAGNITUDE = log(100.0)  # taken before the exponential, whose gradient is not a number once it overflows
+MAX_LOG_MAGNITUDE = log(100.0)  # clamped before the exponential, whose gradient becomes NaN when it overflows
 
 
 class Snake(nn.Module):
@@ -27,12 +27,12 @@ class Snake(nn.Module):
         self.inverse = nn.Parameter(torch.empty(channels, 1))  # 1 / (alpha + 1e-9), computed once, see `loading`
 
     def forward(self, x: Tensor) -> Tensor:
-        """[rows, channels, time], the same out; zero stays zero."""
+        """Input and output are [rows, channels, time]; zero stays zero."""
         return torch.addcmul(x, (x * self.alpha).sin_().square_(), self.inverse)
 
 
 class ResBlock(nn.Module):
-    """Pairs of convolutions, the first of each dilated, each pair added to its input."""
+    """Pairs of convolutions, the first of each pair dilated. The output of each pair is added to its input."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        """[rows, channels, time], the same out; zero where `valid` [rows, 1, time] is 0, None being 1 everywhere."""
+        """Input and output are [rows, channels, time]; the output is masked by `valid` [rows, 1, time], if given."""
         pairs = zip(self.activations1, self.convs1, self.activations2, self.convs2, strict=True)
         for snake1, conv1, snake2, conv2 in pairs:
             x = x + _keep(conv2(snake2(_keep(conv1(snake1(x)), valid))), valid)
@@ -56,7 +56,7 @@ class ResBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mel and source to audio: upsampling convolutions with the source's spectrum let in at every rate."""
+    """Converts mel and source to audio: upsampling convolutions, with the source's spectrum added at every rate."""
 
     spectrum: Spectrum
 
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         self.conv_post = nn.Conv1d(channels[-1], bins, OUTER_KERNEL, padding=OUTER_KERNEL // 2)
 
     def forward(self, mel: Tensor, source: Tensor, lengths: Tensor, ragged: bool) -> Tensor:
-        """Audio [rows, 480 · frames] in ±0.99; behind a row's end it means nothing.
+        """Compute the audio [rows, 480 · frames] in ±0.99; it is undefined after a row's end.
 
         Args:
             mel: [rows, frames, 80], 0 in the padding.
@@ -101,7 +101,7 @@ class Generator(nn.Module):
         valid = _valid(ends, x) if ragged else None
         for stage, rate in enumerate(self.rates):
             x, ends = self.ups[stage](F.leaky_relu(_keep(x, valid), self.slope)), ends * rate
-            if stage == len(self.rates) - 1:  # one frame more, as a centred spectrum has
+            if stage == len(self.rates) - 1:  # a centred spectrum has one frame more
                 x, ends = F.pad(x, (1, 0), mode="reflect"), ends + 1
             valid = _valid(ends, x) if ragged else None
             excitation = _keep(self.source_downs[stage](source_spectrum), valid)
@@ -116,7 +116,7 @@ class Generator(nn.Module):
 
 
 def _valid(ends: Tensor, x: Tensor) -> Tensor:
-    """[rows, 1, time], 1 before each row's end and 0 behind it."""
+    """A mask [rows, 1, time], 1 before each row's end and 0 after it."""
     return (torch.arange(x.shape[-1], device=x.device) < ends[:, None])[:, None].to(x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The tensors of `hift.pt` as the modules here keep them."""
+"""Converts the tensors of `hift.pt` to the layout of the modules in this package."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MAGNITUDE, DIRECTION = ".parametrizations.weight.original0", ".parametrizations.
 
 
 def vocoder_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state`, named and shaped as in `hift.pt`, as the state dict of a `Vocoder`, without weight norm."""
+    """Convert `state`, with the names and shapes of `hift.pt`, to the state dict of a `Vocoder` without weight norm."""
     weights: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(MAGNITUDE) and name.replace(MAGNITUDE, DIRECTION) in state:

@@ -1,6 +1,6 @@
 """Short-time Fourier transforms as matrix products, for rows of different lengths and without waiting for the device.
 
-The window is a periodic Hann window, frames are centred: frame k is about sample k · hop. A spectrum is
+The window is a periodic Hann window. Frames are centred: frame k is around sample k · hop. A spectrum is
 [rows, n_fft + 2, frames], real parts then imaginary parts. (`torch.istft` reads a value back from the device.)
 """
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Spectrum(nn.Module):
-    """Forward and inverse transform of one size."""
+    """Forward and inverse transforms of one size."""
 
     def __init__(self, n_fft: int, hop: int, device: torch.device | str) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class Spectrum(nn.Module):
         self.squared_window = window.square().float().to(device)
 
     def analyse(self, signal: Tensor, lengths: Tensor) -> Tensor:
-        """The spectrum of `signal` [rows, samples], mirrored at both ends of each row's first `lengths` samples.
+        """Compute the spectrum of `signal` [rows, samples], mirrored at both ends of each row's `lengths` samples.
 
-        A row has length / hop + 1 frames; what follows is not to be used.
+        A row has length / hop + 1 frames; later frames are undefined.
         """
         half = self.n_fft // 2
         positions = torch.arange(-half, signal.shape[1] + half, device=signal.device).abs()
@@ -36,7 +36,7 @@ class Spectrum(nn.Module):
         return (frames @ self.analysis).transpose(1, 2)
 
     def synthesise(self, spectrum: Tensor, valid: Tensor) -> Tensor:
-        """The signal [rows, (frames - 1) · hop] of `spectrum`, of the frames only where `valid` [rows, frames] is 1."""
+        """Compute the signal [rows, (frames - 1) · hop] from the frames where `valid` [rows, frames] is 1."""
         half = self.n_fft // 2
         frames = spectrum.transpose(1, 2) @ self.synthesis * valid[..., None]
         envelope = self._overlap_add(self.squared_window * valid[..., None])

@@ -1,4 +1,4 @@
-"""The vocoder as a whole: mel to audio, rows of different lengths at once."""
+"""The complete vocoder: converts mel to audio, for rows of different lengths at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
 
 @dataclass(frozen=True, eq=False)
 class VocoderRow:
-    """One row of a call: all of `mel` is heard, the frames from `at` to `end` - 1 are spoken."""
+    """One row of a call. All of `mel` is input, the frames from `at` to `end` - 1 are output."""
 
     mel: Tensor  # [frames, 80] float32
     phase: Tensor  # [harmonics] float64 cycles, the source's phase at the centre of the frame before frame `at`
     at: int
     end: int
-    noise_start: int  # which sample of the noise table is the first of `mel`
+    noise_start: int  # index in the noise table of the first sample of `mel`
 
 
 class Vocoder(nn.Module):
-    """Mel to audio, in float32."""
+    """Converts mel to audio, in float32."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class Vocoder(nn.Module):
     def from_state(
         cls, config: VocoderConfig, state: Mapping[str, Tensor], device: torch.device | str = "cpu"
     ) -> "Vocoder":
-        """A vocoder with the tensors of `hift.pt`.
+        """Create a vocoder from the tensors of `hift.pt`.
 
         Raises:
-            ValueError: a tensor is missing, unknown or of another shape than `config` says.
+            ValueError: a tensor is missing, unknown or has another shape than in `config`.
         """
         with torch.device("meta"):
             vocoder = cls(config)
@@ -54,16 +54,16 @@ class Vocoder(nn.Module):
         return vocoder
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which rows of so many frames, by their index, belong into one call: those of similar length."""
+        """Group rows into calls, by index: rows of similar `lengths` (in frames) share one call."""
         return padded_groups(lengths, self.source.noise.device)
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
-        """The audio of all rows, in one call.
+        """Compute the audio of all rows in one call.
 
         Returns:
-            the audio of each row, [480 · (end - at)] float32 in ±0.99;
-            phases [rows, harmonics] float64, the source's phase at the centre of the last frame spoken.
+            The audio of each row, [480 · (end - at)] float32 in ±0.99, and the phases [rows, harmonics] float64 of the
+            source at the centre of the last frame spoken.
         """
         mel = pad_sequence([row.mel for row in rows], batch_first=True)
         frames = [len(row.mel) for row in rows]

@@ -1,9 +1,9 @@
 """The flow's fused kernels, in Triton.
 
-Frames of many rows lie one behind the other in tensors [frames, channels], with frames of zeros in front of each row.
-Where a frame must know its row, it is told by `positions` (its place in the row, or -1 where there is none) or by a
-table of attention tiles.
-Matrix products take operands in the data type of the weights and add up in float32, as all else here is computed.
+The frames of many rows are packed one after another in tensors [frames, channels], with frames of zeros before each
+row. Kernels that must know the rows take `positions` (each frame's position in its row, or -1 between rows) or a table
+of attention tiles.
+Matrix products take operands in the dtype of the weights and accumulate in float32. All else is computed in float32.
 """
 
 from vllm_cosyvoice.flow.cuda.kernels.attention import Distances, attention

@@ -1,4 +1,4 @@
-"""Attention within rows of different lengths, by chunks, without a matrix of all pairs (Dao 2023, FlashAttention-2)."""
+"""Chunked attention within packed rows, without a matrix of all pairs (Dao 2023, FlashAttention-2)."""
 
 from math import prod
 from typing import NamedTuple
@@ -13,25 +13,25 @@ from vllm_cosyvoice.gpu.kernel_launch import launch
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
 UNSEEN = tl.constexpr(-1e30)
-LINE = tl.constexpr(128)  # bytes, of the L2 cache
-INTERPRETED = triton.knobs.runtime.interpret  # by which the instruction that fetches is not understood
+LINE = tl.constexpr(128)  # bytes in a line of the L2 cache
+INTERPRETED = triton.knobs.runtime.interpret  # the interpreter does not support the prefetch instruction
 
 
 class Distances(NamedTuple):
-    """What attention by distance needs beside queries and keys (Dai et al. 2019, Transformer-XL, section 3.3)."""
+    """Parameters of relative attention (Dai et al. 2019, Transformer-XL, section 3.3)."""
 
     content_bias: Tensor  # [heads, head_dim]
     position_bias: Tensor  # [heads, head_dim]
-    keys: Tensor  # [2 · reach - 1, heads, head_dim], of the distances reach - 1 … -(reach - 1)
+    keys: Tensor  # [2 · reach - 1, heads, head_dim], for the distances reach - 1 … -(reach - 1)
 
 
 @triton.jit
-def _meet(
-    out, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position, reach,
+def _attend(
+    out, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position, reach,
     HEADS: tl.constexpr, DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RELATIVE: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
-    """All queries of a tile meet the keys from `start` on."""
+    """Attend with all queries of a tile to the `KEYS` keys from `start` on."""
     dim = tl.arange(0, DIM)
     column = tl.arange(0, KEYS)
     row = (start + column) * (3 * HEADS * DIM)
@@ -42,25 +42,25 @@ def _meet(
         key = tl.load(keys_row + row[None, :] + dim[:, None])
     scores = tl.dot(query, key, input_precision="ieee")
     if RELATIVE:
-        # The keys of all distances in this tile, then for each pair its own: query i meets key j at distance i - j.
+        # Score the keys of all distances in this tile, then gather for query i and key j the one at distance i - j.
         window = tl.arange(0, QUERIES + KEYS)
-        by_distance = reach - 1 - position + start - (QUERIES - 1) + window
-        there = (by_distance >= 0) & (by_distance < 2 * reach - 1)
-        near = tl.load(distance_keys + by_distance[None, :] * (HEADS * DIM) + dim[:, None], there[None, :], 0.0)
+        distance_index = reach - 1 - position + start - (QUERIES - 1) + window
+        in_reach = (distance_index >= 0) & (distance_index < 2 * reach - 1)
+        near = tl.load(distance_keys + distance_index[None, :] * (HEADS * DIM) + dim[:, None], in_reach[None, :], 0.0)
         index = column[None, :] - tl.arange(0, QUERIES)[:, None] + (QUERIES - 1)
-        scores += tl.gather(tl.dot(moved, near, input_precision="ieee"), index, 1)
+        scores += tl.gather(tl.dot(shifted, near, input_precision="ieee"), index, 1)
     if MASKED:
         scores = tl.where((start + column)[None, :] < seen[:, None], scores, UNSEEN)
-    now_highest = tl.maximum(highest, tl.max(scores, 1))
-    weights = tl.exp2(scores - now_highest[:, None])
-    faded = tl.exp2(highest - now_highest)
-    total = total * faded + tl.sum(weights, 1)
+    new_highest = tl.maximum(highest, tl.max(scores, 1))
+    weights = tl.exp2(scores - new_highest[:, None])
+    rescale = tl.exp2(highest - new_highest)
+    total = total * rescale + tl.sum(weights, 1)
     if MASKED:
         value = tl.load(values_row + row[:, None] + dim[None, :], valid[:, None], 0.0)
     else:
         value = tl.load(values_row + row[:, None] + dim[None, :])
-    out = tl.dot(weights.to(value.dtype), value, out * faded[:, None], input_precision="ieee")
-    return out, total, now_highest
+    out = tl.dot(weights.to(value.dtype), value, out * rescale[:, None], input_precision="ieee")
+    return out, total, new_highest
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def _attention(
     keys = tl.load(tile + 3)
     chunk = tl.load(tile + 4)
     if keys == 0:
-        return  # without waiting, so that its place on the chip is free
+        return  # without waiting, to free its slot on the GPU
     wait_for_inputs(EARLY)
 
     width: tl.constexpr = HEADS * DIM
@@ -93,13 +93,13 @@ def _attention(
     query_row = (first_query + shift + offset)[:, None]
     qkv += head * DIM
     query = tl.load(qkv + query_row * (3 * width) + dim[None, :], inside, 0.0)
-    moved = query
+    shifted = query
     if RELATIVE:
-        moved = query + tl.load(position_bias + head * DIM + dim)[None, :]
+        shifted = query + tl.load(position_bias + head * DIM + dim)[None, :]
         query = query + tl.load(content_bias + head * DIM + dim)[None, :]
         distance_keys += head * DIM
     query = (query * scale).to(qkv.dtype.element_ty)
-    moved = (moved * scale).to(qkv.dtype.element_ty)
+    shifted = (shifted * scale).to(qkv.dtype.element_ty)
 
     keys_row = qkv + width + (first_key + shift) * (3 * width)
     values_row = keys_row + width
@@ -110,16 +110,16 @@ def _attention(
     total = tl.zeros((QUERIES,), tl.float32)
     highest = tl.full((QUERIES,), UNSEEN, tl.float32)
     for start in range(0, seen_by_all, KEYS):
-        attended, total, highest = _meet(
-            attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
+        attended, total, highest = _attend(
+            attended, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position,
             reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, False,
         )  # fmt: skip
     for start in range(seen_by_all, seen_by_any, KEYS):
-        attended, total, highest = _meet(
-            attended, total, highest, query, moved, keys_row, values_row, distance_keys, start, keys, seen, position,
+        attended, total, highest = _attend(
+            attended, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position,
             reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, True,
         )  # fmt: skip
-    let_next_in(EARLY)  # not before: its programs fill the chip, and who waits takes room from them
+    let_next_in(EARLY)  # not earlier: this kernel fills the GPU, and waiting programs would take slots from it
     attended = attended / total[:, None]
     tl.store(out + query_row * width + head * DIM + dim[None, :], attended.to(out.dtype.element_ty), inside)
 
@@ -134,13 +134,13 @@ def attention(
     distances: Distances | None = None,
     ahead: Tensor | None = None,
 ) -> Tensor:
-    """Self-attention of each row of frames, by chunks: [frames, 3 · heads · head_dim] to [frames, heads · head_dim].
+    """Chunked self-attention within each row: [frames, 3 · heads · head_dim] to [frames, heads · head_dim].
 
     Args:
-        qkv: queries, keys and values, `halves` times the same rows one behind the other.
+        qkv: queries, keys and values of the same rows, repeated `halves` times.
         tiles: int32 [n, 5] of `shape.rows` queries each, see `packing.Table`.
-        distances: for scores that also depend on the distance.
-        ahead: what the kernels behind this one will read, to be brought into the L2 cache meanwhile.
+        distances: parameters of relative attention, for scores that also depend on the distance.
+        ahead: weights of later kernels to prefetch into the L2 cache.
     """
     frames, triple = qkv.shape
     width = triple // 3

@@ -1,9 +1,9 @@
-"""How kernels are laid out and launched.
+"""Kernel layout and launch.
 
-A kernel may be launched while the one before it still runs (programmatic dependent launch, of compute capability 9.0
-on). It then takes its place on the chip and prepares, and waits until all that came before it is written. So each
-program of a kernel waits before it reads or writes what another kernel does. What it can read before, weights and what
-describes the call (positions and tiles, copied before the first kernel), costs no time then.
+A kernel may be launched while the previous one still runs (programmatic dependent launch, from compute capability 9.0
+on). It then occupies its slots on the GPU, prepares, and waits until all output of earlier kernels is written. So each
+program waits before it touches memory that another kernel reads or writes. Loads before the wait are free: weights and
+the description of the call (positions and tiles, copied before the first kernel).
 """
 
 from typing import NamedTuple
@@ -14,30 +14,30 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 class Shape(NamedTuple):
-    """How a kernel is laid out."""
+    """Layout of a kernel."""
 
     rows: int  # of a program's tile
     columns: int
-    depth: int  # inputs of one step of a matrix product
+    depth: int  # inputs per step of a matrix product
     warps: int
-    stages: int  # of the pipeline that loads ahead
-    early: bool = False  # whether it is launched before the kernel in front is over
+    stages: int  # of the load pipeline
+    early: bool = False  # whether it is launched before the previous kernel ends
 
     @property
     def options(self) -> dict[str, int]:
-        """What Triton, and the kernel's `EARLY`, are told at a launch."""
+        """Launch options for Triton and the kernel's `EARLY`."""
         return {"num_warps": self.warps, "num_stages": self.stages, "launch_pdl": self.early, "EARLY": self.early}
 
 
 @triton.jit
 def wait_for_inputs(EARLY: tl.constexpr):
-    """Until the kernels in front are over and what they wrote can be read."""
+    """Wait until all earlier kernels have ended and their output is visible."""
     if EARLY:
         gdc_wait()
 
 
 @triton.jit
 def let_next_in(EARLY: tl.constexpr):
-    """The next kernel may be launched once all programs have come here: when there is room on the chip for it."""
+    """Allow the launch of the next kernel once all programs have reached this point and the GPU has free slots."""
     if EARLY:
         gdc_launch_dependents()

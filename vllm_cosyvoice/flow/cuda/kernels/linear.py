@@ -1,4 +1,4 @@
-"""Linear layers and causal convolutions, with the norm in front and all that follows in one kernel."""
+"""Linear layers and causal convolutions, fused with the norm before them and the activation and residual after them."""
 
 from math import gcd
 from typing import NamedTuple
@@ -22,14 +22,14 @@ class Layer(NamedTuple):
 
     weight: Tensor  # [outputs, taps · inputs]
     bias: Tensor  # [outputs] float32
-    column_sums: Tensor | None = None  # [outputs] float32, sums of `weight`, of a layer with a norm in front of it
+    column_sums: Tensor | None = None  # [outputs] float32, sums of `weight` over the inputs; only after a norm
 
 
 @triton.jit
 def _gelu(x, EXACT: tl.constexpr):
-    """GELU; if not exact, with a hyperbolic tangent in place of the error function (Hendrycks and Gimpel 2016).
+    """GELU; if not exact, with tanh instead of the error function (Hendrycks and Gimpel 2016).
 
-    That is off by up to 5e-4, a tenth of what rounding to bfloat16 costs, and takes a third of the time.
+    The error is up to 5e-4, a tenth of the rounding error of bfloat16, and it takes a third of the time.
     """
     if EXACT:
         return 0.5 * x * (1 + tl.erf(x * SQRT_HALF))
@@ -46,7 +46,7 @@ def _linear(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
-    # A frame and the frames before it are neighbours in memory, so to a convolution they are one long row of inputs.
+    # A frame and the frames before it are adjacent in memory, so a convolution reads them as one long row of inputs.
     first_tap = tl.minimum(tl.maximum(row, TAPS - 1), rows - 1) - (TAPS - 1)
     x_row = x + first_tap[:, None] * INPUTS + depth[None, :]
     w_column = weight + column[None, :] * (TAPS * INPUTS) + depth[:, None]
@@ -55,10 +55,10 @@ def _linear(
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
     inside = row[:, None] < rows
     place = row[:, None] * OUTPUTS + column[None, :]
-    # What the end needs is on its way early: constants while those in front still run, the rest during the product.
-    bias_there = tl.load(bias + column)[None, :]
+    # Inputs of the epilogue are loaded early: constants while earlier kernels still run, the rest during the product.
+    bias_values = tl.load(bias + column)[None, :]
     if PARTS > 0:
-        column_sums_there = tl.load(column_sums + column)[None, :]
+        column_sum_values = tl.load(column_sums + column)[None, :]
     if RESIDUAL or TAPS > 1:
         in_row = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
     wait_for_inputs(EARLY)
@@ -69,24 +69,24 @@ def _linear(
         parts_of_sum = tl.load(sums_place)
         parts_of_squares = tl.load(sums_place + 1)
     if RESIDUAL:
-        residual_there = tl.load(residual + place, inside, 0.0)
+        residual_values = tl.load(residual + place, inside, 0.0)
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(start, TAPS * INPUTS, DEPTH):
         y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
 
     if PARTS > 0:
-        # norm(x) @ weight, from the product with x as it is: the mean's part is taken off behind it.
+        # norm(x) @ weight, from the product with the raw x: subtract the mean's share, then scale.
         mean = tl.sum(parts_of_sum, 1)[:, None] / INPUTS
         variance = tl.maximum(tl.sum(parts_of_squares, 1)[:, None] / INPUTS - mean * mean, 0.0)
-        y = (y - mean * column_sums_there) * tl.rsqrt(variance + eps)
-    y += bias_there
+        y = (y - mean * column_sum_values) * tl.rsqrt(variance + eps)
+    y += bias_values
     if ACTIVATION == "gelu":
         y = _gelu(y, out.dtype.element_ty == tl.float32)
     if ACTIVATION == "silu":
         y = y / (1 + tl.exp(-y))
     if RESIDUAL:
-        y += residual_there.to(tl.float32)
-    if RESIDUAL or TAPS > 1:  # only what a convolution may read next must be zero between rows
+        y += residual_values.to(tl.float32)
+    if RESIDUAL or TAPS > 1:  # only outputs that a convolution may read next must be zero between rows
         y = tl.where(in_row, y, 0.0)
     tl.store(out + place, y.to(out.dtype.element_ty), inside)
     if RESIDUAL:
@@ -108,20 +108,21 @@ def linear(
     newest_from: int | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
-    """activation(norm(x) @ weightᵀ + bias) + residual: [frames, inputs] to [frames, outputs].
+    """Compute activation(norm(x) @ weightᵀ + bias) + residual: [frames, inputs] to [frames, outputs].
 
-    A layer with more inputs than x has channels is a causal convolution: it sees the frames before, too. What a
-    convolution or a residual gives is zero between rows, as the next convolution wants it.
+    A layer with more inputs than x has channels is a causal convolution, which also sees earlier frames. The output of
+    a convolution, and any output with a residual, is zero between rows, as the next convolution requires.
 
     Args:
-        positions: int32, each frame's place in its row or -1; shorter than x when x holds the same rows several times.
-        sums: float32 [frames, parts, 2], for a layer with a norm in front: added up over the parts, the sums of each
-            frame's channels and of their squares. The norm's weight and bias are part of the layer's.
+        positions: int32, each frame's position in its row, or -1; shorter than x if x holds the same rows several
+            times.
+        sums: float32 [frames, parts, 2], for a layer after a norm: partial sums of each frame's channels and of their
+            squares. The norm's weight and bias are folded into the layer's.
         activation: "gelu", "silu" or none.
-        newest_from: outputs from here on have no weights but for the newest tap.
+        newest_from: outputs from this index on have weights for the newest tap only.
 
     Returns:
-        the output, and its sums where a residual was added: what comes next is a norm then. Else an empty tensor.
+        The output, and its sums if a residual was added (a norm follows then), else an empty tensor.
     """
     rows, inputs = x.shape
     outputs = len(layer.bias)
@@ -140,6 +141,6 @@ def linear(
 
 
 def sums_of(x: Tensor) -> Tensor:
-    """The `sums` of x [frames, channels], in one part."""
+    """Compute the `sums` of x [frames, channels], in one part."""
     x = x.float()
     return torch.stack([x.sum(1), x.square().sum(1)], dim=-1)[:, None]

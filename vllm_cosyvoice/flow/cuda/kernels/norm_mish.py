@@ -1,4 +1,4 @@
-"""What follows a convolution in a residual block."""
+"""Norm, Mish and addition, which follow a convolution in a residual block."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from triton import cdiv
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
-LARGEST_EXPONENT = tl.constexpr(20.0)  # beyond which mish(x) is x
+LARGEST_EXPONENT = tl.constexpr(20.0)  # above this, mish(x) is x
 
 
 class Norm(NamedTuple):
@@ -38,16 +38,16 @@ def _norm_mish(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
-    there = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
+    in_row = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
     norm_weight = tl.load(weight + channel)[None, :]
     norm_bias = tl.load(bias + channel)[None, :]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
-    y = tl.load(x + row[:, None] * x_stride + channel[None, :], there, 0.0).to(tl.float32)
+    y = tl.load(x + row[:, None] * x_stride + channel[None, :], in_row, 0.0).to(tl.float32)
     y = normed_mish(y, norm_weight, norm_bias, eps)
     if ADDED:
-        y += tl.load(added + row[:, None] * added_stride + channel[None, :], there, 0.0).to(tl.float32)
-    y = tl.where(there, y, 0.0)
+        y += tl.load(added + row[:, None] * added_stride + channel[None, :], in_row, 0.0).to(tl.float32)
+    y = tl.where(in_row, y, 0.0)
     tl.store(out + row[:, None] * CHANNELS + channel[None, :], y.to(out.dtype.element_ty), row[:, None] < rows)
     tl.store(out_sums + row * 2, tl.sum(y, 1), row < rows)
     tl.store(out_sums + row * 2 + 1, tl.sum(y * y, 1), row < rows)
@@ -56,9 +56,9 @@ def _norm_mish(
 def norm_mish(
     x: Tensor, positions: Tensor, norm: Norm, shape: Shape, added: Tensor | None = None, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor]:
-    """mish(norm(x)) + added, [frames, channels], and the sums of it that `linear` takes.
+    """Compute mish(norm(x)) + added, [frames, channels], and its `sums` for `linear`.
 
-    x and `added` may be columns of a wider tensor; `added` [channels] is the same for all frames.
+    x and `added` may be columns of a wider tensor. `added` may also be [channels], the same for all frames.
     """
     rows, channels = x.shape
     out = torch.empty(rows, channels, dtype=x.dtype, device=x.device)

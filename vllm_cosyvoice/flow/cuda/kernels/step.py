@@ -1,4 +1,4 @@
-"""The two ends of the estimator, where frames with and without their condition part and meet."""
+"""The estimator's first block, which splits frames into those with and without the condition, and the Euler step."""
 
 import torch
 import triton
@@ -25,12 +25,12 @@ def _first_block(
     place = row[:, None] * CHANNELS + channel[None, :]
     position = tl.load(positions + row, row < half, -1)
     wait_for_inputs(EARLY)
-    there = (position >= 0)[:, None]
+    in_row = (position >= 0)[:, None]
     data_type = weight.dtype.element_ty
     y = tl.zeros((ROWS, CHANNELS), tl.float32)
     for tap in tl.static_range(3):
-        heard = (row < half) & (position >= 2 - tap)
-        tile = tl.load(x + (row - 2 + tap)[:, None] * MELS + mel[None, :], heard[:, None] & (mel < MELS)[None, :], 0.0)
+        valid = (row < half) & (position >= 2 - tap)
+        tile = tl.load(x + (row - 2 + tap)[:, None] * MELS + mel[None, :], valid[:, None] & (mel < MELS)[None, :], 0.0)
         w = tl.load(weight + channel[None, :] * (3 * PADDED) + (tap * PADDED + mel)[:, None])
         y = tl.dot(tile.to(data_type), w, y, input_precision="ieee")
     y += tl.load(bias + channel)[None, :]
@@ -48,7 +48,7 @@ def _first_block(
         )
         hidden += tl.load(time + channel)[None, :].to(tl.float32)
         offset = (1 - guided) * half * CHANNELS
-        hidden = tl.where(there, hidden, 0.0)
+        hidden = tl.where(in_row, hidden, 0.0)
         tl.store(out + offset + place, hidden.to(out.dtype.element_ty), inside)
         tl.store(shortcut + offset + place, short.to(out.dtype.element_ty), inside)
 
@@ -64,15 +64,15 @@ def first_block(
     shape: Shape,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
-    """The first half of the estimator's first residual block, for x with and without its condition.
+    """Compute the first half of the estimator's first residual block, for x with and without the condition.
 
-    x [frames, 80] float32 to two tensors [2 · frames, channels]: what the second half starts from, and the shortcut;
-    first the frames with the condition, then those without.
+    Takes x [frames, 80] float32 and returns two tensors [2 · frames, channels]: the input of the second half, and the
+    shortcut. Both hold the frames with the condition first, then those without.
 
     Args:
         conv, shortcut: the parts of both layers that see x, the inputs of each tap padded with zeros to a power of two.
-        time: [channels], what is added in the middle.
-        condition: what the condition adds behind both layers, each [frames, channels].
+        time: [channels], added between the two convolutions.
+        condition: the terms that the condition adds to the output of both layers, each [frames, channels].
     """
     half, mels = x.shape
     channels, padded = shortcut.weight.shape
@@ -111,8 +111,8 @@ def _euler_step(
 def euler_step(hidden: Tensor, proj: Layer, x: Tensor, size: float, guidance: float, shape: Shape) -> None:
     """Move x [frames, 80] float32 by `size` along the guided velocity.
 
-    The velocities are proj(hidden), first with the condition, then without: hidden [2 · frames, channels], the outputs
-    of `proj` padded with zeros to a power of two.
+    The velocities are proj(hidden), with hidden [2 · frames, channels]: first with the condition, then without. The
+    outputs of `proj` are padded with zeros to a power of two.
     """
     half, mels = x.shape
     padded, channels = proj.weight.shape
