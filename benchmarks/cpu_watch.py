@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import psutil
 
-from server.staged.fork_server import TITLE
+from server.processes.fork_server import TITLE
 
 
 class CpuWatch:

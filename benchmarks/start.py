@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.table import table
 from server.demo import free_port
-from server.staged.fork_server import TITLE
+from server.processes.fork_server import TITLE
 
 CACHES = ("TRITON_CACHE_DIR", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR")
 VICTIMS = ("decode-0", "generate-0", "encode-0")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from server.arguments import Arguments, parse
-from server.staged.process import configure_logging, timed
-from server.staged.supervisor import supervise
+from server.processes.process import configure_logging, timed
+from server.processes.supervisor import supervise
 from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
 from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 

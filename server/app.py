@@ -5,17 +5,20 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from server import websocket_description
 from server.arguments import Arguments
-from server.http import batch, errors, openai, pages, voices, websocket_description
+from server.http import errors, pages
 from server.http.access import ApiKeys, CrossSite
 from server.http.compatibility import HeadRequests, OldClients
 from server.http.guards import LARGEST_UPLOAD, BodyLimit, RequestId
-from server.http.request_log import RequestLog
 from server.http.speech_response import USAGE_HEADERS
 from server.http.websocket import Connections
 from server.lighttts import routes as lighttts
-from server.metrics import render
-from server.staged.engine import StagedEngine
+from server.observe.metrics import render
+from server.observe.request_log import RequestLog
+from server.openai import batch, voices
+from server.openai import speech as openai
+from server.processes.engine import StagedEngine
 from server.ws import routes as ws
 from vllm_cosyvoice.failure import Failure
 
@@ -48,7 +51,7 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
     app.include_router(batch.router(engine, model_id, arguments))
     app.include_router(voices.router(engine))
     app.include_router(ws.router(engine, connections, model_id, arguments))
-    lighttts.install(app, engine, model_id, arguments.max_input_chars)
+    lighttts.install(app, engine, connections, model_id, arguments.max_input_chars)
     websocket_description.describe(app)
 
     @app.get("/health")

@@ -10,9 +10,9 @@ import json
 import os
 import sys
 
-from server.staged.channel import Channel
-from server.staged.messages import Ping, Pong, Ready
-from server.staged.process import Settings
+from server.processes.channel import Channel
+from server.processes.messages import Ping, Pong, Ready
+from server.processes.process import Settings
 
 
 async def run(settings: Settings, channel: Channel) -> None:

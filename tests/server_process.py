@@ -16,7 +16,7 @@ import httpx
 import psutil
 from openai import AsyncOpenAI
 
-from server.staged.fork_server import TITLE
+from server.processes.fork_server import TITLE
 
 SLOW = 300.0  # seconds that a slow machine may need for anything
 SIZES = ("--max_total_token_num", "16384", "--max_req_total_len", "8192")

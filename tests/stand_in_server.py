@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from server.arguments import parse
 from server.http import pages
-from server.metrics import Numbers, render
+from server.observe.metrics import Numbers, render
 from tests.server_process import wait_until
 from tests.test_audio import tone, wav
 

@@ -62,7 +62,7 @@ def seconds_of(name: str, data: bytes) -> float:
 def test_all_of_openais_formats_are_there_and_mp3_is_the_default() -> None:
     from openai.types.audio.speech_create_params import SpeechCreateParams
 
-    from server.http.openai import SpeechBody
+    from server.http.speech_body import SpeechBody
 
     theirs = SpeechCreateParams.__annotations__["response_format"]
     assert all(repr(name) in str(theirs) for name in FORMATS)

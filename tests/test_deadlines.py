@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.app import create
 from server.arguments import parse
 from server.http.websocket import Connections
-from server.staged.addresses import Addresses, RunDirectory
-from server.staged.channel import Channel
-from server.staged.engine import StagedEngine
-from server.staged.messages import StageUp
+from server.processes.addresses import Addresses, RunDirectory
+from server.processes.channel import Channel
+from server.processes.engine import StagedEngine
+from server.processes.messages import StageUp
 from tests.server_process import BODY, error_of
 from tests.test_audio import tone, wav
 

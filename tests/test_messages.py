@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import zmq
 
-from server.staged import messages
-from server.staged.addresses import Addresses, RunDirectory
-from server.staged.channel import Channel
-from server.staged.messages import Message
+from server.processes import messages
+from server.processes.addresses import Addresses, RunDirectory
+from server.processes.channel import Channel
+from server.processes.messages import Message
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.http.measuring import BYTES_PER_SECOND, Account, Answers, Speeches, account
-from server.metrics import HELP, PREFIX, Histogram, render
+from server.observe.delivery import BYTES_PER_SECOND, Account, Answers, Speeches, account
+from server.observe.metrics import HELP, PREFIX, Histogram, render
 
 DASHBOARD = Path(__file__).parents[1] / "deploy/grafana.json"
 
@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("server.http.measuring.time.monotonic", made)
+    monkeypatch.setattr("server.observe.delivery.time.monotonic", made)
     return made
 
 

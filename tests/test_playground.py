@@ -18,8 +18,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 import vllm_cosyvoice
-from server.http.measuring import BYTES_PER_SECOND
-from server.metrics import Histogram
+from server.observe.delivery import BYTES_PER_SECOND
+from server.observe.metrics import Histogram
 from tests.browser import asked_addresses, chromium, complaints, wait
 from tests.server_process import ServerProcess, wait_until
 from tests.stand_in_server import StandIn, stand_in_server

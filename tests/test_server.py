@@ -11,7 +11,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
-from server.metrics import HELP
+from server.observe.metrics import HELP
 from tests.server_process import (
     BODY,
     SLOW,

@@ -13,9 +13,9 @@ from starlette.testclient import WebSocketDenialResponse
 from server.app import create
 from server.arguments import PUBLIC_PATHS, parse
 from server.http.websocket import Connections
-from server.staged.addresses import Addresses, RunDirectory
-from server.staged.channel import Channel
-from server.staged.engine import StagedEngine
+from server.processes.addresses import Addresses, RunDirectory
+from server.processes.channel import Channel
+from server.processes.engine import StagedEngine
 from tests.server_process import BODY, error_of
 
 KEYS = ("sesame", "open-sesame")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.http.batch import MOST_ITEMS, TEXTS
+from server.openai.batch import MOST_ITEMS, TEXTS
 from tests.server_process import ServerProcess, error_of, eventually, exactly
 from tests.test_audio import tone, wav
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN

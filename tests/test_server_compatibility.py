@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from server.http.openai import SpeechBody
+from server.http.speech_body import SpeechBody
 from tests.server_process import BODY, ServerProcess, error_of, exactly
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
 

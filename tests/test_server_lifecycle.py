@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from server.http.websocket import SECONDS_TO_TAKE
-from server.staged.supervisor import SECONDS_BETWEEN_PINGS
+from server.processes.supervisor import SECONDS_BETWEEN_PINGS
 from server.ws.session import SECONDS_FOR_CONFIG
 from tests.browser import chromium, wait
 from tests.server_process import (

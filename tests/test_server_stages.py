@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from server.arguments import SHORTEST_FIRST_HOP
-from server.staged.addresses import Addresses, RunDirectory
-from server.staged.channel import Channel
-from server.staged.engine import StagedEngine
-from server.staged.messages import Kind, Message, Ping, Pong, StageDown, StageUp
-from server.staged.process import Stage, serve
+from server.processes.addresses import Addresses, RunDirectory
+from server.processes.channel import Channel
+from server.processes.engine import StagedEngine
+from server.processes.messages import Kind, Message, Ping, Pong, StageDown, StageUp
+from server.processes.process import Stage, serve
 from tests.test_audio import tone, wav
 from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import open_model
@@ -439,7 +439,7 @@ async def test_health_names_what_is_missing_and_what_does_not_answer(peers: Peer
 async def test_health_knows_at_once_who_died_and_who_is_up(
     peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.staged.directory.SECONDS_HEALTH_HOLDS", SECONDS)
+    monkeypatch.setattr("server.processes.stage_registry.SECONDS_HEALTH_HOLDS", SECONDS)
     missing = engine.stages.missing
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in peers.of]
     assert await missing() == []
@@ -457,7 +457,7 @@ async def test_health_knows_at_once_who_died_and_who_is_up(
 async def test_health_does_not_wait_for_the_answer_of_who_has_died(
     peers: Peers, engine: StagedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.staged.directory.SECONDS_TO_ANSWER", 10 * SECONDS)
+    monkeypatch.setattr("server.processes.stage_registry.SECONDS_TO_ANSWER", 10 * SECONDS)
     answering = [asyncio.create_task(peers.answer_pings(name)) for name in ("encode", "generate")]
     looking = asyncio.create_task(engine.stages.missing())
     await peers.hear("decode", Ping)

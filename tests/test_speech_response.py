@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from server.http.measuring import Account, account
 from server.http.speech_response import EVENTS, LARGEST_DELTA, SpeechResponse, events
+from server.observe.delivery import Account, account
 from vllm_cosyvoice.engine import Usage
 from vllm_cosyvoice.failure import Failure
 

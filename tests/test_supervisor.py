@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from server.arguments import parse
-from server.staged import supervisor
-from server.staged.addresses import RunDirectory
-from server.staged.multi_process_service import Service
-from server.staged.supervisor import (
+from server.processes import supervisor
+from server.processes.addresses import RunDirectory
+from server.processes.multi_process_service import Service
+from server.processes.supervisor import (
     LONGEST_PAUSE,
     MODULES,
     MOST_FAILURES,
@@ -109,9 +109,9 @@ Start = Callable[..., Run]
 @pytest.fixture
 async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a supervisor whose stages live as they are told."""
-    monkeypatch.setattr("server.staged.supervisor.MODULES", dict.fromkeys(MODULES, "tests.fake_stage"))
-    monkeypatch.setattr("server.staged.supervisor.SECONDS_BETWEEN_PINGS", 0.3)
-    monkeypatch.setattr("server.staged.supervisor.pause_after", lambda failures: 0.0)
+    monkeypatch.setattr("server.processes.supervisor.MODULES", dict.fromkeys(MODULES, "tests.fake_stage"))
+    monkeypatch.setattr("server.processes.supervisor.SECONDS_BETWEEN_PINGS", 0.3)
+    monkeypatch.setattr("server.processes.supervisor.pause_after", lambda failures: 0.0)
     arguments = parse(["--port", "1", "--voices_dir", str(tmp_path)], {})[0]
     runs: list[Run] = []
     with RunDirectory(Path("/tmp"), 1) as run_directory, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -223,7 +223,7 @@ async def test_a_client_of_the_service_starts_again_when_it_takes_one(start: Sta
 async def test_without_the_service_if_it_takes_nobody_any_more(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("server.staged.supervisor.SECONDS_FOR_SERVICE", 0.5)
+    monkeypatch.setattr("server.processes.supervisor.SECONDS_FOR_SERVICE", 0.5)
     run = start({"decode-0": ["mortal", "live"], "generate-0": ["mortal", "live"]}, FakeService(takes=1000))
     await run.until(lambda: run.births("decode-0") == run.births("generate-0") == 2)
     await run.until(lambda: all(child.ready for child in run.supervisor._children))

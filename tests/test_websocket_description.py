@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from server.http.websocket_description import PROTOCOLS
 from server.lighttts import bistream
+from server.websocket_description import PROTOCOLS
 from server.ws import messages as session_messages
 from server.ws.messages import FROM_CLIENT, FROM_SERVER
 from tests.server_process import ServerProcess, exactly

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.http.audio_format import FORMATS
 from server.http.errors import error_entries
-from server.http.measuring import account
+from server.observe.delivery import account
 from vllm_cosyvoice.engine import Usage
 from vllm_cosyvoice.failure import Failure
 

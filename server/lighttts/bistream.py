@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server.http.errors import too_long
 from server.http.guards import LARGEST_UPLOAD
-from server.http.voices import LONGEST_TRANSCRIPT
+from server.http.uploads import LONGEST_TRANSCRIPT
 from server.http.websocket import FAILED, NORMAL, UNREADABLE, Connection, ProtocolError, Silent, check_text
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure

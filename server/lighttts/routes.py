@@ -10,12 +10,15 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocket
 
 from server.http import errors
 from server.http.errors import STATUS, ApiError, retry_after, too_long, what_is_wrong
 from server.http.speech_response import SpeechResponse
-from server.http.voices import Transcript, read_upload
-from server.staged.engine import StagedEngine
+from server.http.uploads import Transcript, read_upload
+from server.http.websocket import Connection, Connections
+from server.lighttts.bistream import Bistream
+from server.processes.engine import StagedEngine
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording
@@ -69,7 +72,7 @@ class _Route(APIRoute):
         return answer
 
 
-def install(app: FastAPI, engine: StagedEngine, model_id: str, longest_text: int) -> None:
+def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_id: str, longest_text: int) -> None:
     """Add the routes, for the model called `model_id`, and their way to answer errors. `longest_text`: characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
     models = {"default", MODEL, model_id}
@@ -100,6 +103,13 @@ def install(app: FastAPI, engine: StagedEngine, model_id: str, longest_text: int
             SpeechRequest(id=request.state.request_id, text=tts_text, voice=recording, speed=speed, streaming=stream)
         )
         return SpeechResponse(_refusing(pieces if stream else _complete(pieces)), media_type=None)  # as LightTTS
+
+    @routes.websocket("/inference_zero_shot_bistream")
+    async def inference_zero_shot_bistream(websocket: WebSocket) -> None:
+        async def session(connection: Connection) -> None:
+            await Bistream(connection, engine, websocket.state.request_id, models, longest_text).run()
+
+        await connections.serve(websocket, session)
 
     @routes.get("/query_tts_model")
     @routes.post("/query_tts_model")

@@ -7,7 +7,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from server.http.audio_format import ResponseFormat
 from server.http.errors import CODE, ApiError, what_is_wrong
-from server.http.openai import SpeechBody
+from server.http.speech_body import SpeechBody
 from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.failure import Failure
 

@@ -1,13 +1,11 @@
-"""The WebSockets that speak text while it is being written."""
+"""The WebSocket that speaks text while it is being written."""
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from server.arguments import Arguments
-from server.http.openai import OPENAI_MODELS, check_model, voice_of
+from server.http.speech_body import OPENAI_MODELS, check_model, voice_of
 from server.http.websocket import Connection, Connections
-from server.lighttts import routes as lighttts
-from server.lighttts.bistream import Bistream
 from server.ws.messages import SessionConfig
 from server.ws.session import Session
 from vllm_cosyvoice.engine import Engine
@@ -15,7 +13,7 @@ from vllm_cosyvoice.recording import Recording
 
 
 def router(engine: Engine, connections: Connections, model_id: str, arguments: Arguments) -> APIRouter:
-    """The routes, for the model called `model_id`."""
+    """Its route, for the model called `model_id`."""
     routes = APIRouter()
 
     async def check(config: SessionConfig) -> str | Recording:
@@ -27,15 +25,6 @@ def router(engine: Engine, connections: Connections, model_id: str, arguments: A
         async def session(connection: Connection) -> None:
             session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
             await Session(connection, engine, session_id, check, longest_text, connections.leaving).run()
-
-        await connections.serve(websocket, session)
-
-    @routes.websocket("/inference_zero_shot_bistream")
-    async def inference_zero_shot_bistream(websocket: WebSocket) -> None:
-        async def session(connection: Connection) -> None:
-            models = {"default", lighttts.MODEL, model_id}
-            session_id, longest_text = websocket.state.request_id, arguments.max_input_chars
-            await Bistream(connection, engine, session_id, models, longest_text).run()
 
         await connections.serve(websocket, session)
 

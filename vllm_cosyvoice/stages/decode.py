@@ -68,7 +68,7 @@ class DecodeStage:
         self._hits = 0
         self._misses = 0
 
-    def handle(self, message: Message) -> None:  # noqa: D102 - see server.staged.process.Stage
+    def handle(self, message: Message) -> None:  # noqa: D102 - see server.processes.process.Stage
         match message:
             case Open():
                 self._open(message)
@@ -94,7 +94,7 @@ class DecodeStage:
             elif address == segment.open.encoder and self._waits_for_encoder(segment):
                 self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.staged.process.Stage
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.processes.process.Stage
         return {
             **_gpu_memory(self._decoder.device),
             "segments": len(self._segments),

@@ -48,7 +48,7 @@ class EncodeStage:
         self._owners: dict[str, Address] = {}
         self._prepared = 0
 
-    def handle(self, message: Message) -> None:  # noqa: D102 - see server.staged.process.Stage
+    def handle(self, message: Message) -> None:  # noqa: D102 - see server.processes.process.Stage
         match message:
             case Prepare() | Convert() | ListVoices() | RegisterVoice() | DeleteVoice():
                 self._accept(message)
@@ -57,11 +57,11 @@ class EncodeStage:
             case VoiceWanted() if voice := self._voices.get(message.request_id):
                 self._post.send(message.reply_to, VoiceData(message.request_id, voice))
 
-    def drop(self, address: Address) -> None:  # noqa: D102 - see server.staged.process.Stage
+    def drop(self, address: Address) -> None:  # noqa: D102 - see server.processes.process.Stage
         for request_id in [request for request, owner in self._owners.items() if owner == address]:
             self._release(request_id)
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.staged.process.Stage
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.processes.process.Stage
         return {
             "requests_preparing": len(self._preparing),
             "voices_held": len(self._voices),

@@ -51,7 +51,7 @@ class GenerateStage:
         self._text_tokens = 0
         self._refused = 0
 
-    def handle(self, message: Message) -> None:  # noqa: D102 - see server.staged.process.Stage
+    def handle(self, message: Message) -> None:  # noqa: D102 - see server.processes.process.Stage
         match message:
             case Generate() | GenerateFromText():
                 self._accept(message)
@@ -66,7 +66,7 @@ class GenerateStage:
             if live.work.open.reply_to == address:
                 self._abort(Abort(segment_id, live.work.decoder))
 
-    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.staged.process.Stage
+    def numbers(self) -> dict[str, int]:  # noqa: D102 - see server.processes.process.Stage
         return {
             "segments": len(self._live),
             "segments_running": self._generator.running,

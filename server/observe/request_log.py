@@ -8,8 +8,8 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.http.measuring import Account, Answers, account
 from server.http.websocket import FAILED, NORMAL
+from server.observe.delivery import Account, Answers, account
 
 log = logging.getLogger("server.requests")
 

@@ -23,7 +23,7 @@ from setproctitle import setproctitle
 
 from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 
-COMMAND = (sys.executable, "-m", "server.staged.fork_server")  # its stdin is the socket that orders come by
+COMMAND = (sys.executable, "-m", "server.processes.fork_server")  # its stdin is the socket that orders come by
 TITLE = "server.stages "  # what `ps` shows of a stage, before its name
 THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
 SECONDS_TO_IMPORT = 600.0
@@ -35,7 +35,7 @@ PR_SET_CHILD_SUBREAPER = 36
 class Order(msgspec.Struct, frozen=True):
     """What to fork. Its stdin and, for an http worker, the listening socket come with it."""
 
-    module: str  # of the stage, see `server.staged.process`
+    module: str  # of the stage, see `server.processes.process`
     name: str
     environment: dict[str, str]  # on top of the fork server's
 
@@ -212,7 +212,7 @@ def _fork_orphan() -> int:
 
 
 def _become(order: Order, listener: int | None) -> None:
-    from server.staged.process import main as run
+    from server.processes.process import main as run
 
     os.environ.update(order.environment)
     setproctitle(TITLE + order.name)

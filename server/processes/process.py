@@ -18,10 +18,10 @@ from typing import NoReturn, Protocol, Self
 import msgspec
 
 from server.arguments import Arguments
-from server.metrics import Numbers
-from server.staged import process_group
-from server.staged.channel import Channel
-from server.staged.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown, Starting
+from server.observe.metrics import Numbers
+from server.processes import process_group
+from server.processes.channel import Channel
+from server.processes.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown, Starting
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Stage(Protocol):
         """The process at `address` has died: let go of what it owned, fail what it owed."""
 
     def numbers(self) -> Numbers:
-        """What /metrics is to show of it, see `server.metrics`."""
+        """What /metrics is to show of it, see `server.observe.metrics`."""
 
 
 async def serve(stage: Stage, channel: Channel) -> NoReturn:

@@ -5,9 +5,9 @@ import logging
 import os
 from typing import NoReturn
 
-from server.staged.channel import Channel
-from server.staged.messages import Ready
-from server.staged.process import Settings, serve, step
+from server.processes.channel import Channel
+from server.processes.messages import Ready
+from server.processes.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.generator import EngineDeadError, EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.sampling import SamplingOptions

@@ -1,4 +1,4 @@
-"""`python -m server.staged.gpu_probe`: status 0 if a process can begin to use the first GPU, by CUDA's driver API."""
+"""`python -m server.processes.gpu_probe`: status 0 if a process can use the first GPU, by CUDA's driver API."""
 
 import ctypes
 import sys

@@ -1,26 +1,18 @@
 """Voices over http: list, register, delete, and let one speak what another said."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from server.http.audio_format import FORMATS, ResponseFormat, packed
 from server.http.errors import ApiError
-from server.http.guards import LARGEST_UPLOAD
 from server.http.speech_response import AUDIO, SpeechResponse
+from server.http.uploads import Transcript, Upload, read_upload, recording_is
 from vllm_cosyvoice.engine import Engine
-from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.request import SpeechRequest
-
-LONGEST_TRANSCRIPT = 2000  # characters; nobody says more in 30 s
-
-Upload = Annotated[UploadFile, File()]
-Transcript = Annotated[str, Form(max_length=LONGEST_TRANSCRIPT)]
 
 
 def router(engine: Engine) -> APIRouter:
@@ -85,26 +77,6 @@ def router(engine: Engine) -> APIRouter:
         return SpeechResponse(packed(pieces, audio_format), audio_format.media_type)
 
     return routes
-
-
-async def read_upload(upload: UploadFile, param: str) -> bytes:
-    """The file of the form's field `param`; raises ApiError when it is too large."""
-    data = await upload.read(LARGEST_UPLOAD + 1)
-    if len(data) > LARGEST_UPLOAD:
-        message = f"{param} is larger than {LARGEST_UPLOAD >> 20} MiB: cut the recording to the best 5 to 15 s."
-        raise ApiError(413, message, param=param, code="too_large")
-    return data
-
-
-@contextlib.contextmanager
-def recording_is(param: str) -> Iterator[None]:
-    """Blame `param` for what is wrong with the recording, as this route calls it."""
-    try:
-        yield
-    except Failure as failure:
-        if failure.param != "ref_audio":
-            raise
-        raise Failure(failure.kind, str(failure), param) from failure
 
 
 def _as_openai(voice: StoredVoice) -> dict[str, object]:

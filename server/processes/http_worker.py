@@ -10,10 +10,10 @@ import uvicorn
 
 from server.app import create
 from server.http.websocket import Connections
-from server.staged.channel import Channel
-from server.staged.engine import StagedEngine
-from server.staged.messages import Ready
-from server.staged.process import Settings, serve
+from server.processes.channel import Channel
+from server.processes.engine import StagedEngine
+from server.processes.messages import Ready
+from server.processes.process import Settings, serve
 
 SECONDS_BETWEEN_LOOKS = 0.1
 

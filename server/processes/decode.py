@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from server.staged.channel import Channel
-from server.staged.messages import Ready
-from server.staged.process import Settings, serve, step
+from server.processes.channel import Channel
+from server.processes.messages import Ready
+from server.processes.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import SPEAKER_DIM
 from vllm_cosyvoice.decode.decoder import SpeechDecoder

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from server.metrics import Histogram, labelled
+from server.observe.metrics import Histogram, labelled
 from vllm_cosyvoice.config import SAMPLE_RATE
 from vllm_cosyvoice.request import SpeechRequest
 

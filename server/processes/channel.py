@@ -7,8 +7,8 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from server.staged import messages
-from server.staged.messages import Address, AnyMessage, Message
+from server.processes import messages
+from server.processes.messages import Address, AnyMessage, Message
 
 log = logging.getLogger(__name__)
 

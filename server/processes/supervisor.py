@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.arguments import Arguments
-from server.staged import process_group
-from server.staged.addresses import Addresses, RunDirectory
-from server.staged.channel import Channel
-from server.staged.fork_server import ForkedProcess, ForkError, ForkServer, Order
-from server.staged.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
-from server.staged.multi_process_service import Service, service_if_possible
-from server.staged.process import Settings
+from server.processes import process_group
+from server.processes.addresses import Addresses, RunDirectory
+from server.processes.channel import Channel
+from server.processes.fork_server import ForkedProcess, ForkError, ForkServer, Order
+from server.processes.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
+from server.processes.multi_process_service import Service, service_if_possible
+from server.processes.process import Settings
 
 log = logging.getLogger(__name__)
 
 MODULES: dict[Kind, str] = {  # in the order in which they are started: the quickest imports first
-    "http": "server.staged.http_worker",
-    "encode": "server.staged.encode",
-    "decode": "server.staged.decode",
-    "generate": "server.staged.generate",
+    "http": "server.processes.http_worker",
+    "encode": "server.processes.encode",
+    "decode": "server.processes.decode",
+    "generate": "server.processes.generate",
 }
 MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
 SECONDS_REMEMBERED = 1800.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from server.staged.messages import Address
+from server.processes.messages import Address
 
 
 class RunDirectory:

@@ -1,8 +1,8 @@
 """The encode process."""
 
-from server.staged.channel import Channel
-from server.staged.messages import Ready
-from server.staged.process import Settings, serve, step
+from server.processes.channel import Channel
+from server.processes.messages import Ready
+from server.processes.process import Settings, serve, step
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import DEFAULT_VOICE
 from vllm_cosyvoice.preparation import Preparation

@@ -13,7 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 from server.arguments import Arguments
 from server.http.audio_format import ResponseFormat, packed
 from server.http.errors import ApiError, what_is_wrong
-from server.http.openai import OPENAI_MODELS, SpeechBody, check_length, check_model, voice_of
+from server.http.speech_body import OPENAI_MODELS, SpeechBody, check_length, check_model, voice_of
 from server.http.speech_response import SpeechResponse, counts
 from vllm_cosyvoice.engine import Engine, Usage
 from vllm_cosyvoice.failure import Failure

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from server.metrics import Numbers
-from server.staged.channel import Channel
-from server.staged.messages import Address, Kind, Ping, Pong, StageUp
+from server.observe.metrics import Numbers
+from server.processes.channel import Channel
+from server.processes.messages import Address, Kind, Ping, Pong, StageUp
 from vllm_cosyvoice.failure import Failure
 
 SECONDS_TO_ANSWER = 1.0  # what a process may take for a Pong

@@ -1,21 +1,15 @@
-"""OpenAI's routes: speech and models."""
+"""What a request for speech may say, over HTTP and over a WebSocket."""
 
 from collections.abc import Iterable, Sequence
-from time import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
-from fastapi.responses import RedirectResponse, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.arguments import Arguments
 from server.http import reference_audio
-from server.http.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate, packed
+from server.http.audio_format import FORMATS, AudioFormat, ResponseFormat, SampleRate
 from server.http.errors import ApiError, too_long
-from server.http.speech_response import AUDIO, EVENTS, KNOWN_AHEAD, USAGE_HEADERS, SpeechResponse, events
-from server.http.voices import LONGEST_TRANSCRIPT
-from vllm_cosyvoice.engine import Engine, Usage
+from server.http.uploads import LONGEST_TRANSCRIPT
 from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
@@ -46,19 +40,6 @@ Word = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD), AfterValidat
 Spelling = Annotated[str, Field(max_length=LONGEST_WORD), AfterValidator(_whole)]
 Instructions = Annotated[str, Field(max_length=LONGEST_INSTRUCTIONS), AfterValidator(_whole)]
 ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValidator(_whole)]
-AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {
-        **AUDIO[200],
-        "content": AUDIO[200]["content"] | {EVENTS: {}},
-        "headers": {
-            header: {
-                "description": "Tokens of the text." if count in KNOWN_AHEAD else "With `stream` false only.",
-                "schema": {"type": "integer"},
-            }
-            for count, header in USAGE_HEADERS.items()
-        },
-    }
-}
 
 
 class VoiceId(BaseModel):
@@ -164,50 +145,3 @@ async def voice_of(body: SpeechBody, ref_audio_hosts: Sequence[str]) -> str | Re
     if body.voice is None:
         raise ApiError(400, "voice is missing.", param="voice", code="invalid_value")
     return body.voice if isinstance(body.voice, str) else body.voice.id
-
-
-def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
-    """The routes, for the model called `model_id`."""
-    routes = APIRouter(prefix="/v1")
-    created = int(time())
-    models = {
-        name: {"id": name, "object": "model", "created": created, "owned_by": "vllm-cosyvoice"}
-        for name in (model_id, *OPENAI_MODELS)
-    }
-
-    @routes.post("/audio/speech", response_class=Response, responses=AUDIO_OR_EVENTS)
-    async def speech(request: Request, body: SpeechBody) -> Response:
-        """Audio of `input`, as it is made."""
-        check_model(body.model, models)
-        check_length(body, arguments.max_input_chars)
-        packing, usage, whole = body.packing(), Usage(), body.stream is False
-        voice = await voice_of(body, arguments.ref_audio_hosts)
-        audio = engine.speak(
-            body.request(request.state.request_id, body.input, voice, streaming=not whole), usage=usage
-        )
-        audio = packed(audio, packing, body.sample_rate, whole=whole)
-        if body.stream_format == "sse":
-            return SpeechResponse(events(audio, usage), EVENTS)
-        return SpeechResponse(audio, packing.media_type, whole=whole, usage=usage)
-
-    @routes.get("/models/", include_in_schema=False)
-    async def without_slash() -> RedirectResponse:
-        return RedirectResponse("/v1/models")
-
-    @routes.get("/models")
-    async def list_models() -> dict[str, object]:
-        """This server's model, and OpenAI's names for it."""
-        return {"object": "list", "data": list(models.values())}
-
-    @routes.get("/audio/models")
-    async def list_audio_models() -> dict[str, object]:
-        """The models as Open WebUI asks for them."""
-        return {"models": [{"id": name, "name": name} for name in models]}
-
-    @routes.get("/models/{name:path}")
-    async def one_model(name: str) -> dict[str, object]:
-        """The model called `name`, which may contain slashes."""
-        check_model(name, models)
-        return dict(models[name])
-
-    return routes

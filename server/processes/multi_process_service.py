@@ -52,7 +52,7 @@ class Service:
 
     def takes_clients(self) -> bool:
         """Whether a process could begin to use the GPU by it now. After one has died it needs a moment."""
-        command = [sys.executable, "-m", "server.staged.gpu_probe"]
+        command = [sys.executable, "-m", "server.processes.gpu_probe"]
         try:
             tried = subprocess.run(
                 command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_PROBE

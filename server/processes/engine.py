@@ -3,11 +3,11 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from server.http.audio_format import Encoder
-from server.http.measuring import Answers, Speeches, note
-from server.metrics import Numbers
-from server.staged.channel import Channel
-from server.staged.directory import Stages
-from server.staged.messages import Address, AnyMessage, Pong, StageUp
+from server.observe.delivery import Answers, Speeches, note
+from server.observe.metrics import Numbers
+from server.processes.channel import Channel
+from server.processes.messages import Address, AnyMessage, Pong, StageUp
+from server.processes.stage_registry import Stages
 from vllm_cosyvoice.engine import Engine, Usage
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
