@@ -14,32 +14,17 @@ from tools.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.llm.generator import EngineOptions
 
+FIRST = ("test_server_lifecycle", "test_intelligibility")  # the longest, so that no process waits for one at the end
+LAST = "test_server_end"  # it ends the server that others share
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ends_the_server: runs after all others, since it ends what they share")
-    if hasattr(config, "workerinput"):  # of several: their threads would wait for each other
+    if hasattr(config, "workerinput"):  # tests run in several processes: their threads would wait for each other
         torch.set_num_threads(1)
 
 
-# Tests that share something are run by one worker. The longest groups begin first, so that no worker waits at the end.
-LONGEST_GROUPS = ("server", "test_intelligibility", "test_server_lifecycle", "synthesizer", "test_ray")
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def order(item: pytest.Item) -> tuple[int, bool]:
-        rank = LONGEST_GROUPS.index(group_of(item)) if group_of(item) in LONGEST_GROUPS else len(LONGEST_GROUPS)
-        return rank, item.get_closest_marker("ends_the_server") is not None
-
-    items.sort(key=order)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-
-
-def group_of(item: pytest.Item) -> str:
-    """What the test shares with others: `server`, `synthesizer`, or what its file has."""
-    fixtures = getattr(item, "fixturenames", ())
-    return next((shared for shared in ("server", "synthesizer") if shared in fixtures), item.path.stem)
+    items.sort(key=lambda item: (item.path.stem == LAST, item.path.stem not in FIRST))
 
 
 @pytest.fixture(scope="session")

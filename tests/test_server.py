@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import signal
 import struct
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tests.server_process import (
     SLOW,
     ServerProcess,
     alive,
-    belongings,
     error_of,
     eventually,
     exactly,
@@ -216,21 +214,3 @@ async def test_callers_that_leave_leave_nothing_behind(server: ServerProcess) ->
     async with server.client() as client:
         answer = await client.post("/v1/audio/speech", json=BODY | exactly(20))
     assert len(answer.content) == 20 * BYTES_PER_TOKEN
-
-
-@pytest.mark.ends_the_server
-async def test_a_second_sigterm_ends_it_at_once(server: ServerProcess) -> None:
-    family, files = server.family(), belongings(server)
-    assert files
-    async with server.speaking(6000) as answer:
-        server.process.send_signal(signal.SIGTERM)
-        await eventually(lambda: "Stopping" in server.log.read_text(), "the first signal has arrived")
-        assert server.process.poll() is None, "a request is in flight"
-        server.process.send_signal(signal.SIGTERM)
-        with pytest.raises(httpx.RemoteProtocolError):
-            async for _ in answer.extensions["body"]:
-                pass
-    await eventually(lambda: server.process.poll() is not None, "the supervisor has ended")
-    assert server.process.returncode == 128 + signal.SIGTERM
-    assert alive(family) == []
-    assert not [path for path in files if path.exists()]
