@@ -1,9 +1,12 @@
 """The app of an http worker."""
 
+from typing import Any, cast
+
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server.arguments import Arguments
 from server.http import errors, lighttts, openai, pages, text_stream, voices
@@ -31,8 +34,18 @@ LARGER_BODIES = {
 }
 
 
-def create(engine: StagedEngine, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
-    """All routes, and what holds for every one of them."""
+def create(
+    engine: StagedEngine,
+    connections: Connections,
+    model_id: str,
+    arguments: Arguments,
+    *,
+    trust_request_id: bool = False,
+) -> ASGIApp:
+    """All routes, and what holds for every one of them.
+
+    `trust_request_id`: take anybody's `x-request-id`, not only that of --forwarded_allow_ips.
+    """
     app = FastAPI(
         title="CosyVoice2 speech server",
         description=ABOUT,
@@ -72,4 +85,8 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
-    return RequestId(RequestLog(served, engine.answers))
+    proxies = arguments.forwarded_allow_ips
+    served = RequestLog(served, engine.answers)
+    forwarded = ProxyHeadersMiddleware(cast(Any, served), "*" if "*" in proxies else list(proxies))
+    trusted = forwarded.trusted_hosts
+    return RequestId(cast(ASGIApp, forwarded), lambda address: trust_request_id or address in trusted)
