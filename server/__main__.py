@@ -1,17 +1,14 @@
 """`python -m server`: check everything that can be checked, then start the processes."""
 
 import logging
-import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from server.arguments import Arguments, parse
-from server.processes.process import configure_logging, timed
+from server.arguments import PROGRAM, parse
+from server.checks import CannotServe, check
+from server.listener import listen, reserve
+from server.processes.process import configure_logging
 from server.processes.supervisor import supervise
-from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
-from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 
 log = logging.getLogger("server")
 
@@ -23,40 +20,18 @@ def main(argv: Sequence[str]) -> int:
     for note in notes:
         log.info(note)
     try:
-        with timed("Checking the model"):
-            model = find(arguments.model_dir, arguments.hub)
-            open_model(model)
-    except CheckpointError as error:
+        arguments, model, model_id = check(arguments)
+    except CannotServe as error:
         return _refuse(str(error))
     try:
-        arguments = _with_voices_dir(arguments)
-    except OSError as error:
-        return _refuse(f"{error.filename} can't be made ({error.strerror}); name a directory for voices, --voices_dir")
-    try:
-        listener = _listen(arguments)
+        listener = reserve(arguments) if arguments.listen_when_ready else listen(arguments)
     except OSError as error:
         return _refuse(f"{arguments.host}:{arguments.port} can't be listened on: {error.strerror or error}")
-    return supervise(arguments, model.resolve(), Path(arguments.model_dir).resolve().name, listener)
-
-
-def _with_voices_dir(arguments: Arguments) -> Arguments:
-    """With the directory in the user's cache, unless one was named."""
-    if arguments.voices_dir is not None:
-        return arguments
-    voices_dir = cache_directory() / "voices"
-    voices_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return replace(arguments, voices_dir=voices_dir)
-
-
-def _listen(arguments: Arguments) -> socket.socket:
-    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
-    listener = socket.create_server((arguments.host, arguments.port), family=family, backlog=1024)
-    listener.setblocking(False)
-    return listener
+    return supervise(arguments, model, model_id, listener)
 
 
 def _refuse(reason: str) -> int:
-    sys.stderr.write(f"python -m server: {reason.rstrip('.')}.\n")
+    sys.stderr.write(f"{PROGRAM}: {reason.rstrip('.')}.\n")
     return 2
 
 

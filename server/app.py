@@ -1,9 +1,12 @@
 """The app of an http worker."""
 
+from typing import Any, cast
+
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server import websocket_description
 from server.arguments import Arguments
@@ -36,8 +39,18 @@ LARGER_BODIES = {
 }
 
 
-def create(engine: StagedEngine, connections: Connections, model_id: str, arguments: Arguments) -> ASGIApp:
-    """All routes, and what holds for every one of them."""
+def create(
+    engine: StagedEngine,
+    connections: Connections,
+    model_id: str,
+    arguments: Arguments,
+    *,
+    trust_request_id: bool = False,
+) -> ASGIApp:
+    """All routes, and what holds for every one of them.
+
+    `trust_request_id`: take anybody's `x-request-id`, not only that of --forwarded_allow_ips.
+    """
     app = FastAPI(
         title="CosyVoice2 speech server",
         description=ABOUT,
@@ -79,4 +92,8 @@ def create(engine: StagedEngine, connections: Connections, model_id: str, argume
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after", *USAGE_HEADERS.values()],
         )
-    return RequestId(RequestLog(served, engine.answers))
+    proxies = arguments.forwarded_allow_ips
+    served = RequestLog(served, engine.answers)
+    forwarded = ProxyHeadersMiddleware(cast(Any, served), "*" if "*" in proxies else list(proxies))
+    trusted = forwarded.trusted_hosts
+    return RequestId(cast(ASGIApp, forwarded), lambda address: trust_request_id or address in trusted)

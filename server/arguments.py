@@ -1,8 +1,10 @@
 """The command line: what each flag means, and which combinations make no sense."""
 
 import argparse
+import ipaddress
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
@@ -13,6 +15,7 @@ from server.voice_aliases import VOICE_ALIASES, read_aliases
 from server.word_table import read_word_table
 from vllm_cosyvoice.config import DEMO_MODEL
 
+PROGRAM = "python -m server"
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
 SHORTEST_FIRST_HOP = 9  # speech tokens: the vocoder holds back the audio of 8
 RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest socket name in it add to --zmq_mode
@@ -26,6 +29,8 @@ class Arguments:
     hub: str
     host: str
     port: int
+    listen_when_ready: bool
+    forwarded_allow_ips: tuple[str, ...]
     httpserver_workers: int
     encode_process_num: int
     decode_process_num: int
@@ -94,13 +99,30 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+class ArgumentsError(ValueError):
+    """Arguments make no sense; the message says why in one sentence."""
+
+
 def parse(
+    argv: Sequence[str], environment: Mapping[str, str] = os.environ, gpus: Callable[[], int] = count_gpus
+) -> tuple[Arguments, list[str]]:
+    """As `read`, but whatever makes no sense ends the program with status 2 and one sentence that says why."""
+    try:
+        return read(argv, environment, gpus)
+    except ArgumentsError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        sys.exit(2)
+
+
+def read(
     argv: Sequence[str], environment: Mapping[str, str] = os.environ, gpus: Callable[[], int] = count_gpus
 ) -> tuple[Arguments, list[str]]:
     """The arguments, and a line for each thing that was given and is not needed here.
 
     Any flag can be set by a variable of `environment` instead: --port by COSYVOICE_PORT. The command line wins.
-    Whatever makes no sense ends the program with status 2 and one sentence that says why.
+
+    Raises:
+        ArgumentsError: what was given makes no sense.
     """
     parser = _parser()
     on_command_line = {argument.partition("=")[0] for argument in argv}
@@ -132,7 +154,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         for flag, variable in self.variables.items():
             message = re.sub(rf"--{flag}\b", variable, message)
-        self.exit(2, f"{self.prog}: {message.rstrip('.')}.\n")
+        raise ArgumentsError(f"{message.rstrip('.')}.")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -142,7 +164,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog="python -m server",
+        prog=PROGRAM,
         description="Serve a CosyVoice2 model behind the OpenAI speech API.",
         epilog=f"Each flag can also be set by a variable: --port by {ENVIRONMENT}PORT. The command line wins.",
         formatter_class=_Help,
@@ -155,6 +177,18 @@ def _parser() -> _Parser:
     add("--hub", choices=["huggingface", "modelscope"], default="huggingface", help="where a model's name is looked up")
     add("--host", default="localhost", help="address to listen on")
     add("--port", type=_port, default=8080, help="port to listen on")
+    add(
+        "--listen_when_ready",
+        type=_truth,
+        default=False,
+        help="listen only while a request would be served: for load balancers",
+    )
+    add(
+        "--forwarded_allow_ips",
+        type=_networks,
+        default=("127.0.0.1",),
+        help="proxies whose x-request-id and X-Forwarded-* are taken: IP,… or NETWORK,… or * (default: 127.0.0.1)",
+    )
     add("--httpserver_workers", type=_count, default=1, help="http processes, all listening on the port")
     add("--encode_process_num", type=_count, default=1, help="processes that prepare text and voices")
     add("--decode_process_num", type=_count, default=1, help="processes that make audio, each on a GPU of its own")
@@ -307,6 +341,18 @@ def _hosts(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", host):
             raise argparse.ArgumentTypeError(f"{host!r} is not HOST or HOST:PORT; separate several with commas")
     return hosts
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    networks = _list(text)
+    for network in networks:
+        try:
+            if network != "*":
+                ipaddress.ip_network(network)
+        except ValueError as error:
+            message = f"{network!r} is neither *, nor an IP address, nor a network like 10.0.0.0/8 ({error})"
+            raise argparse.ArgumentTypeError(message) from error
+    return networks
 
 
 def _keys(text: str) -> list[str]:

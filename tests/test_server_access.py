@@ -1,6 +1,7 @@
 """Who may ask an http worker: keys, public paths, pages of other sites. The app runs in this process, stages do not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
+from starlette.types import Receive, Scope, Send
 
 from server.app import create
 from server.arguments import PUBLIC_PATHS, parse
@@ -181,3 +183,54 @@ async def test_the_api_is_described_with_its_errors(client: httpx.AsyncClient) -
     assert speech["4XX"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Envelope"}
     assert "422" not in speech, "wrong fields are answered with 400"
     assert not {"/", "/docs"} & set(api["paths"])
+
+
+async def ids(app: Any, headers: dict[str, str], peer: str) -> tuple[list[str], dict[str, str]]:
+    """The ids on an answer, and those in the state of its request."""
+    states: list[dict[str, str]] = []
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        states.append(scope.setdefault("state", {}))
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(watched, client=(peer, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        answer = await client.get("/liveness", headers=headers)
+    return answer.headers.get_list("x-request-id"), states[0]
+
+
+@pytest.mark.parametrize("app", [("--forwarded_allow_ips", "10.1.2.3,10.9.0.0/16")], indirect=True)
+async def test_the_request_id_of_a_trusted_proxy_is_kept_and_no_others(app: Any) -> None:
+    sent = {"x-request-id": "edge-1"}
+    for proxy in ("10.1.2.3", "10.9.8.7"):
+        assert (await ids(app, sent, proxy))[0] == ["edge-1"]
+    for stranger in ("10.1.2.4", "127.0.0.1", "::1"):
+        (id,), _ = await ids(app, sent, stranger)
+        assert id.startswith("req_")
+    for unreadable in ("a b", "a\x00", "x" * 129, ""):
+        (id,), _ = await ids(app, {"x-request-id": unreadable}, "10.1.2.3")
+        assert id.startswith("req_")
+
+
+async def test_the_stages_know_a_request_by_an_id_of_its_own_whatever_a_proxy_sends(app: Any) -> None:
+    """By default the proxy is on this machine."""
+    states = [(await ids(app, {"x-request-id": "twice"}, "127.0.0.1"))[1] for _ in range(2)]
+    assert {state["answer_id"] for state in states} == {"twice"}
+    known = {state["request_id"] for state in states}
+    assert len(known) == 2
+    assert all(id.startswith("twice.") for id in known), "so that logs can be searched for it"
+
+
+@pytest.mark.parametrize("app", [("--forwarded_allow_ips", "10.1.2.3")], indirect=True)
+@pytest.mark.parametrize(("peer", "client"), [("10.1.2.3", "192.0.2.7"), ("10.1.2.4", "10.1.2.4")])
+async def test_the_log_names_the_client_that_a_trusted_proxy_tells_of(
+    app: Any, caplog: pytest.LogCaptureFixture, peer: str, client: str
+) -> None:
+    with caplog.at_level("INFO", logger="server.requests"):
+        transport = httpx.ASGITransport(app, client=(peer, 50000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as made:
+            headers = BEARER | {"x-forwarded-for": "192.0.2.7", "x-request-id": "edge-1"}
+            await made.get("/v1/models", headers=headers)
+    line = json.loads(caplog.messages[-1])
+    assert line["client"] == client
+    assert (line["request_id"] == "edge-1") == (peer == "10.1.2.3")

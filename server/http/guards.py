@@ -1,8 +1,9 @@
 """Wrappers around the whole app: an id on every answer, and limits to every body."""
 
 import asyncio
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -15,34 +16,47 @@ SECONDS_TO_SEND = 60.0  # for the next piece of a body
 WORTH_RETRYING = {409: "false", 429: "true", 503: "true"}
 
 
-class RequestId:
-    """Puts an `x-request-id` on every answer, which OpenAI's client shows; routes find it in the state.
+READABLE_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
-    Errors also say whether asking again may help.
+
+class RequestId:
+    """Puts an `x-request-id` on every answer, which OpenAI's client shows, and into the state as `answer_id`.
+
+    It is the one that a trusted proxy has sent, else a new one. `request_id` in the state, which the stages know the
+    request by, begins with it and is used once, whatever a proxy sends. Errors also say whether asking again may help.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, is_trusted: Callable[[str], bool]) -> None:
+        """`is_trusted` tells whether the `x-request-id` of this address is taken."""
         self._app = app
+        self._is_trusted = is_trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request_id = f"req_{uuid.uuid4().hex}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        given, new = self._id_of_proxy(scope), f"req_{uuid.uuid4().hex}"
+        answer_id, request_id = (given, f"{given}.{new}") if given else (new, new)
+        scope.setdefault("state", {}).update(answer_id=answer_id, request_id=request_id)
 
         async def send_with_id(message: Message) -> None:
             kind = message["type"].removeprefix("websocket.")
             if kind in ("http.response.start", "accept"):
                 message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"] = answer_id
                 if advice := WORTH_RETRYING.get(message.get("status", 101)):
                     headers["x-should-retry"] = advice
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+    def _id_of_proxy(self, scope: Scope) -> str | None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        client = scope.get("client")
+        taken = READABLE_ID.fullmatch(given) and client is not None and self._is_trusted(client[0])
+        return given if taken else None
 
 
 class BodyLimit:

@@ -90,7 +90,7 @@ class RequestLog:
             return
         line: dict[str, object] = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "request_id": scope["state"]["request_id"],
+            "request_id": scope["state"]["answer_id"],
             "client": scope["client"][0] if scope.get("client") else None,
             "method": scope.get("method", "WEBSOCKET"),
             "path": scope["path"],

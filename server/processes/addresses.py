@@ -13,14 +13,14 @@ from server.processes.messages import Address
 
 
 class RunDirectory:
-    """A private directory for the sockets of one run, named after its port.
+    """A private directory for the sockets of one run, named after its server: a port, or the id of a replica.
 
     A lock on it is held for as long as this process lives: a directory without one was left behind, and is removed
-    by the next server on the same port.
+    by the next server of the same name.
     """
 
-    def __init__(self, parent: Path, port: int) -> None:
-        prefix = f"cosyvoice_{port}_"
+    def __init__(self, parent: Path, server: int | str) -> None:
+        prefix = f"cosyvoice_{server}_"
         for left in parent.glob(f"{prefix}*"):
             _remove_if_left(left)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 import uvicorn
 
 from server.app import create
+from server.arguments import Arguments
 from server.http.websocket import Connections
+from server.listener import listen
 from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
 from server.processes.messages import Ready
 from server.processes.process import Settings, serve
+from server.processes.stage_registry import Stages
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -22,6 +25,22 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
         self._connections = connections
+
+    async def listen_while_ready(self, stages: Stages, arguments: Arguments) -> None:
+        """Listen while a request would be served. Else connections are refused, and idle ones closed.
+
+        Who balances by load would take a server that is quick to say 503 for the least busy one.
+        """
+        while True:
+            await stages.until(complete=True)
+            if not self.should_exit:
+                await self.startup([listen(arguments, beside_others=True)])
+            await stages.until(complete=False)
+            for server in self.servers:
+                server.close()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, self.config.http_protocol_class):  # not a WebSocket, which that would drop
+                    connection.shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let WebSockets finish what they speak, as uvicorn lets requests: it would drop them at once."""
@@ -41,6 +60,7 @@ class _Server(uvicorn.Server):
 async def run(settings: Settings, channel: Channel) -> None:
     """Serve until SIGTERM, then finish what is in flight."""
     assert settings.listener is not None
+    listener = socket.socket(fileno=settings.listener)
     engine = StagedEngine(channel)
     arguments = settings.arguments
     connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
@@ -51,16 +71,21 @@ async def run(settings: Settings, channel: Channel) -> None:
         log_config=None,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,  # the app's work
         ws_per_message_deflate=False,  # sound does not compress
     )
     server = _Server(config, connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle_exit, signal.SIGTERM, None)
     channel.send(settings.supervisor, Ready(channel.address))
-    answering = asyncio.create_task(serve(engine, channel))
-    answering.add_done_callback(lambda _: server.handle_exit(signal.SIGINT, None))  # deaf, it is of no use
+    tasks: list[asyncio.Task[None]] = [asyncio.create_task(serve(engine, channel))]
+    if arguments.listen_when_ready:
+        tasks.append(asyncio.create_task(server.listen_while_ready(engine.stages, arguments)))
+    for task in tasks:
+        task.add_done_callback(lambda _: server.handle_exit(signal.SIGINT, None))  # deaf, it is of no use
     try:
-        await server.serve([socket.socket(fileno=settings.listener)])
+        await server.serve([] if arguments.listen_when_ready else [listener])
     finally:
-        answering.cancel()
+        for task in tasks:
+            task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await answering
+            await asyncio.gather(*tasks)

@@ -25,18 +25,19 @@ class Stages:
         self._load: Counter[Address] = Counter()  # what this worker has at each stage
         self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
         self._pings = 0
+        self._changed = asyncio.Event()  # the next time that a process comes or goes
         self._looked = float("-inf")
         self._look: asyncio.Task[list[str]] | None = None
 
     def add(self, up: StageUp) -> None:
         """A process takes work."""
         self._names[up.kind][up.address] = up.name
-        self._forget_look()
+        self._on_change()
 
     def remove(self, address: Address) -> str:
         """The name of the process that was at `address` and has died."""
         names = [names.pop(address) for names in self._names.values() if address in names]
-        self._forget_look()
+        self._on_change()
         for answers in self._pongs.values():
             if answer := answers.get(address):
                 answer.cancel()  # who looks need not wait for it
@@ -60,6 +61,11 @@ class Stages:
             if not self._load[address]:
                 del self._load[address]
 
+    async def until(self, *, complete: bool) -> None:
+        """Return when there is a stage of each kind, or when of one there is none any more."""
+        while bool(self._absent()) == complete:
+            await self._changed.wait()
+
     async def missing(self) -> list[str]:
         """Why a request would not be served now, a reason each; empty when it would.
 
@@ -82,13 +88,18 @@ class Stages:
         if answer and not answer.done():
             answer.set_result(pong.numbers)
 
-    def _forget_look(self) -> None:
+    def _on_change(self) -> None:
         self._looked = float("-inf")
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _absent(self) -> list[Kind]:
+        return [kind for kind in WORKING_STAGES if not self._names[kind]]
 
     async def _missing(self) -> list[str]:
         asked = self._working()
         answers = await self._ping(asked)
-        absent = [f"no {kind} process is up" for kind in WORKING_STAGES if not self._names[kind]]
+        absent = [f"no {kind} process is up" for kind in self._absent()]
         still_there = self._working()
         silent = [name for address, name in asked.items() if address in still_there and address not in answers]
         return absent + [f"{name} does not answer" for name in silent]

@@ -9,7 +9,8 @@ import signal
 import socket
 import time
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,11 +94,17 @@ class Supervisor:
         arguments: Arguments,
         model: Path,
         model_id: str,
-        listener: socket.socket,
+        listener: socket.socket | None,
         run_directory: RunDirectory,
         service: Service | None,
+        modules: Mapping[Kind, str] | None = None,
     ) -> None:
-        """`service`: for the language model and the first decode process, which share a GPU then."""
+        """Nothing is started yet.
+
+        listener: of the http workers; None: this process does their work, see `join`.
+        service: for the language model and the first decode process, which share a GPU then.
+        modules: what the processes of each kind run, in place of MODULES.
+        """
         self._arguments = arguments
         self._model = model
         self._model_id = model_id
@@ -108,23 +115,36 @@ class Supervisor:
         self._secret = secrets.token_bytes(32)
         self._channel = Channel(self._addresses.new("supervisor"), self._secret)
         self._fork_server = ForkServer()
+        self._modules = modules or MODULES
+        self._front: Address | None = None
         counts: dict[Kind, int] = {
-            "http": arguments.httpserver_workers,
+            "http": arguments.httpserver_workers if listener else 0,
             "encode": arguments.encode_process_num,
             "decode": arguments.decode_process_num,
             "generate": 1,
         }
-        self._children = [Child(kind, index) for kind in MODULES for index in range(counts[kind])]
+        self._children = [Child(kind, index) for kind in self._modules for index in range(counts[kind])]
         self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> int:
-        """Run the server until it is told to stop or can't go on; returns the exit status."""
+    def join(self) -> Channel:
+        """The channel for this process to be the one http process; it hears of all stages."""
+        channel = Channel(self._addresses.new("http-0"), self._secret)
+        self._front = channel.address
+        self._tell("http", StageUp("http", "http-0", self._front))
+        return channel
+
+    def obey_signals(self) -> None:
+        """Stop at SIGTERM, end at once at SIGINT or a second SIGTERM."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         loop.add_signal_handler(signal.SIGINT, self._end, 128 + signal.SIGINT)
+
+    async def run(self) -> int:
+        """Run the server until it is told to stop or can't go on; returns the exit status."""
+        loop = asyncio.get_running_loop()
         tasks = [loop.create_task(work) for work in (self._listen(), self._report(), *map(self._keep, self._children))]
         for task in tasks:
             task.add_done_callback(self._end_on_error)
@@ -142,7 +162,11 @@ class Supervisor:
     def _on_sigterm(self) -> None:
         if self._stopping:
             self._end(128 + signal.SIGTERM)
-            return
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Let `run` return once what is in flight is finished."""
         log.info("Stopping: what is in flight is finished first.")
         self._stopping = True
         self._draining = asyncio.create_task(self._drain())
@@ -158,7 +182,8 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """Stop accepting, let the http workers finish, then stop the stages; `run` kills what does not stop."""
-        self._listener.close()
+        if self._listener:
+            self._listener.close()
         await self._stop([child for child in self._children if child.kind == "http"])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECONDS_TO_STOP):
@@ -262,8 +287,8 @@ class Supervisor:
     async def _start(self, child: Child) -> str:
         """Start the process; returns what went wrong, if anything did."""
         child.begin(self._addresses.new(child.name), "importing")
-        order = Order(MODULES[child.kind], child.name, self._gpu(child))
-        listener = self._listener.fileno() if child.kind == "http" else None
+        order = Order(self._modules[child.kind], child.name, self._gpu(child))
+        listener = self._listener.fileno() if self._listener and child.kind == "http" else None
         try:
             child.process = await self._fork_server.fork(order, listener)
         except ForkError as error:
@@ -329,8 +354,9 @@ class Supervisor:
                     self._channel.send(child.address, StageUp(other.kind, other.name, other.address))
         if not self._announced and all(other.ready for other in self._children):
             self._announced = True
-            host, port = self._arguments.host, self._arguments.port
-            log.info("Ready: %s answers at http://%s:%d/v1/audio/speech", self._model_id, host, port)
+            address = f"http://{self._arguments.host}:{self._arguments.port}"
+            where = f"answers at {address}/v1/audio/speech" if self._listener else "has all of its stages"
+            log.info("Ready: %s %s", self._model_id, where)
             if service := self._service:
                 self._telling = asyncio.create_task(_tell_whether_in_use(service))
 
@@ -338,6 +364,8 @@ class Supervisor:
         for child in self._children:
             if child.ready and whom in ("everyone", child.kind):
                 self._channel.send(child.address, message)
+        if self._front:
+            self._channel.send(self._front, message)
 
 
 async def _tell_whether_in_use(service: Service) -> None:
@@ -358,15 +386,25 @@ def nth_gpu(index: int, visible: str | None) -> str:
     return names[index] if index < len(names) else ""
 
 
+@contextmanager
+def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunDirectory, Service | None]]:
+    """What a Supervisor needs: a run directory named after the server, and maybe the Multi-Process Service."""
+    parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
+    with RunDirectory(parent, server) as run_directory:
+        if arguments.mps and arguments.decode_gpu == 0:
+            with service_if_possible(run_directory.path) as service:
+                yield run_directory, service
+        else:
+            yield run_directory, None
+
+
 def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket.socket) -> int:
     """Run the whole server; returns the exit status."""
-    parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
 
     async def run(run_directory: RunDirectory, service: Service | None) -> int:
-        return await Supervisor(arguments, model, model_id, listener, run_directory, service).run()
+        supervisor = Supervisor(arguments, model, model_id, listener, run_directory, service)
+        supervisor.obey_signals()
+        return await supervisor.run()
 
-    with ExitStack() as stack:
-        run_directory = stack.enter_context(RunDirectory(parent, arguments.port))
-        sharing = arguments.mps and arguments.decode_gpu == 0
-        service = stack.enter_context(service_if_possible(run_directory.path)) if sharing else None
-        return asyncio.run(run(run_directory, service))
+    with surroundings(arguments, arguments.port) as surrounding:
+        return asyncio.run(run(*surrounding))
