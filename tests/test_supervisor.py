@@ -15,6 +15,7 @@ import pytest
 from server.arguments import parse
 from server.processes import supervisor
 from server.processes.addresses import RunDirectory
+from server.processes.gpus import nth_gpu
 from server.processes.multi_process_service import Service
 from server.processes.supervisor import (
     LONGEST_PAUSE,
@@ -23,7 +24,6 @@ from server.processes.supervisor import (
     SECONDS_REMEMBERED,
     Child,
     Supervisor,
-    nth_gpu,
     pause_after,
 )
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -19,6 +18,7 @@ from server.processes import process_group
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.fork_server import ForkedProcess, ForkError, ForkServer, Order
+from server.processes.gpus import gpu_variables, shares_first_gpu
 from server.processes.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
 from server.processes.multi_process_service import Service, service_if_possible
 from server.processes.process import Settings
@@ -124,7 +124,7 @@ class Supervisor:
             "generate": 1,
         }
         self._children = [Child(kind, index) for kind in self._modules for index in range(counts[kind])]
-        self._sharing = [child for child in self._children if child.name in ("generate-0", "decode-0")]
+        self._sharing = [child for child in self._children if shares_first_gpu(child.kind, child.index)]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -287,7 +287,8 @@ class Supervisor:
     async def _start(self, child: Child) -> str:
         """Start the process; returns what went wrong, if anything did."""
         child.begin(self._addresses.new(child.name), "importing")
-        order = Order(self._modules[child.kind], child.name, self._gpu(child))
+        variables = gpu_variables(child.kind, child.index, self._arguments.decode_gpu, self._service)
+        order = Order(self._modules[child.kind], child.name, variables)
         listener = self._listener.fileno() if self._listener and child.kind == "http" else None
         try:
             child.process = await self._fork_server.fork(order, listener)
@@ -307,19 +308,6 @@ class Supervisor:
         )
         child.process.tell(settings.line())
         return ""
-
-    def _gpu(self, child: Child) -> dict[str, str]:
-        """Which one a process uses, and how it shares it.
-
-        A decode process sees its own only, so that nothing in it can land on another by default.
-        """
-        variables: dict[str, str] = {}
-        if self._service and child in self._sharing:
-            variables |= self._service.variables
-        if child.kind == "decode":
-            gpu = nth_gpu(self._arguments.decode_gpu + child.index, os.environ.get("CUDA_VISIBLE_DEVICES"))
-            variables["CUDA_VISIBLE_DEVICES"] = gpu
-        return variables
 
     async def _listen(self) -> None:
         while True:
@@ -376,14 +364,6 @@ async def _tell_whether_in_use(service: Service) -> None:
 def pause_after(failures: int) -> float:
     """Seconds before a process is started again that has failed so often lately: 0, 1, 2, 4, …"""
     return min(2.0 ** (failures - 2), LONGEST_PAUSE) if failures > 1 else 0.0
-
-
-def nth_gpu(index: int, visible: str | None) -> str:
-    """CUDA's name for the GPU `index` of those that are `visible` (None: all); nothing where there are fewer."""
-    if visible is None:
-        return str(index)
-    names = [name for name in visible.split(",") if name]
-    return names[index] if index < len(names) else ""
 
 
 @contextmanager
