@@ -133,7 +133,7 @@ def test_an_unusual_rate_is_brought_to_48_khz() -> None:
 @pytest.mark.parametrize(
     ("samples", "sentence"),
     [
-        (tone(0.99), "takes at least 1 s"),
+        (tone(0.99), "needs at least 1 s"),
         (tone(30.1), "longer than 30 s"),
         (np.zeros(24_000, np.float32), "silent"),
         (np.zeros(0, np.float32), r"empty|at least 1 s"),
