@@ -31,9 +31,16 @@ def end_forks_with_this_process() -> None:
     event loop.
     """
     libc = ctypes.CDLL(None)
+    parent = 0
+
+    def before_fork() -> None:
+        nonlocal parent
+        parent = os.getpid()
 
     def in_fork() -> None:
         signal.set_wakeup_fd(-1)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the line above took effect
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    os.register_at_fork(after_in_child=in_fork)
+    os.register_at_fork(before=before_fork, after_in_child=in_fork)
