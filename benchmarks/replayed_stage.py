@@ -113,7 +113,7 @@ class _Encode(_Stage):
                 self._held.add(message.request_id)
                 words = len((message.request.text or "").split())
                 tokens = message.request.sampling.max_tokens or USUAL_TOKENS
-                answer = Prepared(message.request_id, [Segment([], words, tokens, tokens)], "replayed")
+                answer = Prepared(message.request_id, [Segment([0], words, tokens, tokens)], "replayed")
             case ListVoices():
                 answer = Voices(message.request_id, [StoredVoice("replayed", 0)])
             case Convert() | RegisterVoice() | DeleteVoice():

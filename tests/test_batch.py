@@ -163,7 +163,7 @@ def test_bad_lines_are_named_and_the_rest_is_spoken(
         ('{"text": "a", "id": "../a"}', "can't name a file"),
         ('{"text": "a", "id": ".a"}', "can't name a file"),
         (f'{{"text": "a", "id": "{"a" * 61}"}}', "can't name a file"),
-        ('{"text": "a", "id": "first"}', "that of line 1 already"),
+        ('{"text": "a", "id": "first"}', "is already used in line 1"),
     ],
 )
 def test_a_bad_line_is_told_what_is_wrong_with_it(line: str, reason: str) -> None:
