@@ -14,7 +14,7 @@ from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.voice import Voice
 
 ONE_HOP = 200  # tokens; trims a prompt as the usual 25 do
-ROUNDING = 2  # of int16
+ROUNDING = 4  # of int16; 2 with several threads, which add up in another order
 
 
 @pytest.fixture(scope="module")

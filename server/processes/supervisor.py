@@ -40,7 +40,7 @@ MOST_UNANSWERED = 3  # pings: a process that leaves so many unanswered hangs
 SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
 SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
 MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
-SECONDS_TO_DIE = 10.0  # after SIGKILL; a process that a driver holds may take for ever
+SECONDS_TO_DIE = 60.0  # after SIGKILL, on a machine without time to spare; one that a driver holds may never die
 SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
 
 
