@@ -1,6 +1,5 @@
 """What several test modules share for the whole session: one tiny model, one engine and one server of it."""
 
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from openai import AsyncOpenAI
 
+from server.demo import free_port
 from tests.server_process import ServerProcess, ready_server
 from tools.random_checkpoint import TINY, write_random_checkpoint
 from vllm_cosyvoice import Synthesizer
@@ -46,9 +46,7 @@ def synthesizer(tiny_model: Path) -> Iterator[Synthesizer]:
 @pytest.fixture(scope="session")
 def port_of_recordings() -> int:
     """A port of this machine that `server` may fetch recordings from."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import httpx
 import psutil
 from openai import AsyncOpenAI
 
+from server.demo import free_port
 from server.processes.fork_server import TITLE
 
 SLOW = 300.0  # seconds that a slow machine may need for anything
@@ -112,9 +112,7 @@ def running_server(model: Path | None, log: Path, *flags: str, key: str = "any")
 
     Without a `model` it is not told of any.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
     if model:
         command += ["--model_dir", str(model)]

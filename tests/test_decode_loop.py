@@ -124,7 +124,7 @@ async def hearers(decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> As
     assert not running.done(), running
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert len(loop) == 0
+    assert loop._utterances == {}
 
 
 def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: SpeechDecoder) -> None:

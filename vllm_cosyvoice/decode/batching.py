@@ -80,12 +80,12 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
-    able = [(index, LONG_CALL) for index in order if starts[index] <= now]
+    candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
     filled_up = SHORT_CALL if listened_to else LONG_CALL
-    able += [(index, filled_up) for index in order if starts[index] > now and jobs[index].last]
+    candidates += [(index, filled_up) for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0
-    for index, longest_call in able:
+    for index, longest_call in candidates:
         fits = len(batch) < max_rows and cost.seconds(frames + jobs[index].frames) <= longest_call
         if fits or not batch:
             batch.append(index)

@@ -38,9 +38,6 @@ class DecodeLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._begun: float | None = None  # when the decode call that is under way has
 
-    def __len__(self) -> int:
-        return len(self._utterances)
-
     @property
     def seconds_in_call(self) -> float:
         """How long the decode call that is under way takes already; 0 if none is."""
@@ -99,11 +96,11 @@ class DecodeLoop:
     def _next_work(self) -> tuple[list[Work], float | None]:
         """What is decoded now; if it is nothing, when to look again."""
         now = time.monotonic()
-        able = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
-        jobs = [_job(now, utterance, cut) for utterance, cut in able]
+        candidates = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
+        jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         listened_to = any(utterance.streaming for utterance in self._utterances)
         batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
-        return [able[index] for index in batch], look_again
+        return [candidates[index] for index in batch], look_again
 
     def _cut(self, utterance: Utterance) -> Cut | None:
         """How far a decode of `utterance` goes now: to its end only if the listener need not wait long for that."""
