@@ -6,8 +6,8 @@ This is a REPLAY: no GPU is used and no model loaded. The http app, the supervis
 real ones; the stages answer when one H200 did (benchmarks/replayed_stage.py). So it shows what the way of a request
 through many replicas adds, and not what eight GPUs of one machine share.
 
-`python -m benchmarks.scale --real MODEL_DIR` compares one real replica behind the ingress with `python -m server`, one
-after the other on the same GPU, with the listeners of `--listeners` (60,150,250).
+`python -m benchmarks.scale --real MODEL_DIR --replicas 1,2` compares real replicas behind the ingress, each on one
+GPU, with `python -m server`, one after the other.
 """
 
 import argparse
@@ -87,10 +87,11 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--replicas", type=_numbers, default=[1, 2, 4, 8], help="how many, one after the other: 1,2,4,8")
+    add("--replicas", type=_numbers, default="1,2,4,8", help="how many, one after the other: 1,2,4,8")
     add("--listeners", type=_numbers, default=[60], help="callers of each replica who listen in real time")
     add("--seconds", type=float, default=30.0, help="of each setting that count, after one utterance")
-    add("--real", metavar="MODEL_DIR", help="one real replica against python -m server")
+    add("--real", metavar="MODEL_DIR", help="real replicas against python -m server")
+    add("--callers", type=_numbers, default=[64], help="with --real: of each replica, who call again at once")
     add("--flags", default="--gpt_paral_num 320 --encode_paral_num 1024 --encode_process_num 4", help="with --real")
     return parser.parse_args()
 
@@ -222,21 +223,31 @@ async def _kill(cluster: Cluster) -> str:
 
 
 def _real(arguments: argparse.Namespace) -> int:
-    """`benchmarks.serve` on the server alone, then through the ingress."""
+    """`benchmarks.serve` on the server alone, then through the ingress on more and more replicas."""
     flags = f"--model_dir {arguments.real} {arguments.flags}"
-    load = [sys.executable, "-m", "benchmarks.serve", "--concurrency", "1", "--modes", "streaming"]
-    load += ["--listeners", ",".join(map(str, arguments.listeners)), "--warm_up", "2", "--seconds", "10"]
-    print("python -m server, alone", flush=True)
-    alone = subprocess.run([*load, "--serve", flags]).returncode
     words = iter(flags.split())
     by_name = {flag.removeprefix("--"): value for flag, value in zip(words, words, strict=True)}
-    with _cluster(gpus=1) as (cluster, voices):
+    print("python -m server, alone", flush=True)
+    failed = _load(arguments, 1, "--serve", flags)
+    with _cluster(gpus=max(arguments.replicas)) as (cluster, voices):
         resources = {"num_cpus": 4, "num_gpus": 1}
-        cluster.deploy(_application("server.ray:app", {"voices_dir": str(voices)} | by_name, 1, resources))
-        cluster.wait_for(1)
-        print("one replica, behind Serve's HAProxy", flush=True)
-        behind = subprocess.run([*load, "--base_url", cluster.url]).returncode
-    return max(alone, behind)
+        for replicas in arguments.replicas:
+            application = _application("server.ray:app", {"voices_dir": str(voices)} | by_name, replicas, resources)
+            cluster.deploy(application)
+            cluster.wait_for(replicas)
+            print(f"{replicas} replicas behind Serve's HAProxy", flush=True)
+            failed |= _load(arguments, replicas, "--base_url", cluster.url)
+    return failed
+
+
+def _load(arguments: argparse.Namespace, replicas: int, *where: str) -> int:
+    """One caller, and the callers and listeners of so many replicas."""
+    callers, listeners = (
+        ",".join(str(replicas * each) for each in numbers) for numbers in (arguments.callers, arguments.listeners)
+    )
+    command = [sys.executable, "-m", "benchmarks.serve", *where, "--concurrency", f"1,{callers}"]
+    command += ["--listeners", listeners, "--warm_up", "2", "--seconds", str(arguments.seconds)]
+    return subprocess.run(command).returncode
 
 
 if __name__ == "__main__":
