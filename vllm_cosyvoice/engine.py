@@ -2,7 +2,7 @@
 
     engine ──▶ encode ──▶ engine ──▶ generate ──▶ decode ──▶ engine
 
-How requests end, also early, is in requests_in_flight.py.
+How a request ends, also early, is in request_lifecycle.py.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.request import SpeechRequest
-from vllm_cosyvoice.requests_in_flight import RequestsInFlight, StageDirectory
+from vllm_cosyvoice.request_lifecycle import RequestsInFlight, StageDirectory
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.stages.messages import (
     Address,

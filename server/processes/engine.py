@@ -9,7 +9,6 @@ from server.processes.channel import Channel
 from server.processes.messages import Address, AnyMessage, Pong, StageUp
 from server.processes.stage_registry import Stages
 from vllm_cosyvoice.engine import Engine, Usage
-from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.stages.messages import Message
@@ -52,10 +51,8 @@ class StagedEngine(Engine):
                 super().handle(message)
 
     def drop(self, address: Address) -> None:
-        """A process has died: fail at once what it still owed."""
-        name = self.stages.remove(address)
-        message = f"{name} has died and is being restarted; try again in a few seconds."
-        self.in_flight.fail_owed_by(address, Failure("unavailable", message))
+        """Forget a dead process and fail its requests."""
+        self.stages.drop(address, self.in_flight)
 
     def numbers(self) -> Numbers:  # noqa: D102 - see Stage
         return {
