@@ -17,7 +17,7 @@ from server.processes.process import Settings, Stage, serve
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, TOKEN_RATE
 from vllm_cosyvoice.decode.hops import GROWTH
 from vllm_cosyvoice.recording import StoredVoice
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.segment import Prompt, Segment
 from vllm_cosyvoice.stages.messages import (
     Abort,
     Address,
@@ -108,7 +108,7 @@ class _Encode(_Stage):
                 answer: Message = Failed(message.request_id, "overloaded", "The replayed stage is full.")
             case Prepare() if message.request.text is None:
                 self._held.add(message.request_id)
-                answer = StreamPrepared(message.request_id, [], [], "replayed")
+                answer = StreamPrepared(message.request_id, Prompt([], [], []), "replayed")
             case Prepare():
                 self._held.add(message.request_id)
                 words = len((message.request.text or "").split())

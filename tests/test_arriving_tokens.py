@@ -12,14 +12,15 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.text import ArrivingText
 from vllm_cosyvoice.text.arriving_sentences import Granularity, sentences
-from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from vllm_cosyvoice.text.special_tokens import SOUNDS
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
 HARD = [
     *("'s", "'ll", "’", "。", "，", "？！", "!", "...", "<", "[", "[br", "<|", "|>", "]", "\x1c", "\x85"),
     *("\n", "\n\n", " ", "  ", "\t", "\u00a0", "\u3000", "3", "1.5", "²", "½", "œ", "👍🏽", "\u200d"),
     *("é", "e\u0301", "한국", "ᄒ", "ᅡ", "ᆫ", "क", "ि", "ไทย", "か", "が", "か\u3099", "カー"),
 ]
-WORDS = [*ENGLISH.split()[:60], *CHINESE.split()[-60:], *SPECIAL_TOKENS, *HARD]
+WORDS = [*ENGLISH.split()[:60], *CHINESE.split()[-60:], *SOUNDS, *HARD]
 
 
 @pytest.fixture(scope="session")

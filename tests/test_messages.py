@@ -16,7 +16,7 @@ from server.processes.messages import Message
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.segment import Prompt, Segment
 from vllm_cosyvoice.stages.messages import (
     Audio,
     Convert,
@@ -57,8 +57,8 @@ def addresses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         RegisterVoice("r", "http", "Anna", Recording(b"RIFF")),
         Voices("r", [StoredVoice("Anna", 1_800_000_000), StoredVoice("default", 0)]),
         Generate(SEGMENT, SamplingOptions(seed=3, repetition_aware=False), "decode", OPEN, refusable=True),
-        StreamPrepared("r", [1, 2], [3], "key"),
-        GenerateFromText([1, 2], [3], SamplingOptions(temperature=0), "decode", OPEN, refusable=True),
+        StreamPrepared("r", Prompt([4], [1, 2], [3]), "key"),
+        GenerateFromText(Prompt([4], [1, 2], [3]), SamplingOptions(temperature=0), "decode", OPEN, refusable=True),
         Text("r.0", " wor", last=False),
         Tokens([("r.0", [1, 2, 3], False), ("q.1", [], True)]),
         Audio("r.0", b"\x00\x01" * 1000, 28, last=False),

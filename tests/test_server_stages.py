@@ -32,7 +32,7 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.segment import Prompt, Segment
 from vllm_cosyvoice.stages.decode import DecodeStage
 from vllm_cosyvoice.stages.encode import EncodeStage
 from vllm_cosyvoice.stages.messages import (
@@ -228,7 +228,7 @@ async def test_text_that_stops_arriving_ends_its_speech(
 
     task = asyncio.create_task(speak())
     await peers.hear("encode", Prepare)
-    peers.tell(StreamPrepared("req_text", [], [], "key"), "encode")
+    peers.tell(StreamPrepared("req_text", Prompt([], [], []), "key"), "encode")
     work = await peers.hear("generate", GenerateFromText)
     segment_id = work.open.segment_id
     assert await peers.hear("generate", Text) == Text(segment_id, "Hello", last=False)
@@ -255,7 +255,7 @@ async def test_a_long_text_that_arrives_is_spoken_in_segments(peers: Peers, engi
 
     task = asyncio.create_task(speak())
     await peers.hear("encode", Prepare)
-    peers.tell(StreamPrepared("req_long", [], [], "key"), "encode")
+    peers.tell(StreamPrepared("req_long", Prompt([], [], []), "key"), "encode")
     work: list[GenerateFromText] = []
     texts: dict[str, str] = {}
     ended: set[str] = set()
@@ -365,7 +365,7 @@ async def test_text_that_neither_goes_on_nor_ends_is_not_waited_for(peers: Peers
     text = words("Hello")
     speaking = asyncio.create_task(outcome(impatient.speak(ARRIVING, text)))
     await peers.hear("encode", Prepare)
-    peers.tell(StreamPrepared("r", [], [], "key"), "encode")
+    peers.tell(StreamPrepared("r", Prompt([], [], []), "key"), "encode")
     await peers.hear("generate", GenerateFromText)
     assert await peers.hear("generate", Text) == Text("r.0", "Hello", last=False)
     pieces, failure = await speaking

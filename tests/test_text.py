@@ -19,6 +19,7 @@ from vllm_cosyvoice.text import Pause, TextFrontEnd
 from vllm_cosyvoice.text.front_end import SILENCE, segments
 from vllm_cosyvoice.text.grammar import PIECE, _pieces
 from vllm_cosyvoice.text.normalise import normalise
+from vllm_cosyvoice.text.special_tokens import SOUNDS
 from vllm_cosyvoice.text.split import (
     CHINESE_STOPS,
     ENGLISH_STOPS,
@@ -30,7 +31,7 @@ from vllm_cosyvoice.text.split import (
     sentences,
     split,
 )
-from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
 
 def words(text: str) -> int:
@@ -399,7 +400,7 @@ def test_special_tokens_take_the_next_free_ids_in_order(tokenizer_directory: Pat
     given = json.loads((tokenizer_directory / "tokenizer_config.json").read_text())["added_tokens_decoder"]
     known = {token["content"]: int(number) for number, token in given.items()}
     first_free = max(known.values()) + 1
-    added = [token for token in SPECIAL_TOKENS if token not in known]
+    added = [token for token in SOUNDS if token not in known]
     assert len(known) == 3
     assert [front_end.tokens(token) for token in known] == [[number] for number in known.values()]
     assert [front_end.tokens(token) for token in added] == [[first_free + i] for i in range(len(added))]

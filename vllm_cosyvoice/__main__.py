@@ -162,7 +162,8 @@ def normalize(argv: Sequence[str]) -> int:
     from vllm_cosyvoice.failure import InputError
     from vllm_cosyvoice.text import Pause, TextFrontEnd
 
-    front_end = TextFrontEnd(_open_model(arguments).tokenizer)
+    model = _open_model(arguments)
+    front_end = TextFrontEnd(model.tokenizer, special_tokens=model.family.special_tokens)
     if arguments.jsonl:
         return _normalize_lines(front_end, arguments.language)
     try:

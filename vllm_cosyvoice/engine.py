@@ -172,8 +172,9 @@ class Engine:
                 async with aclosing(arriving_segments(text)) as segments:
                     async for segment in segments:
                         opening = self._open(request, index, generator, encoder, prepared.voice_key)
-                        prompt = prepared.prompt_text, prepared.prompt_speech
-                        work = GenerateFromText(*prompt, request.sampling, decoder, opening, refusable=index == 0)
+                        work = GenerateFromText(
+                            prepared.prompt, request.sampling, decoder, opening, refusable=index == 0
+                        )
                         yield self._speak_arriving_segment(segment, work, usage)
                         index += 1
 

@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         super().__init__(_Post("engine", stages, self._die), self._within, patience=None)
         self.preparation = Preparation(model, voices_dir)
         decoder = SpeechDecoder(model)
-        arriving = ArrivingText(load_tokenizer(model.tokenizer))
+        arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))
         self._generator = SpeechTokenGenerator(model, options)
         decode_loop = DecodeLoop(decoder)
         self._encode = EncodeStage(_Post("encode", stages, self._die), self.preparation)

@@ -13,7 +13,7 @@ import numpy as np
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.segment import Prompt, Segment
 from vllm_cosyvoice.text import TextFrontEnd
 from vllm_cosyvoice.text.normalise import NO_WORDS
 from vllm_cosyvoice.text.pauses import Pause
@@ -61,7 +61,7 @@ class Preparation:
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> None:
         self._family = model.family
-        self._text = TextFrontEnd(model.tokenizer, pronunciations)
+        self._text = TextFrontEnd(model.tokenizer, pronunciations, model.family.special_tokens)
         self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
@@ -190,9 +190,19 @@ class Preparation:
 
     def prompt_text(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Tokenizer ids ahead of the text: the instruction, or the voice's transcript, or none (cross-lingual)."""
+        instruction, text = self._prompt_text(voice, instructions, cross_lingual)
+        return self._text.tokens(instruction + text)
+
+    def prompt(self, voice: Voice, *, cross_lingual: bool = False) -> Prompt:
+        """What the language model reads ahead of text that is still arriving."""
+        instruction, text = self._prompt_text(voice, None, cross_lingual)
+        speech = self.prompt_speech(voice, cross_lingual=cross_lingual)
+        return Prompt(self._text.tokens(instruction), self._text.tokens(text), speech)
+
+    def _prompt_text(self, voice: Voice, instructions: str | None, cross_lingual: bool) -> tuple[str, str]:
+        """The instruction, and the transcript of what the language model continues."""
         transcript = "" if instructions or cross_lingual else voice.transcript
-        text = self._family.prompt_text(instructions, transcript and self._transcript(transcript))
-        return self._text.tokens(text) if text else []
+        return self._family.prompt_text(instructions, transcript and self._transcript(transcript))
 
     def prompt_speech(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Speech tokens the language model continues: the voice's own, in zero-shot mode only."""

@@ -10,6 +10,15 @@ MIN_SPEECH_PER_TEXT = 2
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What the language model reads ahead of text that is still arriving."""
+
+    instruction: list[int]  # tokenizer ids
+    text: list[int]  # tokenizer ids, of the transcript of `speech`
+    speech: list[int]  # speech tokens
+
+
+@dataclass(frozen=True)
 class Segment:
     """One piece of text, ready for the language model."""
 

@@ -37,7 +37,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     model = open_model(settings.model)
     with step(settings, channel, "Starting vLLM"):
         generator = SpeechTokenGenerator(model, options, fork=True)
-    arriving = ArrivingText(load_tokenizer(model.tokenizer))
+    arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))
     try:
         with step(settings, channel, "Generating first tokens"):
             await _warm_up(generator)

@@ -23,6 +23,7 @@ from vllm_cosyvoice.llm.registration import COSYVOICE2_ARCHITECTURE
 from vllm_cosyvoice.llm.text_stream import SPEECH_GROUP, TEXT_GROUP
 from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SamplingOptions
+from vllm_cosyvoice.text.special_tokens import SOUNDS
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
 END_OF_PROMPT = "<|endofprompt|>"  # ends an instruction
@@ -116,10 +117,10 @@ def _sizes(settings: HyperYaml, flow_tensors: Iterable[str], language_model: Lan
     return ModelConfig(language_model, sizes.flow_config(settings, flow_tensors), sizes.vocoder_config(settings))
 
 
-def _prompt_text(instructions: str | None, transcript: str) -> str:
+def _prompt_text(instructions: str | None, transcript: str) -> tuple[str, str]:
     if instructions:
-        return instructions.replace(END_OF_PROMPT, " ").strip() + END_OF_PROMPT
-    return transcript
+        return instructions.replace(END_OF_PROMPT, " ").strip() + END_OF_PROMPT, ""
+    return "", transcript
 
 
 COSYVOICE2 = ModelFamily(
@@ -133,4 +134,7 @@ COSYVOICE2 = ModelFamily(
     flow_layout=lambda config: layout.flow_layout(config.flow),
     vocoder_layout=lambda config: layout.vocoder_layout(config.vocoder),
     prompt_text=_prompt_text,
+    special_tokens=SOUNDS,
+    silent_tokens=frozenset(),
+    highest_mel=8000.0,
 )

@@ -25,4 +25,8 @@ class ModelFamily:
     language_model_layout: Callable[[LanguageModelConfig], Layout]
     flow_layout: Callable[[ModelConfig], Layout]
     vocoder_layout: Callable[[ModelConfig], Layout]
-    prompt_text: Callable[[str | None, str], str]  # of instructions and transcript: what precedes the text to speak
+    # Converts instructions, if any, and a transcript, maybe empty, to the instruction and the transcript of the prompt.
+    prompt_text: Callable[[str | None, str], tuple[str, str]]
+    special_tokens: tuple[str, ...]  # of the tokenizer, in the order of their ids; "[breath]" and the like
+    silent_tokens: frozenset[int]  # speech tokens of which the decoder gets only a few in a row
+    highest_mel: float  # Hz, top of the prompt's mel

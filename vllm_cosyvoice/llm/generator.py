@@ -19,6 +19,7 @@ from vllm_cosyvoice.limits import MAX_SPEECH_PER_TEXT
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
 from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
+from vllm_cosyvoice.llm.silence_limit import SilenceLimit
 from vllm_cosyvoice.llm.text_stream import TextStream
 from vllm_cosyvoice.llm.token_draw import WINDOW
 from vllm_cosyvoice.sampling import SEED_LIMIT, SamplingOptions
@@ -44,6 +45,7 @@ class SpeechTokenGenerator:
         Raises RuntimeError if vLLM does not know the model because this package is not installed.
         """
         self._config = model.config.language_model
+        self._silent_tokens = model.family.silent_tokens
         self._max_length = min(options.max_req_total_len, options.max_total_token_num, self._config.max_position)
         self._ids = TEXT_OFFSET + self._config.text_vocab_size
         self._seeds = Random(options.seed)
@@ -68,10 +70,12 @@ class SpeechTokenGenerator:
         """
         shortest, longest = _limits(sampling, segment.min_tokens, segment.max_tokens)
         _check_ids(segment.prompt, self._ids, "prompt id")
+        silence = SilenceLimit(self._silent_tokens)
         with self._counted():
             async with aclosing(self._run(request_id, segment.prompt, sampling, shortest, longest)) as pieces:
                 async for tokens in pieces:
-                    yield tokens
+                    if audible := silence.shorten(tokens):
+                        yield audible
 
     async def generate_from_text_stream(
         self,
@@ -80,15 +84,18 @@ class SpeechTokenGenerator:
         prompt_speech: Sequence[int],
         text: AsyncIterator[Sequence[int]],
         sampling: SamplingOptions,
+        instruction: Sequence[int] = (),
     ) -> AsyncGenerator[list[int], None]:
         """Like `generate`, for text that is still arriving. Speech starts after the first 5 text tokens.
 
-        `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The speech depends on
+        `instruction`, `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The
+        instruction precedes the interleave of text and speech. The speech depends on
         how the text is split into pieces, but not on when they arrive. Split long pieces with `small_pieces`.
         """
-        _check_ids(prompt_text, self._config.text_vocab_size, "text token")
+        _check_ids([*instruction, *prompt_text], self._config.text_vocab_size, "text token")
         _check_ids(prompt_speech, SPEECH_TOKENS, "speech token")
-        stream = TextStream(prompt_text, prompt_speech)
+        stream = TextStream(prompt_text, prompt_speech, instruction)
+        silence = SilenceLimit(self._silent_tokens)
         number = 0
         with self._counted():
             async with aclosing(stream.turns(self._checked(text))) as turns:
@@ -106,7 +113,8 @@ class SpeechTokenGenerator:
                     async with aclosing(pieces):
                         async for tokens in pieces:
                             stream.spoke(tokens)
-                            yield tokens
+                            if audible := silence.shorten(tokens):
+                                yield audible
                     number += 1
                     if sampling.max_tokens is not None and stream.speech_tokens >= sampling.max_tokens:
                         return

@@ -1,4 +1,4 @@
-"""CosyVoice2's language model in vLLM: a Qwen2 decoder over a joint id space, with a head over the speech tokens."""
+"""CosyVoice's language models in vLLM: a Qwen2 decoder over a joint id space, with a head over the speech tokens."""
 
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
@@ -11,20 +11,30 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
 
 from vllm_cosyvoice.checkpoint.tensors import named_tensors
+from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
-# The tables of llm.pt in the order of the joint id space, see `vocabulary`.
-EMBEDDING_TABLES = ("speech_embedding.weight", "llm_embedding.weight", "llm.model.model.embed_tokens.weight")
+SPEECH_TABLE, TEXT_TABLE = "speech_embedding.weight", "llm.model.model.embed_tokens.weight"
+HEAD, HEAD_BIAS = "llm_decoder.weight", "llm_decoder.bias"
 TEXT_HEAD = "llm.model.lm_head.weight"  # predicts text; unused
 
+Weights = dict[str, torch.Tensor]
 
-class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
+
+class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
     """vLLM's Qwen2 with two changes. It can be sharded and quantised like any other model.
 
     The embedding has `config.embedding_rows` rows, one per id that a prompt may contain. The head has
-    `config.vocab_size` rows and a bias: it generates only speech tokens and their control tokens.
+    `config.vocab_size` rows: it generates only speech tokens and their control tokens. Subclasses say where the rows
+    are in their family's llm.pt.
     """
 
     allow_patterns_overrides: ClassVar[list[str]] = ["llm.pt"]  # the file that vLLM's loader reads
+    head_has_bias: ClassVar[bool]
+
+    @classmethod
+    def joint_tables(cls, weights: Weights) -> Weights:
+        """Take the tables out of `weights`: the embedding and the head in the order of the joint id space."""
+        raise NotImplementedError
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -40,7 +50,7 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
             self.lm_head = ParallelLMHead(
                 config.vocab_size,
                 config.hidden_size,
-                bias=True,
+                bias=self.head_has_bias,
                 quant_config=quant_config,
                 prefix=maybe_prefix(prefix, "lm_head"),
             )
@@ -59,14 +69,44 @@ class CosyVoice2ForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy doe
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load the tensors of llm.pt and return the names of the loaded parameters."""
-        loaded: set[str] = AutoWeightsLoader(self).load_weights(_engine_weights(weights))
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(self.engine_weights(weights))
         return loaded
 
+    @classmethod
+    def engine_weights(cls, content: Iterable[tuple[str, object]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of llm.pt under vLLM's names."""
+        weights = named_tensors(dict(content))
+        yield from cls.joint_tables(weights).items()
+        for name, tensor in weights.items():
+            if name != TEXT_HEAD:
+                yield name.removeprefix("llm.model."), tensor
 
-def _engine_weights(content: Iterable[tuple[str, object]]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of llm.pt under vLLM's names, with the three embedding tables concatenated."""
-    weights = named_tensors(dict(content))
-    yield "model.embed_tokens.weight", torch.cat([weights.pop(name) for name in EMBEDDING_TABLES])
-    for name, tensor in weights.items():
-        if name != TEXT_HEAD:
-            yield name.replace("llm_decoder.", "lm_head.").removeprefix("llm.model."), tensor
+
+class CosyVoice2ForCausalLM(SpeechForCausalLM):
+    """CosyVoice2: the tables are in the order of the joint id space, in three parts."""
+
+    head_has_bias: ClassVar[bool] = True
+
+    @classmethod
+    def joint_tables(cls, weights: Weights) -> Weights:  # noqa: D102 - see SpeechForCausalLM
+        parts = [weights.pop(name) for name in (SPEECH_TABLE, "llm_embedding.weight", TEXT_TABLE)]
+        return {
+            "model.embed_tokens.weight": torch.cat(parts),
+            "lm_head.weight": weights.pop(HEAD),
+            "lm_head.bias": weights.pop(HEAD_BIAS),
+        }
+
+
+class CosyVoice3ForCausalLM(SpeechForCausalLM):
+    """CosyVoice3: the speech table also has the rows for start and task, and 200 control rows in another order."""
+
+    head_has_bias: ClassVar[bool] = False
+    START, END, TASK, FILL, UNUSED = range(SPEECH_TOKENS, SPEECH_TOKENS + 5)  # rows of the speech table and of the head
+
+    @classmethod
+    def joint_tables(cls, weights: Weights) -> Weights:  # noqa: D102 - see SpeechForCausalLM
+        rows = torch.tensor([*range(SPEECH_TOKENS), cls.END, cls.UNUSED, cls.FILL, cls.START, cls.TASK])
+        return {
+            "model.embed_tokens.weight": torch.cat([weights.pop(SPEECH_TABLE)[rows], weights.pop(TEXT_TABLE)]),
+            "lm_head.weight": weights.pop(HEAD)[rows[:HEAD_SIZE]],
+        }

@@ -23,13 +23,16 @@ class Turn:
 class TextStream:
     """The token sequence of one request. Add text with `add` and `end`, and speech tokens with `spoke`.
 
+    The sequence begins with `instruction`, all at once.
     The prompt's text comes before the incoming text; the prompt's speech is interleaved with them in groups. Each piece
     of text starts at most one group of generated speech, so the sequence depends on the pieces but not on their timing.
     For speech to keep up with the text, pieces should have at most 5 tokens, see `small_pieces`.
     """
 
-    def __init__(self, prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = ()) -> None:
-        self._ids = [START]
+    def __init__(
+        self, prompt_text: Sequence[int] = (), prompt_speech: Sequence[int] = (), instruction: Sequence[int] = ()
+    ) -> None:
+        self._ids = [START, *text_ids(instruction)]
         self._text = text_ids(prompt_text)  # not yet in the sequence
         self._prompt_speech = list(prompt_speech)  # not yet in the sequence
         self._until_fill = SPEECH_GROUP - len(prompt_speech) % SPEECH_GROUP

@@ -126,9 +126,7 @@ class EncodeStage:
                 pronunciations=asked.pronunciations,
             )
             return Prepared(asked.id, segments, voice.key)
-        prompt_text = preparation.prompt_text(voice, cross_lingual=cross_lingual)
-        prompt_speech = preparation.prompt_speech(voice, cross_lingual=cross_lingual)
-        return StreamPrepared(asked.id, prompt_text, prompt_speech, voice.key)
+        return StreamPrepared(asked.id, preparation.prompt(voice, cross_lingual=cross_lingual), voice.key)
 
     async def _voice(self, source: str | Recording | Voice) -> Voice:
         """A voice that is in memory waits for no other's recording."""

@@ -127,8 +127,9 @@ class GenerateStage:
         if isinstance(work, Generate):
             return self._generator.generate(segment_id, work.segment, work.sampling)
         tokens = small_pieces(self._arriving.tokens(_read(text)))
+        prompt = work.prompt
         return self._generator.generate_from_text_stream(
-            segment_id, work.prompt_text, work.prompt_speech, tokens, work.sampling
+            segment_id, prompt.text, prompt.speech, tokens, work.sampling, prompt.instruction
         )
 
     def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:

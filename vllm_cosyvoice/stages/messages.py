@@ -22,7 +22,7 @@ from vllm_cosyvoice.failure import FailureKind
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.segment import Segment
+from vllm_cosyvoice.segment import Prompt, Segment
 
 Address = str
 StageKind = Literal["encode", "generate", "decode"]
@@ -60,11 +60,10 @@ class Prepared(Message, frozen=True):
 
 
 class StreamPrepared(Message, frozen=True):
-    """The answer to Prepare without one: what goes ahead of the text, in tokenizer ids and speech tokens."""
+    """The answer to Prepare for a request without a text, which is still arriving."""
 
     request_id: str
-    prompt_text: list[int]
-    prompt_speech: list[int]
+    prompt: Prompt
     voice_key: str
 
 
@@ -163,8 +162,7 @@ class Generate(Message, frozen=True):
 class GenerateFromText(Message, frozen=True):
     """Generate speech for the Text that follows, as it comes, and have `decoder` make audio of it."""
 
-    prompt_text: list[int]
-    prompt_speech: list[int]
+    prompt: Prompt
     sampling: SamplingOptions
     decoder: Address
     open: Open

@@ -8,6 +8,7 @@ from vllm_cosyvoice.limits import MOST_TEXT
 from vllm_cosyvoice.text.characters import check_characters, has_markup, has_words
 from vllm_cosyvoice.text.normalise import NO_WORDS, is_unspaced, load, normalise, spoken_language
 from vllm_cosyvoice.text.pauses import Pause, split_at_pauses
+from vllm_cosyvoice.text.special_tokens import SOUNDS
 from vllm_cosyvoice.text.split import cut, split
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
@@ -18,12 +19,19 @@ SILENCE = 0.2  # seconds, for a text without words: as short as a comma's pause,
 class TextFrontEnd:
     """Normalises, splits and tokenizes text for one model. Its methods are thread-safe."""
 
-    def __init__(self, tokenizer: Path, pronunciations: Mapping[str, str] = NO_WORDS) -> None:
+    def __init__(
+        self,
+        tokenizer: Path,
+        pronunciations: Mapping[str, str] = NO_WORDS,
+        special_tokens: tuple[str, ...] = SOUNDS,
+    ) -> None:
         """Load everything in advance, so that the first request does not wait.
 
         `tokenizer`: the tokenizer's directory. `pronunciations`: words → their spelling for the model.
+        `special_tokens`: see `ModelFamily`.
         """
-        self._tokenizer = load_tokenizer(tokenizer)
+        self._tokenizer = load_tokenizer(tokenizer, special_tokens)
+        self._special_tokens = special_tokens
         self._pronunciations = pronunciations
         self._ttsfrd = load_ttsfrd(tokenizer.parent)
         if self._ttsfrd is None:
@@ -77,7 +85,7 @@ class TextFrontEnd:
         """Normalise `text` for a prompt, without splitting. Raises ValueError for an invalid language code."""
         check_characters(text)
         words = {**self._pronunciations, **pronunciations}
-        return text if has_markup(text) else normalise(text, language, words, self._ttsfrd)
+        return text if has_markup(text) else normalise(text, language, words, self._ttsfrd, self._special_tokens)
 
     def tokens(self, text: str) -> list[int]:
         """Tokenizer ids of `text`, unchanged; special tokens in it are encoded as such."""

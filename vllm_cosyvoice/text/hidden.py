@@ -2,25 +2,27 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
-from vllm_cosyvoice.text.tokenizer import SPECIAL_TOKENS
+from vllm_cosyvoice.text.special_tokens import SOUNDS
 
 FIRST, LAST = 0xF0000, 0xFFFFD  # a private-use plane of Unicode
 HIDDEN = f"{chr(FIRST)}-{chr(LAST)}"  # for a character set in a regular expression
 HIDDEN_PART = re.compile(f"[{HIDDEN}]")
-OWN_TAG = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS if not token.startswith("<|")))
 UNSPACED = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")  # kana and ideographs, which have no spaces between words
 
 
 class HiddenParts:
     """Hides parts of one text with the methods `hide_*`, and restores them with `show`."""
 
-    def __init__(self) -> None:
+    def __init__(self, special_tokens: tuple[str, ...] = SOUNDS) -> None:
+        """`special_tokens`: of the model's tokenizer, which may stand in a text as tags."""
+        self._tag = _tag(special_tokens)
         self._parts: list[str] = []
 
     def hide_tags(self, text: str) -> str:
-        """Hide CosyVoice's own tags in `text`, and remove private-use characters written by the caller."""
-        return OWN_TAG.sub(lambda tag: self._hide(tag.group()), HIDDEN_PART.sub("", text))
+        """Hide the model's own tags in `text`, and remove private-use characters written by the caller."""
+        return self._tag.sub(lambda tag: self._hide(tag.group()), HIDDEN_PART.sub("", text))
 
     def hide_words(self, text: str, spellings: Mapping[str, str]) -> str:
         """Hide the words of `spellings` in `text`; `show` will insert their spellings."""
@@ -44,6 +46,11 @@ class HiddenParts:
     def _hide(self, part: str) -> str:
         self._parts.append(part)
         return chr(FIRST + len(self._parts) - 1)
+
+
+@cache
+def _tag(special_tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in special_tokens if not token.startswith("<|")))
 
 
 def _whole_word(word: str) -> str:

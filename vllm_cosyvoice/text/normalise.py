@@ -8,6 +8,7 @@ from vllm_cosyvoice.text.grammar import grammar
 from vllm_cosyvoice.text.hidden import HiddenParts
 from vllm_cosyvoice.text.languages import language_code, language_of
 from vllm_cosyvoice.text.markdown import join, lines
+from vllm_cosyvoice.text.special_tokens import SOUNDS
 
 NO_WORDS: Mapping[str, str] = MappingProxyType({})
 READERS: dict[str, Callable[[str], str]] = {
@@ -43,14 +44,16 @@ def normalise(
     language: str | None = None,
     pronunciations: Mapping[str, str] = NO_WORDS,
     reader: Callable[[str], str] | None = None,
+    special_tokens: tuple[str, ...] = SOUNDS,
 ) -> str:
     """Convert `text` to the words to speak, as one string; '' if there is only white space.
 
     `pronunciations`: words → their spelling for the model. `reader`: converts a line, instead of our own rules.
+    `special_tokens`: tags that stay as they are.
     Raises ValueError if `language` is not a valid code.
     """
     code = spoken_language(text, language)
-    hidden = HiddenParts()
+    hidden = HiddenParts(special_tokens)
     text = hidden.hide_words(hidden.hide_tags(text), pronunciations)
     marks = ("、", "，") if is_unspaced(code) else (". ", ", ")
     read = reader or READERS.get(code) or (lambda line: spelled_numbers.read(line, code))

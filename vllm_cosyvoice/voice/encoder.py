@@ -36,7 +36,8 @@ class VoiceEncoder:
         """
         self._family = model.family
         threads = threads or min(4, os.cpu_count() or 1)
-        self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal keys mean equal features
+        # Equal keys mean equal features.
+        self.key = _content_key(model.family.name, model.speech_tokenizer, model.speaker_encoder)
         spectrogram, length = ("tensor(float)", [1, WHISPER_BINS, None]), ("tensor(int32)", [1])
         self._speech_tokenizer = _session(model.speech_tokenizer, threads, (CUDA, CPU), [spectrogram, length])
         # It is small, and a GPU would tune it again for each new input length.
@@ -54,7 +55,7 @@ class VoiceEncoder:
         wave = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
         prompt_wave = resample(wave, sample_rate, PROMPT_SAMPLE_RATE)
         tokens = self._tokenize(prompt_wave)
-        mel = prompt_mel(resample(wave, sample_rate, SAMPLE_RATE)).numpy()
+        mel = prompt_mel(resample(wave, sample_rate, SAMPLE_RATE), self._family.highest_mel).numpy()
         length = min(len(mel) // FRAMES_PER_TOKEN, len(tokens))
         return Voice(
             transcript=transcript,
@@ -94,8 +95,8 @@ class VoiceEncoder:
         return embedding.astype(np.float32)
 
 
-def _content_key(*networks: Path) -> str:
-    digest = hashlib.blake2b(str(FEATURES_VERSION).encode(), digest_size=8)
+def _content_key(family: str, *networks: Path) -> str:
+    digest = hashlib.blake2b(f"{FEATURES_VERSION} {family}".encode(), digest_size=8)
     for network in networks:
         with network.open("rb") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())

@@ -9,7 +9,7 @@ from torchaudio.functional import melscale_fbanks
 
 from vllm_cosyvoice.config import MEL_BINS, PROMPT_SAMPLE_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
-MAX_FREQUENCY = 8000.0  # Hz, top of both mel scales
+HIGHEST = 8000.0  # Hz, top of the mel scales
 WHISPER_N_FFT = 400
 WHISPER_HOP = 160
 WHISPER_BINS = 128
@@ -38,24 +38,25 @@ def speaker_fbank(samples: torch.Tensor) -> torch.Tensor:
     return banks - banks.mean(dim=0, keepdim=True)
 
 
-def prompt_mel(samples: torch.Tensor) -> torch.Tensor:
-    """Compute the natural-log mel of 24 kHz `samples` [n]: [n // 480, 80], the mel that the flow continues."""
-    return mel_within(pad(samples[None], (PROMPT_MARGIN, PROMPT_MARGIN), mode="reflect"))[0]
+def prompt_mel(samples: torch.Tensor, highest: float = HIGHEST) -> torch.Tensor:
+    """Compute the natural-log mel of 24 kHz `samples` [n]: [n // 480, 80], the mel that the flow continues.
+
+    `highest`: the top of the mel scale in Hz.
+    """
+    return mel_within(pad(samples[None], (PROMPT_MARGIN, PROMPT_MARGIN), mode="reflect"), highest)[0]
 
 
-def mel_within(samples: torch.Tensor) -> torch.Tensor:
+def mel_within(samples: torch.Tensor, highest: float = HIGHEST) -> torch.Tensor:
     """Compute `prompt_mel` of samples [rows, n] without the first and last `PROMPT_MARGIN`: [rows, frames, 80]."""
     window = torch.hann_window(PROMPT_N_FFT, device=samples.device)
     spectrum = torch.stft(samples, PROMPT_N_FFT, SAMPLES_PER_FRAME, window=window, center=False, return_complex=True)
     magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
-    filters = mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE).to(samples.device)
+    filters = mel_filters(PROMPT_N_FFT, MEL_BINS, SAMPLE_RATE, highest).to(samples.device)
     return (filters @ magnitude).clamp(min=1e-5).log().transpose(1, 2)
 
 
 @cache
-def mel_filters(n_fft: int, bins: int, rate: int) -> torch.Tensor:
+def mel_filters(n_fft: int, bins: int, rate: int, highest: float = HIGHEST) -> torch.Tensor:
     """Triangular filters on Slaney's mel scale with Slaney's normalisation, [bins, n_fft // 2 + 1]."""
-    filters: torch.Tensor = melscale_fbanks(
-        n_fft // 2 + 1, 0.0, MAX_FREQUENCY, bins, rate, norm="slaney", mel_scale="slaney"
-    )
+    filters: torch.Tensor = melscale_fbanks(n_fft // 2 + 1, 0.0, highest, bins, rate, norm="slaney", mel_scale="slaney")
     return filters.T.contiguous()

@@ -13,7 +13,7 @@ def preset_voices(model: ModelDirectory) -> dict[str, Voice]:
     if any(speaker.transcript for speaker in speakers.values()):
         from vllm_cosyvoice.text.tokenizer import load_tokenizer  # late: only a few models need it here
 
-        tokenizer = load_tokenizer(model.tokenizer)
+        tokenizer = load_tokenizer(model.tokenizer, model.family.special_tokens)
         for name, speaker in speakers.items():
             transcripts[name] = tokenizer.decode(speaker.transcript, skip_special_tokens=False)
     return {name: _voice(name, speaker, transcripts[name]) for name, speaker in speakers.items()}
