@@ -4,10 +4,11 @@ import math
 from collections.abc import Collection
 
 from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, FlowConfig, LanguageModelConfig, VocoderConfig
-from vllm_cosyvoice.vocabulary import HEAD_SIZE
+from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
 Layout = dict[str, tuple[int, ...]]
 
+COSYVOICE3_CONTROLS = 200  # rows behind the speech tokens: start, end, task, fill, and 196 that nothing uses
 LOOKAHEAD_KERNELS = (4, 3)
 UPSAMPLE_KERNEL = 5
 ESTIMATOR_KERNEL = 3
@@ -20,12 +21,21 @@ F0_LAYERS = 5
 
 
 def language_model_layout(config: LanguageModelConfig) -> Layout:
-    """`llm.pt`: a Qwen2 decoder, the two special rows, the speech embedding and the head."""
+    """CosyVoice2's `llm.pt`: the two special rows, a Qwen2 decoder, the head and the speech embedding."""
+    hidden = config.hidden_size
+    entries: Layout = {"llm_embedding.weight": (2, hidden)} | _qwen2(config) | _affine("llm_decoder", HEAD_SIZE, hidden)
+    return entries | {"speech_embedding.weight": (HEAD_SIZE, hidden)}
+
+
+def language_model3_layout(config: LanguageModelConfig) -> Layout:
+    """CosyVoice3's `llm.pt`: a Qwen2 decoder, the head and the speech embedding, which have rows for all controls."""
+    table = SPEECH_TOKENS + COSYVOICE3_CONTROLS, config.hidden_size
+    return _qwen2(config) | {"llm_decoder.weight": table, "speech_embedding.weight": table}
+
+
+def _qwen2(config: LanguageModelConfig) -> Layout:
     hidden, kv_width = config.hidden_size, config.num_kv_heads * config.hidden_size // config.num_heads
-    entries: Layout = {
-        "llm_embedding.weight": (2, hidden),
-        "llm.model.model.embed_tokens.weight": (config.text_vocab_size, hidden),
-    }
+    entries: Layout = {"llm.model.model.embed_tokens.weight": (config.text_vocab_size, hidden)}
     for index in range(config.num_layers):
         layer = f"llm.model.model.layers.{index}"
         for name, width in (("q_proj", hidden), ("k_proj", kv_width), ("v_proj", kv_width)):
@@ -38,8 +48,6 @@ def language_model_layout(config: LanguageModelConfig) -> Layout:
         entries[f"{layer}.post_attention_layernorm.weight"] = (hidden,)
     entries["llm.model.model.norm.weight"] = (hidden,)
     entries["llm.model.lm_head.weight"] = (config.text_vocab_size, hidden)
-    entries |= _affine("llm_decoder", HEAD_SIZE, hidden)
-    entries["speech_embedding.weight"] = (HEAD_SIZE, hidden)
     return entries
 
 
