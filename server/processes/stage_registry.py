@@ -1,4 +1,4 @@
-"""The server's processes as one http worker sees them: who is up, what it has given them, whether they answer."""
+"""The processes of the server, seen from one HTTP worker: which are up, their load, and whether they answer."""
 
 import asyncio
 import contextlib
@@ -11,48 +11,48 @@ from server.processes.channel import Channel
 from server.processes.messages import Address, Kind, Ping, Pong, StageUp
 from vllm_cosyvoice.failure import Failure
 
-SECONDS_TO_ANSWER = 1.0  # what a process may take for a Pong
-SECONDS_HEALTH_HOLDS = 1.0  # how long one look at the stages' health answers for
+SECONDS_TO_ANSWER = 1.0  # timeout of a Ping
+SECONDS_HEALTH_HOLDS = 1.0  # how long the result of a health check is cached
 WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
 
 
 class Stages:
-    """Picks stages for work, and asks all processes how they are."""
+    """Picks a stage for each piece of work, and checks the health of all processes."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._names: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
-        self._load: Counter[Address] = Counter()  # what this worker has at each stage
+        self._load: Counter[Address] = Counter()  # pieces of work that this worker has at each stage
         self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
         self._pings = 0
-        self._changed = asyncio.Event()  # the next time that a process comes or goes
+        self._changed = asyncio.Event()  # set the next time a process comes or goes
         self._looked = float("-inf")
         self._look: asyncio.Task[list[str]] | None = None
 
     def add(self, up: StageUp) -> None:
-        """A process takes work."""
+        """Add a process that accepts work."""
         self._names[up.kind][up.address] = up.name
         self._on_change()
 
     def remove(self, address: Address) -> str:
-        """The name of the process that was at `address` and has died."""
+        """Remove the dead process at `address`; returns its name."""
         names = [names.pop(address) for names in self._names.values() if address in names]
         self._on_change()
         for answers in self._pongs.values():
             if answer := answers.get(address):
-                answer.cancel()  # who looks need not wait for it
+                answer.cancel()  # it will not come
         return names[0] if names else "A stage"
 
     def pick(self, kind: Kind) -> Address:
-        """The stage of this kind with the least of this worker's work. Raises Failure when none is up."""
+        """Return the stage of `kind` with the least work from this worker. Raises Failure if none is up."""
         names = self._names[kind]
         if not names:
-            raise Failure("unavailable", f"No {kind} process is up: the server is starting, or restarting what died.")
+            raise Failure("unavailable", f"No {kind} process is up: it is starting or restarting; try again later.")
         return min(names, key=lambda address: self._load[address])
 
     @contextlib.contextmanager
     def busy(self, address: Address) -> Iterator[None]:
-        """The stage at `address` has something of this worker's inside the context."""
+        """Count a piece of work at the stage at `address` during the context."""
         self._load[address] += 1
         try:
             yield
@@ -62,14 +62,14 @@ class Stages:
                 del self._load[address]
 
     async def until(self, *, complete: bool) -> None:
-        """Return when there is a stage of each kind, or when of one there is none any more."""
+        """Return when every kind of stage is up (`complete`), or when one kind is missing (not `complete`)."""
         while bool(self._absent()) == complete:
             await self._changed.wait()
 
     async def missing(self) -> list[str]:
-        """Why a request would not be served now, a reason each; empty when it would.
+        """Return the reasons why the server can't serve requests now; empty if it can.
 
-        One look answers for a second, or until a stage comes or goes.
+        The result is cached for a second, or until a stage comes or goes.
         """
         if self._look is None or time.monotonic() - self._looked > SECONDS_HEALTH_HOLDS:
             self._looked = time.monotonic()
@@ -77,13 +77,13 @@ class Stages:
         return await asyncio.shield(self._look)
 
     async def numbers_of_all(self) -> dict[str, Numbers]:
-        """The numbers of every process that answers, by its name."""
+        """Return the numbers of every process that answers, by process name."""
         names = {address: name for names in self._names.values() for address, name in names.items()}
-        numbers = await self._ping(names)
-        return {names[address]: found for address, found in numbers.items()}
+        answers = await self._ping(names)
+        return {names[address]: numbers for address, numbers in answers.items()}
 
     def answered(self, pong: Pong) -> None:
-        """A process has answered a Ping."""
+        """Handle the answer to a Ping."""
         answer = self._pongs.get(pong.nonce, {}).get(pong.sender)
         if answer and not answer.done():
             answer.set_result(pong.numbers)
@@ -97,18 +97,18 @@ class Stages:
         return [kind for kind in WORKING_STAGES if not self._names[kind]]
 
     async def _missing(self) -> list[str]:
-        asked = self._working()
-        answers = await self._ping(asked)
+        stages = self._working()
+        answers = await self._ping(stages)
         absent = [f"no {kind} process is up" for kind in self._absent()]
-        still_there = self._working()
-        silent = [name for address, name in asked.items() if address in still_there and address not in answers]
+        remaining = self._working()
+        silent = [name for address, name in stages.items() if address in remaining and address not in answers]
         return absent + [f"{name} does not answer" for name in silent]
 
     def _working(self) -> dict[Address, str]:
         return {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
 
     async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
-        """What those answer who answer in time."""
+        """Return the answers that come in time."""
         self._pings += 1
         nonce, loop = self._pings, asyncio.get_running_loop()
         answers = self._pongs[nonce] = {address: loop.create_future() for address in addresses}
