@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, line: bytes) -> Self:
-        """Parse what `line` returned."""
+        """Parse a line that `line` returned."""
         return msgspec.json.decode(line, type=cls, dec_hook=lambda kind, text: kind(text))  # only Path needs the hook
 
 
