@@ -17,6 +17,7 @@ from tests.savers import SAVERS
 from tools.random_checkpoint import TINY, write_model_directory
 from tools.random_checkpoint.weights import flow_weights, language_model_weights, vocoder_weights
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory, open_model
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.checkpoint.vllm_directory import engine_directory
@@ -605,7 +606,9 @@ def test_makers_may_race(tiny_model: Path, cache: Path) -> None:
 
     def make(layers: int) -> None:
         together.wait()
-        directory = engine_directory(tiny_model / "llm.pt", LanguageModelConfig(num_layers=layers))
+        directory = engine_directory(
+            tiny_model / "llm.pt", LanguageModelConfig(num_layers=layers), COSYVOICE2.architecture
+        )
         assert json.loads((directory / "config.json").read_text())["num_hidden_layers"] == layers
         assert (directory / "llm.pt").is_file()
 

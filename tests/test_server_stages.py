@@ -419,7 +419,7 @@ async def test_what_is_heard_goes_on_when_only_its_generator_has_died(peers: Pee
     peers.tell(Prepared(prepare.request_id, [SEGMENT], "key"), "encode")
     segment_id = (await peers.hear("generate", Generate)).open.segment_id
     peers.tell(Audio(segment_id, b"a", 1, last=False), "decode")
-    await until(lambda: engine._speaking[segment_id].heard)
+    await until(lambda: engine.in_flight._speaking[segment_id].started)
     peers.die("generate")
     await until(lambda: not engine.stages._names["generate"])
     peers.tell(Audio(segment_id, b"b", 2, last=True), "decode")

@@ -16,7 +16,7 @@ from server.arguments import parse
 from server.processes import supervisor
 from server.processes.addresses import RunDirectory
 from server.processes.gpus import nth_gpu
-from server.processes.multi_process_service import Service
+from server.processes.nvidia_mps import Service
 from server.processes.supervisor import (
     LONGEST_PAUSE,
     MODULES,

@@ -28,6 +28,7 @@ from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import CONTENTS, COUNTS, SpeechTokenizer, speech_tokens
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
 from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, ModelConfig
 from vllm_cosyvoice.flow.torch.loading import flow_weights
@@ -219,7 +220,7 @@ def train_vocoder(run: Run) -> None:
 def resume(run: Run) -> None:
     """Take up the demo model, as if each of its networks had trained for `minutes`. What they lacked then is new."""
     tokenizer, speakers = new_speech_tokenizer(), new_speaker_encoder()
-    tokenizer.load(DEMO_MODEL / files.SPEECH_TOKENIZER)
+    tokenizer.load(DEMO_MODEL / COSYVOICE2.speech_tokenizer)
     speakers.load(DEMO_MODEL / files.SPEAKER_ENCODER)
     language_parameters = new_language_model(run.config.language_model, "cpu")
     flow_parameters = new_flow(run.config, "cpu")[0]

@@ -17,6 +17,7 @@ from training.speaker_encoder import SpeakerEncoder
 from training.speech_tokenizer import SpeechTokenizer
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.config import ModelConfig
 
 
@@ -35,13 +36,13 @@ def export(
     with tempfile.TemporaryDirectory(dir=model.parent) as temporary:
         made = Path(temporary) / model.name
         made.mkdir()
-        (made / files.YAML).write_text(yaml_text(config), encoding="utf-8")
+        (made / COSYVOICE2.settings).write_text(yaml_text(config), encoding="utf-8")
         shutil.copytree(out / files.TOKENIZER, made / files.TOKENIZER)
         torch.save(_halved(language_model.file_tensors(trained(out, "language_model"))), made / files.LANGUAGE_MODEL)
         torch.save(_halved(merged(trained(out, "flow"))), made / files.FLOW)
         vocoder = {f"generator.{name}": tensor for name, tensor in _halved(trained(out, "vocoder")).items()}
         torch.save(vocoder, made / files.VOCODER)
-        speech_tokenizer.save(made / files.SPEECH_TOKENIZER)
+        speech_tokenizer.save(made / COSYVOICE2.speech_tokenizer)
         speaker_encoder.save(made / files.SPEAKER_ENCODER)
         presets = {}
         for speaker, name in enumerate(PRESETS):

@@ -2,15 +2,14 @@
 
     engine ──▶ encode ──▶ engine ──▶ generate ──▶ decode ──▶ engine
 
-It owns each request from the first message to the last: however its audio ends, every stage lets go of the request.
+How a request ends, also early, is in request_lifecycle.py.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
 
 import msgspec
 
@@ -19,15 +18,13 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.in_order import in_order
 from vllm_cosyvoice.recording import Recording, StoredVoice
 from vllm_cosyvoice.request import SpeechRequest
+from vllm_cosyvoice.request_lifecycle import RequestsInFlight, StageDirectory
 from vllm_cosyvoice.segment import Segment
 from vllm_cosyvoice.stages.messages import (
-    Abort,
     Address,
-    Audio,
     Convert,
     Converted,
     DeleteVoice,
-    Failed,
     Generate,
     GenerateFromText,
     ListVoices,
@@ -37,8 +34,6 @@ from vllm_cosyvoice.stages.messages import (
     Prepare,
     Prepared,
     RegisterVoice,
-    Release,
-    StageKind,
     StreamPrepared,
     Text,
     Tokens,
@@ -50,27 +45,12 @@ from vllm_cosyvoice.text.characters import has_words
 
 log = logging.getLogger(__name__)
 
-SEGMENTS_AHEAD = 4  # segments of one request that are in the stages, or wait to be heard
-
-Question = Prepare | Convert | ListVoices | RegisterVoice | DeleteVoice
-Answer = Prepared | StreamPrepared | Converted | Voices
-Expected = TypeVar("Expected", Prepared, StreamPrepared, Converted, Voices)
-Awaited = TypeVar("Awaited")
-
-
-class StageDirectory(Protocol):
-    """Which stages there are."""
-
-    def pick(self, kind: StageKind) -> Address:
-        """The stage of this kind to give work to. Raises Failure when none is up."""
-
-    def busy(self, address: Address) -> AbstractContextManager[None]:
-        """The stage at `address` works for this engine inside the context."""
+SEGMENTS_AHEAD = 4  # segments of one request that are in the stages, or wait to be played
 
 
 @dataclass(eq=False)
 class Usage:
-    """What a request took. Complete when its audio is."""
+    """What a request took. It is complete when the audio is."""
 
     input_tokens: int = 0  # of the text; text that arrives in pieces is not counted
     output_tokens: int = 0  # of speech
@@ -81,33 +61,14 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(eq=False)
-class _Asked:
-    encoder: Address
-    answer: asyncio.Future[Answer]
-
-
-@dataclass(eq=False)
-class _Speaking:
-    source: Address  # where its tokens come from
-    decoder: Address
-    heard: bool = False  # some of its audio has come
-    pieces: asyncio.Queue[Audio | Failure] = field(default_factory=asyncio.Queue)
-
-
 class Engine:
     """Speaks by way of stages. It is a stage itself: `handle` takes what the others send."""
 
     def __init__(self, post: Post, stages: StageDirectory, patience: float | None) -> None:
-        """`patience`: seconds that a request waits for a stage's answer or its next audio; None: for ever."""
+        """`patience`: see RequestsInFlight."""
         self._post = post
         self._stages = stages
-        self._patience = patience
-        self._asked: dict[str, _Asked] = {}
-        self._speaking: dict[str, _Speaking] = {}
-        self._requests = 0
-        self._live = 0
-        self._unfinished = 0
+        self.in_flight = RequestsInFlight(post, stages, patience)
 
     # What callers use
 
@@ -129,7 +90,7 @@ class Engine:
 
     async def convert(self, request: SpeechRequest, audio: bytes) -> AsyncGenerator[bytes, None]:
         """What `audio`, a file of any format, says, spoken by the request's voice. Yields and raises as `speak`."""
-        async with self._ask(Convert(request, self._post.address, audio), Converted) as (encoder, converted):
+        async with self.in_flight.ask(Convert(request, self._post.address, audio), Converted) as (encoder, converted):
             decoder = self._stages.pick("decode")
             opening = self._open(request, 0, self._post.address, encoder, converted.voice_key)
             tokens = Tokens([(opening.segment_id, converted.tokens, True)])
@@ -141,60 +102,37 @@ class Engine:
     async def check_voice(self, request_id: str, voice: str | Recording) -> None:
         """Make the voice, so that speaking with it starts sooner. Raises Failure when it can't be used."""
         request = SpeechRequest(id=request_id, voice=voice)
-        async with self._ask(Prepare(request, self._post.address), StreamPrepared):
+        async with self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared):
             pass
 
     async def list_voices(self, request_id: str) -> list[StoredVoice]:
         """All voices that can be asked for by name. Raises Failure."""
-        async with self._ask(ListVoices(request_id, self._post.address), Voices) as (_, answer):
+        async with self.in_flight.ask(ListVoices(request_id, self._post.address), Voices) as (_, answer):
             return answer.voices
 
     async def register_voice(self, request_id: str, name: str, recording: Recording) -> StoredVoice:
         """Keep the voice that `recording` makes as `name`. Raises Failure."""
-        async with self._ask(RegisterVoice(request_id, self._post.address, name, recording), Voices) as (_, answer):
+        async with self.in_flight.ask(RegisterVoice(request_id, self._post.address, name, recording), Voices) as (
+            _,
+            answer,
+        ):
             return answer.voices[0]
 
     async def delete_voice(self, request_id: str, name: str) -> StoredVoice:
         """Delete the registered voice `name`. Raises Failure."""
-        async with self._ask(DeleteVoice(request_id, self._post.address, name), Voices) as (_, answer):
+        async with self.in_flight.ask(DeleteVoice(request_id, self._post.address, name), Voices) as (_, answer):
             return answer.voices[0]
 
     # What stages send
 
     def handle(self, message: Message) -> None:
         """Act on a message of a stage."""
-        match message:
-            case Prepared() | StreamPrepared() | Converted() | Voices():
-                if (asked := self._asked.pop(message.request_id, None)) and not asked.answer.done():
-                    asked.answer.set_result(message)
-            case Audio():
-                if speaking := self._speaking.get(message.segment_id):
-                    speaking.heard = True
-                    speaking.pieces.put_nowait(message)
-            case Failed():
-                self._fail(message.id, Failure(message.kind, message.message, message.param))
-
-    def fail_what_is_owed_by(self, address: Address, failure: Failure) -> None:
-        """The stage at `address` has died: fail at once what it still owed.
-
-        What is heard already, its decoder has: that one fails it, too, unless all of its tokens have come.
-        """
-        for request_id, asked in list(self._asked.items()):
-            if asked.encoder == address:
-                self._fail(request_id, failure)
-        for segment_id, speaking in list(self._speaking.items()):
-            if address == speaking.decoder or (address == speaking.source and not speaking.heard):
-                self._fail(segment_id, failure)
-
-    def fail_all(self, failure: Failure) -> None:
-        """Fail whatever is under way."""
-        for id in [*self._asked, *self._speaking]:
-            self._fail(id, failure)
+        self.in_flight.handle(message)
 
     # Inside
 
     async def _speak_text(self, request: SpeechRequest, usage: Usage) -> AsyncGenerator[bytes, None]:
-        async with self._ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared):
+        async with self.in_flight.ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared):
             generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
             usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
             streams = []
@@ -226,7 +164,7 @@ class Engine:
     async def _speak_words(
         self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
     ) -> AsyncGenerator[bytes, None]:
-        async with self._ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
+        async with self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
             generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
 
             async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
@@ -272,61 +210,15 @@ class Engine:
             streaming=request.streaming,
         )
 
-    @asynccontextmanager
-    async def _ask(self, question: Question, kind: type[Expected]) -> AsyncIterator[tuple[Address, Expected]]:
-        """An encoder and its answer. Inside the context it holds the voice of the request, if that has one."""
-        encoder, request_id = self._stages.pick("encode"), question.request_id
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = _Asked(encoder, answered)
-        self._requests += 1
-        self._live += 1
-        finished = False
-        try:
-            self._post.send(encoder, question)
-            with self._stages.busy(encoder):
-                answer = await self._in_time(answered, "answer of an encode process")
-                assert isinstance(answer, kind)
-                yield encoder, answer
-                finished = True
-        finally:
-            self._unfinished += not finished
-            self._live -= 1
-            self._asked.pop(request_id, None)
-            self._post.send(encoder, Release(request_id))
-
     async def _speak_segment(
         self, segment_id: str, source: Address, decoder: Address, *orders: Message, usage: Usage
     ) -> AsyncGenerator[bytes, None]:
-        """The audio that comes of sending `orders` to `source`, which has `decoder` make it or is the decoder."""
-        speaking = self._speaking[segment_id] = _Speaking(source, decoder)
-        finished = False
-        try:
-            for order in orders:
-                self._post.send(source, order)
-            if self._post.is_dead(source) or self._post.is_dead(decoder):
-                raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
-            with self._stages.busy(decoder):
-                while not finished:
-                    piece = await self._in_time(speaking.pieces.get(), "audio")
-                    if isinstance(piece, Failure):
-                        raise piece
-                    finished = piece.last
-                    if finished:
-                        usage.output_tokens += piece.tokens
-                    if piece.pcm:
-                        yield piece.pcm
-        finally:
-            del self._speaking[segment_id]
-            if not finished:
-                self._post.send(source, Abort(segment_id, decoder))
-
-    async def _in_time(self, wait: Awaitable[Awaited], what: str) -> Awaited:
-        """What `wait` brings. Raises Failure when that takes too long, whoever is to blame."""
-        try:
-            async with asyncio.timeout(self._patience):
-                return await wait
-        except TimeoutError:
-            raise Failure("timeout", f"No {what} came for {self._patience:g} s; try again later.") from None
+        async with aclosing(self.in_flight.speak(segment_id, source, decoder, *orders)) as pieces:
+            async for piece in pieces:
+                if piece.last:
+                    usage.output_tokens += piece.tokens
+                if piece.pcm:
+                    yield piece.pcm
 
     async def _forward(self, text: AsyncIterator[str], segment_id: str, generator: Address) -> None:
         """Send `text` on as it arrives; when it fails, so does the segment, which would wait for ever."""
@@ -334,15 +226,9 @@ class Engine:
             async for piece in text:
                 self._post.send(generator, Text(segment_id, piece, last=False))
         except Failure as failure:
-            self._fail(segment_id, failure)
+            self.in_flight.fail(segment_id, failure)
         else:
             self._post.send(generator, Text(segment_id, "", last=True))
-
-    def _fail(self, id: str, failure: Failure) -> None:
-        if (asked := self._asked.pop(id, None)) and not asked.answer.done():
-            asked.answer.set_exception(failure)
-        if speaking := self._speaking.get(id):
-            speaking.pieces.put_nowait(failure)
 
 
 async def _read(text: AsyncIterator[str], request_id: str) -> AsyncIterator[str]:

@@ -111,4 +111,4 @@ class LocalEngine(Engine):
     def _die(self, what: str, error: Exception) -> None:
         log.error("The %s has died.", what, exc_info=error)
         self._within.failure = Failure("unavailable", f"The {what} has died: {error}")
-        self.fail_all(self._within.failure)
+        self.in_flight.fail_all(self._within.failure)

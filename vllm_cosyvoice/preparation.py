@@ -32,8 +32,6 @@ from vllm_cosyvoice.voice.store import check_name, no_such_voice
 
 log = logging.getLogger(__name__)
 
-END_OF_PROMPT = "<|endofprompt|>"
-
 
 def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None) -> None:
     """Raise InputError if there is no voice of that name; loads no networks."""
@@ -62,6 +60,7 @@ class Preparation:
         aliases: Mapping[str, str] = MappingProxyType({}),
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> None:
+        self._family = model.family
         self._text = TextFrontEnd(model.tokenizer, pronunciations)
         self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
         self._encoder = VoiceEncoder(model)
@@ -191,11 +190,9 @@ class Preparation:
 
     def prompt_text(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Tokenizer ids ahead of the text: the instruction, or the voice's transcript, or none (cross-lingual)."""
-        if instructions:
-            return self._text.tokens(instructions.replace(END_OF_PROMPT, " ").strip() + END_OF_PROMPT)
-        if cross_lingual or not voice.transcript:
-            return []
-        return self._text.tokens(self._transcript(voice.transcript))
+        transcript = "" if instructions or cross_lingual else voice.transcript
+        text = self._family.prompt_text(instructions, transcript and self._transcript(transcript))
+        return self._text.tokens(text) if text else []
 
     def prompt_speech(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
         """Speech tokens the language model continues: the voice's own, in zero-shot mode only."""

@@ -1,4 +1,4 @@
-"""The engine of an http worker: its stages are processes, which come and go, and what it does is measured."""
+"""The engine of an http worker. Its stages are processes that may die and restart; it measures what it does."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -9,12 +9,11 @@ from server.processes.channel import Channel
 from server.processes.messages import Address, AnyMessage, Pong, StageUp
 from server.processes.stage_registry import Stages
 from vllm_cosyvoice.engine import Engine, Usage
-from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.stages.messages import Message
 
-PATIENCE = 590.0  # seconds that a stage may keep a request waiting; OpenAI's client gives up after 600 without a byte
+PATIENCE = 590.0  # seconds that a request waits for a stage; OpenAI's client gives up after 600 s without a byte
 
 
 class StagedEngine(Engine):
@@ -52,18 +51,13 @@ class StagedEngine(Engine):
                 super().handle(message)
 
     def drop(self, address: Address) -> None:
-        """A process has died: fail at once what it still owed."""
-        name = self.stages.remove(address)
-        message = f"{name} has died and is being restarted; try again in a few seconds."
-        self.fail_what_is_owed_by(address, Failure("unavailable", message))
+        """Forget a dead process and fail its requests."""
+        self.stages.drop(address, self.in_flight)
 
     def numbers(self) -> Numbers:  # noqa: D102 - see Stage
         return {
             **self.speeches.numbers(),
             **self.answers.numbers(),
             "encoders": len(Encoder.unclosed),
-            "requests": self._live,
-            "segments": len(self._speaking),
-            "requests_total": self._requests,
-            "requests_unfinished_total": self._unfinished,
+            **self.in_flight.numbers(),
         }

@@ -3,7 +3,7 @@
 import os
 
 from server.processes.messages import Kind
-from server.processes.multi_process_service import Service
+from server.processes.nvidia_mps import Service
 
 
 def shares_first_gpu(kind: Kind, index: int) -> bool:

@@ -1,4 +1,4 @@
-"""The processes of the server, seen from one HTTP worker: which are up, their load, and whether they answer."""
+"""The server's processes as one HTTP worker sees them: which are up, their load, and whether they answer."""
 
 import asyncio
 import contextlib
@@ -10,41 +10,43 @@ from server.observe.metrics import Numbers
 from server.processes.channel import Channel
 from server.processes.messages import Address, Kind, Ping, Pong, StageUp
 from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.request_lifecycle import RequestsInFlight
 
-SECONDS_TO_ANSWER = 1.0  # timeout of a Ping
-SECONDS_HEALTH_HOLDS = 1.0  # how long the result of a health check is cached
+SECONDS_TO_ANSWER = 1.0  # in which a process must send its Pong
+SECONDS_HEALTH_HOLDS = 1.0  # in which the result of a health check is reused
 WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
 
 
 class Stages:
-    """Picks a stage for each piece of work, and checks the health of all processes."""
+    """Picks stages for new work, and pings all processes."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._names: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
-        self._load: Counter[Address] = Counter()  # pieces of work that this worker has at each stage
+        self._load: Counter[Address] = Counter()  # requests of this worker at each stage
         self._pongs: dict[int, dict[Address, asyncio.Future[Numbers]]] = {}
         self._pings = 0
-        self._changed = asyncio.Event()  # set the next time a process comes or goes
+        self._changed = asyncio.Event()  # set when a process starts or dies
         self._looked = float("-inf")
         self._look: asyncio.Task[list[str]] | None = None
 
     def add(self, up: StageUp) -> None:
-        """Add a process that accepts work."""
+        """Add a process that takes work."""
         self._names[up.kind][up.address] = up.name
         self._on_change()
 
-    def remove(self, address: Address) -> str:
-        """Remove the dead process at `address`; returns its name."""
+    def drop(self, address: Address, in_flight: RequestsInFlight) -> None:
+        """Forget the dead process at `address`. Requests to which it still owes something fail at once."""
         names = [names.pop(address) for names in self._names.values() if address in names]
         self._on_change()
         for answers in self._pongs.values():
             if answer := answers.get(address):
-                answer.cancel()  # it will not come
-        return names[0] if names else "A stage"
+                answer.cancel()  # a health check need not wait for it
+        message = f"{names[0] if names else 'A stage'} has died and is being restarted; try again in a few seconds."
+        in_flight.fail_owed_by(address, Failure("unavailable", message))
 
     def pick(self, kind: Kind) -> Address:
-        """Return the stage of `kind` with the least work from this worker. Raises Failure if none is up."""
+        """Choose the stage of this kind with the least work from this worker. Raises Failure when none is up."""
         names = self._names[kind]
         if not names:
             raise Failure("unavailable", f"No {kind} process is up: it is starting or restarting; try again later.")
@@ -52,7 +54,7 @@ class Stages:
 
     @contextlib.contextmanager
     def busy(self, address: Address) -> Iterator[None]:
-        """Count a piece of work at the stage at `address` during the context."""
+        """Count one more request at the stage at `address` inside the context."""
         self._load[address] += 1
         try:
             yield
@@ -62,14 +64,14 @@ class Stages:
                 del self._load[address]
 
     async def until(self, *, complete: bool) -> None:
-        """Return when every kind of stage is up (`complete`), or when one kind is missing (not `complete`)."""
+        """Return when a stage of each kind is up, or, if not `complete`, when one kind has none left."""
         while bool(self._absent()) == complete:
             await self._changed.wait()
 
     async def missing(self) -> list[str]:
-        """Return the reasons why the server can't serve requests now; empty if it can.
+        """The reasons why the server can't serve requests now; empty if it can.
 
-        The result is cached for a second, or until a stage comes or goes.
+        The result is reused for a second, or until a stage starts or dies.
         """
         if self._look is None or time.monotonic() - self._looked > SECONDS_HEALTH_HOLDS:
             self._looked = time.monotonic()
@@ -77,7 +79,7 @@ class Stages:
         return await asyncio.shield(self._look)
 
     async def numbers_of_all(self) -> dict[str, Numbers]:
-        """Return the numbers of every process that answers, by process name."""
+        """The metrics of every process that answers, by process name."""
         names = {address: name for names in self._names.values() for address, name in names.items()}
         answers = await self._ping(names)
         return {names[address]: numbers for address, numbers in answers.items()}
@@ -97,18 +99,18 @@ class Stages:
         return [kind for kind in WORKING_STAGES if not self._names[kind]]
 
     async def _missing(self) -> list[str]:
-        stages = self._working()
-        answers = await self._ping(stages)
+        pinged = self._working()
+        answers = await self._ping(pinged)
         absent = [f"no {kind} process is up" for kind in self._absent()]
-        remaining = self._working()
-        silent = [name for address, name in stages.items() if address in remaining and address not in answers]
+        running = self._working()
+        silent = [name for address, name in pinged.items() if address in running and address not in answers]
         return absent + [f"{name} does not answer" for name in silent]
 
     def _working(self) -> dict[Address, str]:
         return {address: name for kind in WORKING_STAGES for address, name in self._names[kind].items()}
 
     async def _ping(self, addresses: Iterable[Address]) -> dict[Address, Numbers]:
-        """Return the answers that come in time."""
+        """The answers that arrive in time, by address."""
         self._pings += 1
         nonce, loop = self._pings, asyncio.get_running_loop()
         answers = self._pongs[nonce] = {address: loop.create_future() for address in addresses}

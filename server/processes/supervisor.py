@@ -20,7 +20,7 @@ from server.processes.channel import Channel
 from server.processes.fork_server import ForkedProcess, ForkError, ForkServer, Order
 from server.processes.gpus import gpu_variables, shares_first_gpu
 from server.processes.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
-from server.processes.multi_process_service import Service, service_if_possible
+from server.processes.nvidia_mps import Service, service_if_possible
 from server.processes.process import Settings
 
 log = logging.getLogger(__name__)

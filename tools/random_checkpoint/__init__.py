@@ -15,6 +15,7 @@ from tools.random_checkpoint import weights
 from tools.random_checkpoint.settings import yaml_text
 from tools.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.checkpoint import directory as files
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.config import SPEAKER_DIM, FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
 
@@ -86,7 +87,7 @@ def write_model_directory(
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         directory = Path(temporary) / out.name
         directory.mkdir()
-        (directory / files.YAML).write_text(yaml_text(config), encoding="utf-8")
+        (directory / COSYVOICE2.settings).write_text(yaml_text(config), encoding="utf-8")
         write_tokenizer(directory / files.TOKENIZER, config.language_model)
         torch.save(language_model, directory / files.LANGUAGE_MODEL)
         torch.save(flow, directory / files.FLOW)
@@ -95,7 +96,7 @@ def write_model_directory(
         torch.save(_preset_speakers(seed), directory / files.PRESET_SPEAKERS)
         prompts = prompt_networks if config == FULL else graphs
         prompts.write_speaker_encoder(directory / files.SPEAKER_ENCODER, seed)
-        prompts.write_speech_tokenizer(directory / files.SPEECH_TOKENIZER, seed)
+        prompts.write_speech_tokenizer(directory / COSYVOICE2.speech_tokenizer, seed)
         graphs.write_estimator(directory / ESTIMATOR, seed)
         directory.replace(out)
 

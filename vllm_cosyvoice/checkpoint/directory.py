@@ -7,20 +7,20 @@ from pathlib import Path
 import torch
 
 from vllm_cosyvoice.checkpoint import sizes, tensors, vllm_directory
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
-from vllm_cosyvoice.checkpoint.family import check_family
+from vllm_cosyvoice.checkpoint.family import ModelFamily
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout, with_folded_norms
+from vllm_cosyvoice.checkpoint.layout import with_folded_norms
 from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
 from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
 
-YAML = "cosyvoice2.yaml"
-OTHER_YAMLS = ("cosyvoice.yaml", "cosyvoice3.yaml")
+FAMILIES = (COSYVOICE2,)
+OTHER_FAMILIES = ("cosyvoice.yaml", "cosyvoice3.yaml")  # their settings
 LANGUAGE_MODEL = "llm.pt"
 FLOW = "flow.pt"
 VOCODER = "hift.pt"
 SPEAKER_ENCODER = "campplus.onnx"
-SPEECH_TOKENIZER = "speech_tokenizer_v2.onnx"
 PRESET_SPEAKERS = "spk2info.pt"
 TOKENIZER = "CosyVoice-BlankEN"
 TOKENIZER_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json")
@@ -30,10 +30,11 @@ UNUSED_TENSOR = "llm.model.lm_head.weight"  # Qwen2's text head, which is not ne
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A checked CosyVoice2 model directory. Create one with `open_model`."""
+    """A checked model directory. Create one with `open_model`."""
 
     path: Path
     config: ModelConfig
+    family: ModelFamily = COSYVOICE2
 
     @property
     def tokenizer(self) -> Path:
@@ -48,7 +49,7 @@ class ModelDirectory:
     @property
     def speech_tokenizer(self) -> Path:
         """ONNX file: float32 [1, 128, T] and int32 [1] → T/4 speech tokens."""
-        return self.path / SPEECH_TOKENIZER
+        return self.path / self.family.speech_tokenizer
 
     def preset_speakers(self) -> dict[str, PresetSpeaker]:
         """The model's preset speakers by name, without damaged ones, which `find` has logged."""
@@ -56,11 +57,11 @@ class ModelDirectory:
         return speakers
 
     def flow_state(self) -> dict[str, torch.Tensor]:
-        """The flow's float32 tensors, by the names of `flow_layout`."""
+        """The flow's float32 tensors, by the names of the family's layout."""
         return _as_float32(tensors.read_tensors(self.path / FLOW, meta=False))
 
     def vocoder_state(self) -> dict[str, torch.Tensor]:
-        """The vocoder's float32 tensors, by the names of `vocoder_layout`, also for files with older names.
+        """The vocoder's float32 tensors, by the names of the family's layout, also for files with older names.
 
         If a weight's norm is folded into it in the file, it is a single tensor `weight` here, too.
         """
@@ -69,7 +70,8 @@ class ModelDirectory:
 
     def engine_directory(self) -> Path:
         """The directory from which vLLM loads the language model."""
-        return vllm_directory.engine_directory(self.path / LANGUAGE_MODEL, self.config.language_model)
+        weights = self.path / LANGUAGE_MODEL
+        return vllm_directory.engine_directory(weights, self.config.language_model, self.family.architecture)
 
 
 def open_model(path: Path) -> ModelDirectory:
@@ -80,43 +82,39 @@ def open_model(path: Path) -> ModelDirectory:
     """
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a directory; give a CosyVoice2 model directory or a hub name")
-    settings = read_settings(path)
+    family, settings = read_settings(path)
     flow = tensors.read_tensors(path / FLOW, meta=True)
-    config = ModelConfig(
-        language_model=_checked_tokenizer(path / TOKENIZER),
-        flow=sizes.flow_config(settings, flow),
-        vocoder=sizes.vocoder_config(settings),
-    )
-    tensors.check_layout(path / FLOW, flow, flow_layout(config.flow))
+    config = family.sizes(settings, flow, _checked_tokenizer(path / TOKENIZER))
+    tensors.check_layout(path / FLOW, flow, family.flow_layout(config))
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
-    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
-    layout = language_model_layout(config.language_model)
+    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(family.vocoder_layout(config), vocoder))
+    layout = family.language_model_layout(config.language_model)
     language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
-    for network in (SPEAKER_ENCODER, SPEECH_TOKENIZER):  # `VoiceEncoder` checks their inputs
+    for network in (SPEAKER_ENCODER, family.speech_tokenizer):  # `VoiceEncoder` checks their inputs
         tensors.check_present(path / network)
-    return ModelDirectory(path, config)
+    return ModelDirectory(path, config, family)
 
 
-def read_settings(path: Path) -> HyperYaml:
-    """Read the settings of the model directory `path` and check that they belong to a CosyVoice2.
+def read_settings(path: Path) -> tuple[ModelFamily, HyperYaml]:
+    """Read and check the settings of the model directory `path`, and tell its family.
 
     Raises:
-        CheckpointError: the YAML is missing, or it belongs to another model family.
+        CheckpointError: the YAML is missing, or it belongs to a family that this engine can't run.
     """
-    if not (path / YAML).is_file():
-        other = next((name for name in OTHER_YAMLS if (path / name).is_file()), None)
-        if other:
-            raise CheckpointError(
-                f"{path} contains {other} but no {YAML}, so it is of another family or an early release;"
-                f" use the current FunAudioLLM/CosyVoice2-0.5B"
-            )
-    tensors.check_present(path / YAML)
-    settings = HyperYaml(path / YAML)
-    check_family(settings)
-    return settings
+    family = next((family for family in FAMILIES if (path / family.settings).is_file()), COSYVOICE2)
+    other = next((name for name in OTHER_FAMILIES if (path / name).is_file()), None)
+    if other and not (path / family.settings).is_file():
+        raise CheckpointError(
+            f"{path} contains {other} but no {family.settings}, so it is of another family or an early release;"
+            f" use the current FunAudioLLM/CosyVoice2-0.5B"
+        )
+    tensors.check_present(path / family.settings)
+    settings = HyperYaml(path / family.settings)
+    family.check(settings)
+    return family, settings
 
 
 def _checked_tokenizer(path: Path) -> LanguageModelConfig:

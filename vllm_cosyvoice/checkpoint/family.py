@@ -1,107 +1,28 @@
-"""Checks the values in `cosyvoice2.yaml` that this engine requires."""
+"""What distinguishes one generation of CosyVoice models from another, besides its sizes."""
 
-from vllm_cosyvoice.checkpoint.errors import CheckpointError
-from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
-from vllm_cosyvoice.config import (
-    CHUNK_FRAMES,
-    CHUNK_TOKENS,
-    FRAMES_PER_TOKEN,
-    LOOKAHEAD_TOKENS,
-    MEL_BINS,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
-    SPEAKER_DIM,
-    TOKEN_RATE,
-)
-from vllm_cosyvoice.llm.text_stream import SPEECH_GROUP, TEXT_GROUP
-from vllm_cosyvoice.llm.token_draw import WINDOW
-from vllm_cosyvoice.sampling import SamplingOptions
-from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-# These classes identify a CosyVoice2; CosyVoice 1 and 3 have others.
-CLASSES = {
-    "llm": "cosyvoice.llm.llm.Qwen2LM",
-    "flow": "cosyvoice.flow.flow.CausalMaskedDiffWithXvec",
-    "flow.encoder": "cosyvoice.transformer.upsample_encoder.UpsampleConformerEncoder",
-    "hift": "cosyvoice.hifigan.generator.HiFTGenerator",
-}
-
-# A model with other values would give wrong results, so it is rejected.
-TRAINED = {
-    "sample_rate": SAMPLE_RATE,
-    "token_frame_rate": TOKEN_RATE,
-    "token_mel_ratio": FRAMES_PER_TOKEN,
-    "spk_embed_dim": SPEAKER_DIM,
-    "llm.speech_token_size": SPEECH_TOKENS,
-    "llm.mix_ratio": [TEXT_GROUP, SPEECH_GROUP],
-    "flow.output_size": MEL_BINS,
-    "flow.output_type": "mel",
-    "flow.spk_embed_dim": SPEAKER_DIM,
-    "flow.input_frame_rate": TOKEN_RATE,
-    "flow.token_mel_ratio": FRAMES_PER_TOKEN,
-    "flow.pre_lookahead_len": LOOKAHEAD_TOKENS,
-    f"flow.decoder.{CLASS}": "cosyvoice.flow.flow_matching.CausalConditionalCFM",
-    "flow.decoder.cfm_params.content.solver": "euler",
-    "flow.decoder.cfm_params.content.t_scheduler": "cosine",
-    "flow.decoder.estimator.static_chunk_size": CHUNK_FRAMES,
-    "flow.decoder.estimator.causal": True,
-    "flow.decoder.estimator.act_fn": "gelu",
-    "flow.encoder.static_chunk_size": CHUNK_TOKENS,
-    "flow.encoder.normalize_before": True,
-    "flow.encoder.input_layer": "linear",
-    "flow.encoder.pos_enc_layer_type": "rel_pos_espnet",
-    "flow.encoder.selfattention_layer_type": "rel_selfattn",
-    "flow.encoder.activation_type": "swish",
-    "flow.encoder.use_cnn_module": False,
-    "flow.encoder.macaron_style": False,
-    "hift.in_channels": MEL_BINS,
-    "hift.sampling_rate": SAMPLE_RATE,
-    f"hift.f0_predictor.{CLASS}": "cosyvoice.hifigan.f0_predictor.ConvRNNF0Predictor",
-    f"feat_extractor.{CLASS}": "matcha.utils.audio.mel_spectrogram",
-    "feat_extractor.n_fft": 4 * SAMPLES_PER_FRAME,
-    "feat_extractor.num_mels": MEL_BINS,
-    "feat_extractor.sampling_rate": SAMPLE_RATE,
-    "feat_extractor.hop_size": SAMPLES_PER_FRAME,
-    "feat_extractor.win_size": 4 * SAMPLES_PER_FRAME,
-    "feat_extractor.fmin": 0,
-    "feat_extractor.fmax": 8000,
-    "feat_extractor.center": False,
-    f"get_tokenizer.{CLASS}": "cosyvoice.tokenizer.tokenizer.get_qwen_tokenizer",
-    "get_tokenizer.version": "cosyvoice2",
-    "allowed_special": "all",
-}
-# Sampling does not depend on the weights: a model with other values here works once they are restored.
-DRAWN = {
-    f"llm.sampling.{CLASS}": "cosyvoice.utils.common.ras_sampling",
-    "llm.sampling.top_p": SamplingOptions.top_p,
-    "llm.sampling.top_k": SamplingOptions.top_k,
-    "llm.sampling.win_size": WINDOW,
-    "llm.sampling.tau_r": 1 / WINDOW,  # one repetition in the window
-}
-CURES = (
-    (TRAINED, "use a model that was trained like CosyVoice2-0.5B"),
-    (DRAWN, "restore that value; top_p and top_k can be set in each request"),
-)
+from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
+from vllm_cosyvoice.checkpoint.layout import Layout
+from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
 
 
-def check_family(settings: HyperYaml) -> None:
-    """Check that a YAML describes a CosyVoice2 that this engine can run.
+@dataclass(frozen=True)
+class ModelFamily:
+    """A generation of models. The rest of the engine asks it and does not know which one it serves.
 
-    Raises:
-        CheckpointError: a class or a fixed value differs.
+    All families share the ids of `vocabulary`: their class in vLLM puts the rows of their tables into that order when
+    it loads them. Their flow and vocoder follow from the class of their sizes.
     """
-    for part, class_name in CLASSES.items():
-        found = settings.get(f"{part}.{CLASS}")
-        if found != class_name:
-            raise CheckpointError(
-                f"{settings.path} is not a CosyVoice2 configuration: {part} is {found or 'missing'}, not {class_name};"
-                f" this engine runs CosyVoice2 models only, such as FunAudioLLM/CosyVoice2-0.5B"
-            )
-    for values, cure in CURES:
-        for name, expected in values.items():
-            found = settings.get(name, expected)  # omitted values default to the release's
-            if found != expected:
-                raise CheckpointError(
-                    f"{settings.path} sets {name.removesuffix(f'.{CLASS}')} to {found}, but this engine is built for"
-                    f" {expected}; {cure}"
-                )
+
+    name: str
+    settings: str  # the YAML file that identifies the family
+    speech_tokenizer: str  # ONNX file
+    architecture: str  # class of the language model in vLLM, registered by `llm.registration`
+    check: Callable[[HyperYaml], None]  # raises CheckpointError for settings that this engine can't run
+    sizes: Callable[[HyperYaml, Iterable[str], LanguageModelConfig], ModelConfig]  # the names are those in flow.pt
+    language_model_layout: Callable[[LanguageModelConfig], Layout]
+    flow_layout: Callable[[ModelConfig], Layout]
+    vocoder_layout: Callable[[ModelConfig], Layout]
+    prompt_text: Callable[[str | None, str], str]  # of instructions and transcript: what precedes the text to speak

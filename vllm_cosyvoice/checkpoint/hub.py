@@ -15,13 +15,13 @@ from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL
 log = logging.getLogger(__name__)
 
 SETTINGS = ("*.yaml",)
-# Files that the engine reads. The release has another 1.3 GB: Qwen2's untuned weights and an exported estimator.
+# Files that the engine reads, besides the speech tokenizer. The release has another 1.3 GB: Qwen2's untuned weights and
+# an exported estimator.
 FILES = (
     directory.LANGUAGE_MODEL,
     directory.FLOW,
     directory.VOCODER,
     directory.SPEAKER_ENCODER,
-    directory.SPEECH_TOKENIZER,
     directory.PRESET_SPEAKERS,
     *(f"{directory.TOKENIZER}/{name}" for name in directory.TOKENIZER_FILES),
 )
@@ -62,8 +62,8 @@ def _directory(model: str, hub: str) -> Path:
         raise CheckpointError(f"There is no hub {hub!r}; choose one of {', '.join(HUBS)}")
     download = HUBS[hub]
     # Download and check the settings first, before gigabytes of weights that may be of another family.
-    directory.read_settings(download(model, SETTINGS))
-    return download(model, SETTINGS + FILES)
+    family, _ = directory.read_settings(download(model, SETTINGS))
+    return download(model, (*SETTINGS, *FILES, family.speech_tokenizer))
 
 
 def _from_hugging_face(model: str, patterns: Sequence[str]) -> Path:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.config import LanguageModelConfig
-from vllm_cosyvoice.llm.registration import ARCHITECTURE
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, HEAD_SIZE, TEXT_OFFSET
 
 
-def engine_config(config: LanguageModelConfig) -> dict[str, object]:
+def engine_config(config: LanguageModelConfig, architecture: str) -> dict[str, object]:
     """vLLM's `config.json`. `vocab_size` is the head's rows, `embedding_rows` those of the larger input table."""
     return {
-        "architectures": [ARCHITECTURE],
+        "architectures": [architecture],
         "model_type": "qwen2",
         "vocab_size": HEAD_SIZE,
         "embedding_rows": TEXT_OFFSET + config.text_vocab_size,
@@ -43,8 +42,10 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm-cosyvoice"
 
 
-def engine_directory(llm: Path, config: LanguageModelConfig) -> Path:
+def engine_directory(llm: Path, config: LanguageModelConfig, architecture: str) -> Path:
     """Return the engine's directory for the weights at `llm`, and create it if needed. The model may be read-only.
+
+    `architecture`: the name of the model's class in vLLM.
 
     The directory's name is a hash of its content, so other sizes or another file give another directory, and a link is
     never stale. Files are written atomically and every process writes the same content, so races are harmless.
@@ -53,7 +54,7 @@ def engine_directory(llm: Path, config: LanguageModelConfig) -> Path:
         CheckpointError: the cache can't be written.
     """
     target = str(llm.resolve())
-    text = json.dumps(engine_config(config), indent=2) + "\n"
+    text = json.dumps(engine_config(config, architecture), indent=2) + "\n"
     key = hashlib.sha256(f"{target}\n{text}".encode()).hexdigest()[:16]
     directory = cache_directory() / "engine" / key
     try:

@@ -13,7 +13,7 @@ from vllm.plugins import load_general_plugins
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
 from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
-from vllm_cosyvoice.llm.registration import ARCHITECTURE, RENDERER
+from vllm_cosyvoice.llm.registration import RENDERER
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
 # Step sizes in tokens that get their own CUDA graph; other steps use the next larger one.
@@ -45,10 +45,10 @@ def engine_arguments(
     others: vLLM arguments that override ours, for benchmarks.
     """
     load_general_plugins()
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+    if model.family.architecture not in ModelRegistry.get_supported_archs():
         raise RuntimeError(
-            f"vLLM does not find this package's plugin, {ARCHITECTURE}: install the package (pip install -e .), "
-            "and leave VLLM_PLUGINS unset or add cosyvoice2 to it"
+            f"vLLM does not find this package's plugin, {model.family.architecture}: install the package "
+            "(pip install -e .), and leave VLLM_PLUGINS unset or add cosyvoice2 to it"
         )
     on_cpu = current_platform.is_cpu()
     # vLLM's V2 model runner does less work on the host per step. It needs a GPU and samples with our `model_state`.

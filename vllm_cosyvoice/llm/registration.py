@@ -2,7 +2,7 @@
 
 from multiprocessing import current_process
 
-ARCHITECTURE = "CosyVoice2ForCausalLM"
+COSYVOICE2_ARCHITECTURE = "CosyVoice2ForCausalLM"
 RENDERER = "cosyvoice2"  # vLLM chooses a renderer by `tokenizer_mode`
 
 
@@ -15,7 +15,7 @@ def register() -> None:
     from vllm_cosyvoice.llm.parent_watch import end_with_parent
 
     # Register the class, not its name: vLLM would start another process just to inspect a class given by name.
-    ModelRegistry.register_model(ARCHITECTURE, CosyVoice2ForCausalLM)
+    ModelRegistry.register_model(COSYVOICE2_ARCHITECTURE, CosyVoice2ForCausalLM)
     RENDERER_REGISTRY.register(RENDERER, "vllm_cosyvoice.llm.renderer", "TokenRenderer")
     if current_process().name.startswith("EngineCore"):
         end_with_parent()  # otherwise vLLM's engine outlives a killed parent and keeps its GPU memory

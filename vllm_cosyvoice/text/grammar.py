@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 # wetext can't read a number next to an unexpected sign ("[1]", "x=2"): it fails or returns nothing. Such a piece is
@@ -30,16 +30,21 @@ def _read_piece(piece: str, language: str, finer: tuple[re.Pattern[str], ...] = 
     body = piece.strip()
     if not body:
         return piece
-    try:
-        spoken = str(grammar(language).normalize(body))
-    except AssertionError:
-        spoken = ""
-    if spoken:
+    if spoken := _spoken(body, language):
         before, after = piece.split(body)
         return before + spoken + after
     if not finer:
         return piece
     return "".join(_read_piece(part, language, finer[1:]) for part in finer[0].split(piece))
+
+
+@lru_cache(maxsize=4096)  # wetext takes about 1 ms for a number, and callers' texts have many in common
+def _spoken(text: str, language: str) -> str:
+    """What wetext makes of `text`; "" if it can't read it."""
+    try:
+        return str(grammar(language).normalize(text))
+    except AssertionError:
+        return ""
 
 
 def _pieces(text: str) -> Iterator[str]:

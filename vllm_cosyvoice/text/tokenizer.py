@@ -34,9 +34,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Special tokens that are not in the vocabulary get the next free ids, in the order above. The result is a tokenizer
     of the `tokenizers` library, which is faster and more thread-safe than transformers' wrapper.
     """
-    from transformers import AddedToken, AutoTokenizer
+    from transformers import AddedToken, Qwen2TokenizerFast  # AutoTokenizer would import models, which takes seconds
 
-    tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    tokenizer = Qwen2TokenizerFast.from_pretrained(str(path), local_files_only=True)
     specials = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     tokenizer.add_tokens(specials, special_tokens=True)
     backend: Tokenizer = tokenizer.backend_tokenizer

@@ -34,6 +34,7 @@ class VoiceEncoder:
 
         Raises CheckpointError for a file that does not contain the expected network.
         """
+        self._family = model.family
         threads = threads or min(4, os.cpu_count() or 1)
         self.key = _content_key(model.speech_tokenizer, model.speaker_encoder)  # equal keys mean equal features
         spectrogram, length = ("tensor(float)", [1, WHISPER_BINS, None]), ("tensor(int32)", [1])
@@ -79,7 +80,7 @@ class VoiceEncoder:
         if not tokens.size or tokens.min() < 0 or tokens.max() >= SPEECH_TOKENS:
             raise CheckpointError(
                 f"The speech tokenizer returned tokens outside 0 … {SPEECH_TOKENS - 1}, or none: "
-                "speech_tokenizer_v2.onnx is not CosyVoice2's; download the model again."
+                f"{self._family.speech_tokenizer} is not {self._family.name}'s; download the model again."
             )
         return tokens.astype(np.int32)
 
@@ -88,7 +89,7 @@ class VoiceEncoder:
         if embedding.size != SPEAKER_DIM or not np.isfinite(embedding).all():
             raise CheckpointError(
                 f"The speaker encoder returned {embedding.size} numbers, not {SPEAKER_DIM} finite ones: campplus.onnx "
-                "is not CosyVoice2's; download the model again."
+                f"is not {self._family.name}'s; download the model again."
             )
         return embedding.astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 Our rules come first, for cases that wetext reads wrongly or not at all. wetext then gets the remaining numbers, each
 with the adjacent words that belong to it, and nothing else: it takes plain words for abbreviations ("Sun", "Sat",
-"Bei"), and its time grows with the text. inflect spells the rest.
+"Bei"), and its time grows with the text. num2words spells the rest.
 """
 
 import re
@@ -10,7 +10,7 @@ import re
 from vllm_cosyvoice.text.english.amounts import RANGE_RULES, THOUSAND_RULES, UNIT_RULES
 from vllm_cosyvoice.text.english.codes import CODE_RULES, VERSION_RULES
 from vllm_cosyvoice.text.english.money import MONEY_RULES
-from vllm_cosyvoice.text.english.numbers import cardinal, number_speller
+from vllm_cosyvoice.text.english.numbers import cardinal
 from vllm_cosyvoice.text.english.patterns import MONTH
 from vllm_cosyvoice.text.english.roman import ROMAN_RULES
 from vllm_cosyvoice.text.english.signs import SIGN_RULES
@@ -60,9 +60,8 @@ def read(line: str) -> str:
 
 
 def load() -> None:
-    """Load grammar and speller, so that the first text does not wait for them."""
+    """Load the grammar, so that the first text does not wait for it."""
     grammar("en")
-    number_speller()
 
 
 def _read(text: str) -> str:

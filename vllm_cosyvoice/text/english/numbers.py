@@ -1,39 +1,33 @@
-"""Spells English numbers with inflect, but in wetext's style: no hyphens, no commas."""
+"""Spells English numbers with num2words, but in wetext's style: no hyphens, no commas."""
 
-from functools import cache
-from typing import Any
+from num2words import num2words
 
-LONGEST_NAMED = 36  # digits; inflect has no name for longer numbers, so they are read digit by digit
-
-
-@cache
-def number_speller() -> Any:  # noqa: ANN401 - an `inflect.engine`; importing inflect takes over a second
-    """inflect's engine."""
-    import inflect
-
-    return inflect.engine()
+LONGEST_NAMED = 36  # digits; longer numbers have names that nobody knows, so they are read digit by digit
 
 
-def cardinal(digits: str, and_word: str = "") -> str:
+def cardinal(digits: str, *, with_and: bool = False) -> str:
     """A whole number: "1,234" → "one thousand two hundred thirty four"."""
     digits = digits.replace(",", "")
     if len(digits) > LONGEST_NAMED:
         return one_by_one(digits)
-    words = str(number_speller().number_to_words(digits, andword=and_word))
-    return words.replace("-", " ").replace(",", "")
+    words = _words(digits, "cardinal")
+    return words if with_and else words.replace(" and ", " ")
 
 
 def number(digits: str) -> str:
     """Like `cardinal`, with a decimal part read digit by digit and an "and" before the last two digits."""
     whole, point, decimals = digits.partition(".")
-    *groups, last = cardinal(whole, "and").rsplit(" and ", 1)
+    *groups, last = cardinal(whole, with_and=True).rsplit(" and ", 1)
     spoken = " and ".join([group.replace(" and ", " ") for group in groups] + [last])
     return f"{spoken} point {one_by_one(decimals)}" if point else spoken
 
 
 def ordinal(digits: str) -> str:
     """An ordinal number: "8" → "eighth"."""
-    return str(number_speller().ordinal(cardinal(digits)))
+    digits = digits.replace(",", "")
+    if len(digits) > LONGEST_NAMED:
+        return f"{one_by_one(digits[:-1])} {ordinal(digits[-1])}"
+    return _words(digits, "ordinal").replace(" and ", " ")
 
 
 def year(digits: str) -> str:
@@ -60,3 +54,7 @@ def in_groups(digits: str, zero: str = "oh") -> str:
     """Digits in the groups of the text: "555-0199" → "five five five, oh one nine nine"."""
     groups = "".join(character if character.isalnum() else " " for character in digits).split()
     return ", ".join(one_by_one(group, zero) for group in groups)
+
+
+def _words(digits: str, form: str) -> str:
+    return str(num2words(int(digits), lang="en", to=form)).replace("-", " ").replace(",", "")

@@ -1,6 +1,6 @@
-"""NVIDIA's Multi-Process Service: processes that share a GPU run on it at once, not by turns.
+"""NVIDIA's Multi-Process Service (MPS): processes that share a GPU run on it at the same time, not in turns.
 
-The daemon is one of this user, with directories of its own; no setting of the GPU is changed.
+The daemon runs as this user with its own directories. No setting of the GPU is changed.
 """
 
 import logging
@@ -16,29 +16,29 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 DAEMON = "nvidia-cuda-mps-control"
-DRIVERS_FOLDER = "/usr/local/nvidia/bin"  # where some containers have what comes with the driver
+DRIVERS_FOLDER = "/usr/local/nvidia/bin"  # the driver's programs, in some containers
 DRIVER = Path("/dev/nvidiactl")
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
-USERS_PIPES = Path("/tmp/nvidia-mps")  # where clients look for a daemon if the variable is not set
+USERS_PIPES = Path("/tmp/nvidia-mps")  # where clients look for a daemon by default
 SECONDS_TO_START, SECONDS_TO_ANSWER, SECONDS_TO_PROBE = 60.0, 30.0, 10.0
 
 
 class NoDaemon(Exception):
-    """The service can't be started; the message says why."""
+    """MPS can't be started; the message says why."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A daemon that runs."""
+    """A running daemon."""
 
-    variables: Mapping[str, str]  # by which processes use it
+    variables: Mapping[str, str]  # a process that has them uses the daemon
     _command: str
     _environment: Mapping[str, str]
 
     def in_use(self) -> bool:
-        """Whether a process does: one that can't reach the daemon goes on without it, and says nothing."""
+        """Whether a process uses it. One that can't reach the daemon runs without it and reports nothing."""
         try:
-            asked = subprocess.run(
+            answer = subprocess.run(
                 [self._command],
                 env=self._environment,
                 input="get_server_list\n",
@@ -48,28 +48,28 @@ class Service:
             )
         except subprocess.TimeoutExpired:
             return False
-        return any(line.strip().isdigit() for line in asked.stdout.splitlines())
+        return any(line.strip().isdigit() for line in answer.stdout.splitlines())
 
     def takes_clients(self) -> bool:
-        """Whether a process could begin to use the GPU by it now. After one has died it needs a moment."""
+        """Whether a new process can use the GPU through it now. After a client dies, MPS needs a moment."""
         command = [sys.executable, "-m", "server.processes.gpu_probe"]
         try:
-            tried = subprocess.run(
+            probe = subprocess.run(
                 command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_PROBE
             )
         except subprocess.TimeoutExpired:
             return False
-        return tried.returncode == 0 and self.in_use()  # without a daemon, a process would begin, too
+        return probe.returncode == 0 and self.in_use()  # the probe also succeeds without a daemon
 
 
 @contextmanager
 def multi_process_service(directory: Path) -> Iterator[Service]:
-    """The service, for the processes that are started meanwhile with its variables; `directory` is for its sockets.
+    """Run a daemon with its sockets in `directory`, for processes that are started with its variables.
 
-    The daemon ends with this process, however that ends.
+    The daemon ends with this process, even if that is killed.
 
     Raises:
-        NoDaemon: it is not installed, or did not start.
+        NoDaemon: MPS is not installed, or did not start.
     """
     command = shutil.which(DAEMON, path=os.pathsep.join([os.environ.get("PATH", ""), DRIVERS_FOLDER]))
     if command is None:
@@ -82,20 +82,20 @@ def multi_process_service(directory: Path) -> Iterator[Service]:
         folder.mkdir()
     variables = {PIPES: str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
     environment = {**os.environ, **variables}
-    environment["PATH"] += f"{os.pathsep}{Path(command).parent}"  # its server is beside it
-    environment.pop("CUDA_VISIBLE_DEVICES", None)  # it would number the GPUs anew for its clients
-    # It returns when it listens. What it says goes to a file, as the daemon keeps open what it is given.
-    with (logs / "start").open("w+") as said:
+    environment["PATH"] += f"{os.pathsep}{Path(command).parent}"  # its server program is in the same folder
+    environment.pop("CUDA_VISIBLE_DEVICES", None)  # MPS would renumber the GPUs for its clients
+    # The command returns once the daemon listens. Its output goes to a file, because the daemon keeps it open.
+    with (logs / "start").open("w+") as output:
         try:
             status = subprocess.run(
-                [command, "-d"], env=environment, stdout=said, stderr=said, timeout=SECONDS_TO_START
+                [command, "-d"], env=environment, stdout=output, stderr=output, timeout=SECONDS_TO_START
             ).returncode
         except subprocess.TimeoutExpired:
             raise NoDaemon(f"{command} -d has not returned within {SECONDS_TO_START:.0f} s") from None
-        said.seek(0)
+        output.seek(0)
         if status:
-            raise NoDaemon(f"{command} -d ended with status {status}: {said.read().strip()}")
-    # The daemon outlives whoever started it, so a shell waits for this process's end of a pipe to close.
+            raise NoDaemon(f"{command} -d ended with status {status}: {output.read().strip()}")
+    # The daemon outlives its parent. So a shell stops it when this process's end of a pipe closes.
     ending = subprocess.Popen(
         ["sh", "-c", 'cat; echo quit | "$0"', command],
         env=environment,
@@ -116,7 +116,7 @@ def multi_process_service(directory: Path) -> Iterator[Service]:
 
 @contextmanager
 def service_if_possible(directory: Path) -> Iterator[Service | None]:
-    """The service, unless the user has a daemon already, or this machine can't have one: then the log says why not."""
+    """Run MPS if this machine can, or log why not. A daemon that the user has started is left alone."""
     with ExitStack() as stack:
         service = None
         if not _users_daemon():

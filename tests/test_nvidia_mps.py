@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.processes.multi_process_service import DAEMON, PIPES, NoDaemon, multi_process_service, service_if_possible
+from server.processes.nvidia_mps import DAEMON, PIPES, NoDaemon, multi_process_service, service_if_possible
 from tests.server_process import eventually, ready_server, wait_until
 
 
@@ -55,7 +55,7 @@ def test_it_ends_when_what_it_is_for_fails(stand_in_daemon: Path, tmp_path: Path
 
 
 def test_it_ends_when_who_started_it_is_killed(stand_in_daemon: Path, tmp_path: Path) -> None:
-    module = "server.processes.multi_process_service"
+    module = "server.processes.nvidia_mps"
     starts = f"from pathlib import Path; from {module} import multi_process_service as service\n"
     waits = f"with service(Path({str(tmp_path)!r})): print('on', flush=True); input()"
     with subprocess.Popen(
