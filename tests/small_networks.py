@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from tests.seeded_weights import seeded_state
-from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout
-from vllm_cosyvoice.config import FlowConfig, VocoderConfig
+from vllm_cosyvoice.checkpoint.layout import causal_vocoder_layout, flow_layout, vocoder_layout
+from vllm_cosyvoice.config import CausalVocoderConfig, FlowConfig, VocoderConfig
 
 FLOW = FlowConfig(
     width=64,
@@ -20,6 +20,7 @@ FLOW = FlowConfig(
     estimator_mid_stages=1,
 )
 VOCODER = VocoderConfig(base_channels=32, f0_channels=16)
+CAUSAL_VOCODER = CausalVocoderConfig(base_channels=32, f0_channels=16)
 
 
 def flow_state() -> dict[str, Tensor]:
@@ -27,8 +28,15 @@ def flow_state() -> dict[str, Tensor]:
 
 
 def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:
-    """Seeded as they are, the weights have no pitch and four samples in five are clipped: give them a voice."""
-    state = seeded_state(vocoder_layout(config))
+    return _with_a_voice(seeded_state(vocoder_layout(config)))
+
+
+def causal_vocoder_state() -> dict[str, Tensor]:
+    return _with_a_voice(seeded_state(causal_vocoder_layout(CAUSAL_VOCODER)))
+
+
+def _with_a_voice(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Seeded as they are, the weights have no pitch and four samples in five are clipped."""
     state["f0_predictor.classifier.bias"] += 150
     state["conv_post.parametrizations.weight.original0"] *= 0.2
     return state

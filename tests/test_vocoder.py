@@ -9,7 +9,6 @@ from tests import small_networks
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
 from vllm_cosyvoice.vocoder import stream as stream_module
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
 from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights
 from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
@@ -21,14 +20,16 @@ def vocoder() -> Vocoder:
 
 
 def spoken(
-    vocoder: Vocoder, mel: Tensor, hops: list[int], *, hold_back: int = HOLD_BACK, speed: float = 1, seed: int = 0
+    vocoder: Vocoder, mel: Tensor, hops: list[int], *, hold_back: int | None = None, speed: float = 1, seed: int = 0
 ) -> Tensor:
     """The audio of `mel`, given to the vocoder `hops` frames at a time."""
     stream = VocoderStream(vocoder, speed, seed)
+    if hold_back is not None:
+        stream.hold_back = hold_back
     pieces = []
     for index, piece in enumerate(torch.split(mel, hops)):
         stream.push(piece)
-        window = stream.window(last=index == len(hops) - 1, hold_back=hold_back)
+        window = stream.window(last=index == len(hops) - 1)
         if window.end > stream.spoken:
             pieces += speak(vocoder, [stream], [window])
     return torch.cat(pieces)

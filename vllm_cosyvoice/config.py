@@ -24,6 +24,8 @@ SPEAKER_DIM = 192  # width of a speaker embedding
 CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
 CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN
 LOOKAHEAD_TOKENS = 3  # tokens that the flow encoder reads beyond the last one it speaks
+VOCODER_LOOKAHEAD = 4  # frames that CosyVoice3's vocoder reads beyond the one it speaks
+F0_LOOKAHEAD = 3  # frames that its pitch predictor reads ahead
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class VocoderConfig:
     voiced_threshold: float = 10.0  # Hz
     leaky_slope: float = 0.1
     audio_limit: float = 0.99
+
+
+@dataclass(frozen=True)
+class CausalVocoderConfig(VocoderConfig):
+    """The causal HiFT of CosyVoice3, which has the same sizes."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,15 @@
 import math
 from collections.abc import Collection
 
-from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.config import (
+    F0_LOOKAHEAD,
+    MEL_BINS,
+    SPEAKER_DIM,
+    VOCODER_LOOKAHEAD,
+    FlowConfig,
+    LanguageModelConfig,
+    VocoderConfig,
+)
 from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
 Layout = dict[str, tuple[int, ...]]
@@ -94,6 +102,16 @@ def vocoder_layout(config: VocoderConfig) -> Layout:
         entries |= _weight_normed(f"f0_predictor.condnet.{2 * index}", config.f0_channels, inputs, F0_KERNEL)
     entries |= _affine("f0_predictor.classifier", 1, config.f0_channels)
     return entries
+
+
+def causal_vocoder_layout(config: VocoderConfig) -> Layout:
+    """`hift.pt` of CosyVoice3: the names of `vocoder_layout`, but other kernels, and upsampling without transposing."""
+    entries = vocoder_layout(config)
+    entries |= _weight_normed("conv_pre", config.base_channels, MEL_BINS, VOCODER_LOOKAHEAD + 1)
+    for index, kernel in enumerate(config.upsample_kernels):
+        inputs = config.base_channels >> index
+        entries |= _weight_normed(f"ups.{index}", inputs // 2, inputs, kernel)
+    return entries | _weight_normed("f0_predictor.condnet.0", config.f0_channels, MEL_BINS, F0_LOOKAHEAD + 1)
 
 
 def with_folded_norms(layout: Layout, names: Collection[str]) -> Layout:

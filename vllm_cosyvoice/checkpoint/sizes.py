@@ -3,12 +3,18 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.config import (
+    VOCODER_LOOKAHEAD,
+    CausalVocoderConfig,
+    FlowConfig,
+    LanguageModelConfig,
+    VocoderConfig,
+)
 
 # Values that a Qwen2 `config.json` must have if it has the key.
 QWEN2 = {
@@ -78,6 +84,17 @@ def vocoder_config(settings: HyperYaml) -> VocoderConfig:
             f" source_resblock_kernel_sizes"
         )
     return config
+
+
+def causal_vocoder_config(settings: HyperYaml) -> CausalVocoderConfig:
+    """Sizes of CosyVoice3's vocoder."""
+    found = settings.get("hift.conv_pre_look_right", VOCODER_LOOKAHEAD)
+    if found != VOCODER_LOOKAHEAD:
+        raise CheckpointError(
+            f"{settings.path} sets hift.conv_pre_look_right to {found}, but this engine is built for"
+            f" {VOCODER_LOOKAHEAD}; use a model that was trained with it, such as FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
+        )
+    return CausalVocoderConfig(**asdict(vocoder_config(settings)))
 
 
 def language_model_config(path: Path) -> LanguageModelConfig:

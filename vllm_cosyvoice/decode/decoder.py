@@ -20,12 +20,12 @@ from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderStream, Window, speak
+from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
+from vllm_cosyvoice.vocoder.backend import open_vocoder
 from vllm_cosyvoice.voice import Voice
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow
-    from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class SpeechDecoder:
     Args:
         device: "auto" is the GPU if there is one.
         data_type: "float16", "bfloat16" or "float32", of the flow; "auto" is bfloat16 on a GPU and float32 on a CPU.
-            The vocoder computes in float32, on a GPU with convolutions in float16.
+            The vocoder computes in float32, CosyVoice2's on a GPU with convolutions in float16.
         load_trt: let TensorRT compute the flow, if it is installed.
 
     On a GPU, all kernels are compiled and a few sizes of call captured: `capture_next` captures the others.
@@ -66,27 +66,28 @@ class SpeechDecoder:
             data_type = "bfloat16" if on_gpu else "float32"
         if data_type not in DATA_TYPES:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
-        gpu = Gpu.of(self.device) if on_gpu else None
+        if on_gpu:
+            Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
-        vocoder = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), self.device)
-        self._vocoder: AnyVocoder = vocoder
+        self._vocoder = open_vocoder(model, self.device)
         self._packed_flow: PackedFlow | None = None
-        if gpu:
-            self._vocoder = self._start_on(gpu, vocoder)
+        if on_gpu:
+            self._capture_first()
         self._uploads = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
         # Tokens; None: by load. On a CPU calls are so long that it would always be a chunk; and if it always is, equal
         # seeds give equal audio.
         self.usual_first_hop = None if on_gpu else CHUNK_TOKENS
         self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
 
-    def _start_on(self, gpu: Gpu, vocoder: Vocoder) -> "PackedVocoder":
-        """Compile all kernels and capture what calls need first; returns what computes `vocoder`."""
+    def _capture_first(self) -> None:
+        """Compile all kernels and capture what calls need first."""
         from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # these need Triton
         from vllm_cosyvoice.gpu.kernel_launch import compiling
         from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
-        packed_vocoder = PackedVocoder(vocoder, gpu)
-        networks: list[PackedFlow | PackedVocoder] = [packed_vocoder]
+        networks: list[PackedFlow | PackedVocoder] = []
+        if isinstance(self._vocoder, PackedVocoder):
+            networks.append(self._vocoder)
         if isinstance(self._flow, PackedFlow):
             self._packed_flow = self._flow
             networks.append(self._flow)
@@ -95,7 +96,6 @@ class SpeechDecoder:
                 network.rehearse()
         for network in networks:
             network.capture()
-        return packed_vocoder
 
     def prompt(self, voice: Voice) -> FlowPrompt:
         """`voice` on the device: make it once for each voice. May run beside `decode`, in another thread.

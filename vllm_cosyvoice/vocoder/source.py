@@ -11,16 +11,11 @@ NOISE_SAMPLES = 1 << 20  # the noise repeats after 44 s
 SEED_STRIDE = 2_654_435_761  # Knuth's multiplier, so that adjacent seeds start far apart in the noise
 
 
-class HarmonicSource(nn.Module):
-    """Mixes sines at multiples of the pitch (voiced frames) and noise (unvoiced frames) into one signal.
+class Source(nn.Module):
+    """The phases and the noise of the excitation signal; a subclass makes the signal of them.
 
-    The phase is given at the centre of each frame and linear between centres. It is constant in the half frames at
-    both ends of an utterance, which have only one centre. Phases are in cycles, float64 modulo 1, because a float32 sum
-    would drift.
-
-    Independent noise of equal variance on nine harmonics, mixed with weights w, equals the noise of a single channel
-    scaled by ‖w‖, so only one is drawn. It is read from a fixed table by absolute position, so the audio of a stream
-    does not depend on where it is cut.
+    Phases are in cycles, float64 modulo 1, because a float32 sum would drift. Noise is read from a fixed table by
+    absolute position, so the audio of a stream does not depend on where it is cut.
     """
 
     noise: Tensor  # [NOISE_SAMPLES]
@@ -33,11 +28,6 @@ class HarmonicSource(nn.Module):
         self.unvoiced_noise = config.sine_amplitude / 3
         self.voiced_threshold = config.voiced_threshold
         self.mix = nn.Linear(self.harmonics, 1)
-
-    def draw_noise(self) -> None:
-        """Draw the noise table, which is the same on every device."""
-        noise = torch.randn(NOISE_SAMPLES, generator=torch.Generator().manual_seed(0))
-        self.noise = noise.to(self.mix.weight.device)
 
     def noise_at(self, first: Tensor, samples: int) -> Tensor:
         """Read noise [rows, samples], starting at the positions `first` [rows]."""
@@ -63,6 +53,22 @@ class HarmonicSource(nn.Module):
         sums = advances.cumsum(1)
         rows = torch.arange(len(f0), device=f0.device)
         return advances, (sums - (sums - advances)[rows, at][:, None] + phase[:, None]) % 1
+
+
+class HarmonicSource(Source):
+    """Mixes sines at multiples of the pitch (voiced frames) and noise (unvoiced frames) into one signal.
+
+    The phase is given at the centre of each frame and linear between centres. It is constant in the half frames at
+    both ends of an utterance, which have only one centre.
+
+    Independent noise of equal variance on nine harmonics, mixed with weights w, equals the noise of a single channel
+    scaled by ‖w‖, so only one is drawn.
+    """
+
+    def draw_noise(self) -> None:
+        """Draw the noise table, which is the same on every device."""
+        noise = torch.randn(NOISE_SAMPLES, generator=torch.Generator().manual_seed(0))
+        self.noise = noise.to(self.mix.weight.device)
 
     def forward(self, f0: Tensor, advances: Tensor, phases: Tensor, noise: Tensor) -> Tensor:
         """Compute the source, [rows, 480 · frames] float32. `noise` has the same shape and unit variance."""

@@ -7,16 +7,12 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
-from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, HarmonicSource
+from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, Source
 from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
-from vllm_cosyvoice.vocoder.torch.vocoder import VocoderRow
+from vllm_cosyvoice.vocoder.torch.causal_vocoder import CausalVocoder
+from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder, VocoderRow
 
-CONTEXT = 20  # frames; the vocoder's receptive field is 19.75 frames on either side, 5 of them due to the pitch
-# Frames at the end of the mel whose audio waits for more mel. With full-size seeded weights, the frame before a joint
-# differs from one-shot audio by -31 dB at 8, -50 dB at 10, -71 dB at 12 and -93 dB at 14 if the pitch is steady, and by
-# -15, -24, -40 and -59 dB if it leaps by a fifth from frame to frame. At 16 it differs by -92 dB or less in both cases,
-# so joints need no cross-fade. Holding back does not delay the first audio, it only shortens the first piece.
-HOLD_BACK = 16
+HOLD_BACK = max(Vocoder.hold_back, CausalVocoder.hold_back)  # frames: what a first hop has to exceed
 LONGEST_WINDOW = 4095  # frames per call, which bounds its memory
 
 
@@ -29,9 +25,22 @@ class Window(NamedTuple):
 
 
 class AnyVocoder(Protocol):
-    """A `Vocoder` or a `PackedVocoder`."""
+    """A `Vocoder`, a `PackedVocoder` or a `CausalVocoder`."""
 
-    source: HarmonicSource
+    @property
+    def source(self) -> Source:
+        """What has the noise, and the harmonics whose phases a stream carries."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """How many frames before those spoken a window has to begin."""
+        ...
+
+    @property
+    def hold_back(self) -> int:
+        """How many frames at the end of the mel wait for more mel."""
+        ...
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into calls: the indices of the rows for each call, given their `lengths` in frames."""
@@ -48,6 +57,7 @@ class VocoderStream:
     def __init__(self, vocoder: AnyVocoder, speed: float = 1.0, seed: int = 0) -> None:
         device = vocoder.source.noise.device
         self.speed, self.seed = speed, seed
+        self.context, self.hold_back = vocoder.context, vocoder.hold_back
         self.mel = torch.zeros(0, MEL_BINS, device=device)
         self.spoken = 0  # frames whose audio has been returned
         self.phase = torch.zeros(vocoder.source.harmonics, dtype=torch.float64, device=device)  # before frame `spoken`
@@ -56,19 +66,19 @@ class VocoderStream:
         """Append mel [frames, 80], at speed 1."""
         self.mel = torch.cat([self.mel, mel])
 
-    def window(self, *, last: bool, hold_back: int = HOLD_BACK) -> Window:
+    def window(self, *, last: bool) -> Window:
         """The window that can be spoken now. If `last`, no more mel will come and nothing is held back."""
         stop = stretched_frames(len(self.mel), self.speed, last=last)
-        end = stop if last else max(self.spoken, stop - hold_back)
-        return Window(max(0, self.spoken - CONTEXT), stop, end)
+        end = stop if last else max(self.spoken, stop - self.hold_back)
+        return Window(max(0, self.spoken - self.context), stop, end)
 
     def part(self, window: Window) -> Window:
         """The first part of `window`, up to the limit of one call."""
-        start = max(0, self.spoken - CONTEXT)
+        start = max(0, self.spoken - self.context)
         if window.stop - start <= LONGEST_WINDOW:
             return Window(start, window.stop, window.end)
         stop = start + LONGEST_WINDOW
-        return Window(start, stop, min(stop - HOLD_BACK, window.end))
+        return Window(start, stop, min(stop - self.hold_back, window.end))
 
     def row(self, window: Window) -> VocoderRow:
         """The vocoder's input for `window`."""

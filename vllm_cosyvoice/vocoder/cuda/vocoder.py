@@ -33,6 +33,8 @@ FIELDS = 5  # numbers per frame: row, start, end, at, noise start
 class PackedVocoder:
     """A `Vocoder` with float16 convolutions. Pitch, source and spectrum stay in float32."""
 
+    context, hold_back = Vocoder.context, Vocoder.hold_back
+
     def __init__(self, vocoder: Vocoder, gpu: Gpu, sizes: Sequence[int] = SIZES) -> None:
         self._gpu = gpu
         self.source = vocoder.source

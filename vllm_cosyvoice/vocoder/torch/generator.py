@@ -109,10 +109,18 @@ class Generator(nn.Module):
             blocks = self.resblocks[stage * self.branches : (stage + 1) * self.branches]
             x = torch.stack([block(x, valid) for block in blocks]).mean(0)
 
-        magnitude, phase = self.conv_post(F.leaky_relu(x, OUTER_SLOPE)).chunk(2, dim=1)
-        magnitude, phase = magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase.sin()
-        spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
-        return self.spectrum.synthesise(spectrum, valid_spectrum[:, 0]).clamp(-self.limit, self.limit)
+        post = self.conv_post(F.leaky_relu(x, OUTER_SLOPE))
+        return synthesise(self.spectrum, post, valid_spectrum[:, 0]).clamp(-self.limit, self.limit)
+
+
+def synthesise(spectrum: Spectrum, post: Tensor, valid: Tensor) -> Tensor:
+    """Compute the signal [rows, (frames - 1) · hop] from the frames where `valid` [rows, frames] is 1.
+
+    `post` [rows, n_fft + 2, frames] has log-magnitudes, then what the sine makes phases of.
+    """
+    magnitude, phase = post.chunk(2, dim=1)
+    magnitude, phase = magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase.sin()
+    return spectrum.synthesise(torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1), valid)
 
 
 def _valid(ends: Tensor, x: Tensor) -> Tensor:

@@ -12,16 +12,18 @@ from torch.nn import functional as F
 class Spectrum(nn.Module):
     """Forward and inverse transforms of one size."""
 
-    def __init__(self, n_fft: int, hop: int, device: torch.device | str) -> None:
+    def __init__(
+        self, n_fft: int, hop: int, device: torch.device | str, data_type: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
         forward = torch.fft.rfft(torch.diag(window))  # [n_fft, bins]
         unit = torch.eye(n_fft // 2 + 1, dtype=torch.complex128)
         inverse = torch.cat([torch.fft.irfft(unit), torch.fft.irfft(1j * unit)]) * window  # [n_fft + 2, n_fft]
-        self.analysis = torch.cat([forward.real, forward.imag], dim=1).float().to(device)
-        self.synthesis = inverse.float().to(device)
-        self.squared_window = window.square().float().to(device)
+        self.analysis = torch.cat([forward.real, forward.imag], dim=1).to(device, data_type)
+        self.synthesis = inverse.to(device, data_type)
+        self.squared_window = window.square().to(device, data_type)
 
     def analyse(self, signal: Tensor, lengths: Tensor) -> Tensor:
         """Compute the spectrum of `signal` [rows, samples], mirrored at both ends of each row's `lengths` samples.
