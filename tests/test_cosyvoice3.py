@@ -1,4 +1,4 @@
-"""A CosyVoice3 model through the whole server: every front end, every mode, a client that leaves, processes that die."""
+"""A CosyVoice3 model through the whole server: every front end and mode, clients that leave, processes that die."""
 
 from collections.abc import Iterator
 from pathlib import Path

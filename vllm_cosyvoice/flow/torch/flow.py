@@ -92,7 +92,7 @@ class Flow(nn.Module):
             ids[: len(row.tokens)] = torch.tensor(row.tokens)
         token_counts = [len(row.tokens) for row in rows]
         chunk_sizes = [CHUNK_TOKENS if row.streaming else longest for row in rows]
-        heard, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
+        counts, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
 
         mask = frame_mask = pair_mask = None
         if any(row.streaming for row in rows) or min(spoken) < longest:
@@ -101,7 +101,7 @@ class Flow(nn.Module):
             pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
             frame_mask = pair_mask[: len(rows)]
 
-        hidden = self.encoder(tokens.to(device), heard, longest, mask, frame_mask)
+        hidden = self.encoder(tokens.to(device), counts, longest, mask, frame_mask)
         mu = self.encoder_proj(hidden.float())
         prompt_mel = torch.zeros_like(mu)
         for index, row in enumerate(rows):
