@@ -150,7 +150,7 @@ class DecodeStage:
         return playback
 
     def _learn(self, voice: Voice) -> None:
-        """Upload a voice to the device in a thread, because the copy waits for the decode call in progress."""
+        """Upload a voice to the device, in a thread so that messages are handled meanwhile."""
         if voice.key in self._prompts:
             self._keep(voice.key, self._prompts[voice.key])
         elif voice.key not in self._uploads:
