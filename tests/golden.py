@@ -4,6 +4,7 @@ One line a case; the exit status is 1 if any case fails.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,11 +15,19 @@ from tests.golden_cases import Case
 
 DATA = Path(__file__).with_name("golden_data")
 AREAS = ("text", "features", "ras", "hift", "flow", "llm")
+COSYVOICE3_DATA = Path(__file__).with_name("golden_data3")
+COSYVOICE3_AREAS = ("dit_flow",)
 
 
-def cases(data: Path, salt: str, areas: tuple[str, ...] = AREAS) -> Iterator[Case]:
-    """All cases of `areas`, computed with weights rebuilt from `data`'s manifest and `salt`."""
-    for area in areas:
+def areas(data: Path) -> tuple[str, ...]:
+    """The areas that `data` has cases of, by the family of its language model."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    return AREAS if "llm_embedding.weight" in manifest["llm.small"] else COSYVOICE3_AREAS
+
+
+def cases(data: Path, salt: str, chosen: tuple[str, ...]) -> Iterator[Case]:
+    """All cases of the `chosen` areas, computed with weights rebuilt from `data`'s manifest and `salt`."""
+    for area in chosen:
         yield from import_module(f"tests.golden_cases.{area}").cases(data, salt)
 
 
@@ -27,11 +36,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="directory with manifest.json, *.npz and text.json")
     parser.add_argument("--salt", default="", help="salt of the seeded weights (default: empty)")
-    parser.add_argument("--area", choices=AREAS, action="append", help="only this area; may be given several times")
+    parser.add_argument(
+        "--area", choices=AREAS + COSYVOICE3_AREAS, action="append", help="only this area; may be given several times"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     failed = total = 0
-    for case in cases(arguments.data, arguments.salt, tuple(arguments.area or AREAS)):
+    for case in cases(arguments.data, arguments.salt, tuple(arguments.area or areas(arguments.data))):
         verdict = "pass" if case.passed else "FAIL"
         print(
             f"{verdict}  {case.file:16} {case.name:40} max {case.max_error:9.2e}  relative {case.relative_error:9.2e}"

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout
-from vllm_cosyvoice.config import FlowConfig, VocoderConfig
+from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig, VocoderConfig
 
 FLOW = FlowConfig(
     width=64,
@@ -19,11 +19,12 @@ FLOW = FlowConfig(
     estimator_blocks=1,
     estimator_mid_stages=1,
 )
+DIT_FLOW = DiTFlowConfig(look_ahead_width=48, width=64, blocks=3, heads=4, head_dim=16, feed_forward=128)
 VOCODER = VocoderConfig(base_channels=32, f0_channels=16)
 
 
-def flow_state() -> dict[str, Tensor]:
-    return seeded_state(flow_layout(FLOW))
+def flow_state(config: FlowConfig | DiTFlowConfig = FLOW) -> dict[str, Tensor]:
+    return seeded_state(flow_layout(config))
 
 
 def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from vllm_cosyvoice.config import (
     SAMPLES_PER_FRAME,
     SPEAKER_DIM,
     TOKEN_RATE,
+    FlowConfig,
     ModelConfig,
 )
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
@@ -17,6 +18,7 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 def yaml_text(config: ModelConfig) -> str:
     """The settings of a model, without those that only training needs."""
     language_model, flow, vocoder = config.language_model, config.flow, config.vocoder
+    assert isinstance(flow, FlowConfig)
     return f"""\
 __set_seed1: !apply:random.seed [1986]
 __set_seed2: !apply:torch.manual_seed [1986]

@@ -10,11 +10,13 @@ import zlib
 import torch
 
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
-from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig, LanguageModelConfig, VocoderConfig
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, UNUSED
 
 State = dict[str, torch.Tensor]
 
+# Matrices of CosyVoice3's estimator that are called embeddings, but project.
+PROJECTIONS = ("decoder.estimator.time_embed.", "decoder.estimator.input_embed.")
 NEVER = -1e4  # a logit that is never drawn, but finite in bfloat16
 # The other 6561 logits have unit variance, so this is about the 25th largest, the last of the nucleus. After the least
 # length, speech ends with a probability of about 1 in 55 per token: a sentence gets about six speech tokens per text
@@ -41,7 +43,7 @@ def language_model_weights(config: LanguageModelConfig, seed: int) -> State:
     return state
 
 
-def flow_weights(config: FlowConfig, seed: int) -> State:
+def flow_weights(config: FlowConfig | DiTFlowConfig, seed: int) -> State:
     """`flow.pt`."""
     return _draw(flow_layout(config), seed)
 
@@ -73,4 +75,5 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
         return torch.zeros(shape)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
     draws = torch.randn(shape, generator=generator)
-    return draws if "embed" in name and len(shape) == 2 else draws / math.sqrt(math.prod(shape[1:]))
+    table = "embed" in name and len(shape) == 2 and not name.startswith(PROJECTIONS)
+    return draws if table else draws / math.sqrt(math.prod(shape[1:]))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 
-from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.config import MEL_BINS, SPEAKER_DIM, DiTFlowConfig, FlowConfig, LanguageModelConfig, VocoderConfig
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
 
 Layout = dict[str, tuple[int, ...]]
@@ -13,6 +13,9 @@ UPSAMPLE_KERNEL = 5
 ESTIMATOR_KERNEL = 3
 ESTIMATOR_INPUTS = 4 * MEL_BINS  # x, mu, speaker and condition, concatenated
 ESTIMATOR_EXPANSION = 4  # feed-forward and time embedding widths, in units of the estimator's channels
+DIT_TIME_DIM = 256
+DIT_POSITION_KERNEL = 31
+DIT_POSITION_GROUPS = 16
 PARAMETRIZED, NORM, DIRECTION = ".parametrizations.weight.", "original0", "original1"  # weight norm
 VOCODER_OUTER_KERNEL = 7  # conv_pre and conv_post
 F0_KERNEL = 3
@@ -43,8 +46,10 @@ def language_model_layout(config: LanguageModelConfig) -> Layout:
     return entries
 
 
-def flow_layout(config: FlowConfig) -> Layout:
+def flow_layout(config: FlowConfig | DiTFlowConfig) -> Layout:
     """`flow.pt`: the token encoder and the estimator of the flow's velocity."""
+    if isinstance(config, DiTFlowConfig):
+        return dit_flow_layout(config)
     width = config.width
     entries: Layout = {"input_embedding.weight": (config.token_vocab_size, width)}
     entries |= _affine("spk_embed_affine_layer", MEL_BINS, SPEAKER_DIM)
@@ -59,6 +64,33 @@ def flow_layout(config: FlowConfig) -> Layout:
         for index in range(blocks):
             entries |= _encoder_block(f"encoder.{stack}.{index}", config)
     return entries | _affine("encoder_proj", MEL_BINS, width) | _estimator("decoder.estimator", config)
+
+
+def dit_flow_layout(config: DiTFlowConfig) -> Layout:
+    """`flow.pt` of CosyVoice3: the token encoder and the diffusion transformer."""
+    width, attention = config.width, config.heads * config.head_dim
+    entries: Layout = {"input_embedding.weight": (config.token_vocab_size, MEL_BINS)}
+    entries |= _affine("spk_embed_affine_layer", MEL_BINS, SPEAKER_DIM)
+    first, second = LOOKAHEAD_KERNELS
+    entries |= _affine("pre_lookahead_layer.conv1", config.look_ahead_width, MEL_BINS, first)
+    entries |= _affine("pre_lookahead_layer.conv2", MEL_BINS, config.look_ahead_width, second)
+    name = "decoder.estimator"
+    entries |= _affine(f"{name}.time_embed.time_mlp.0", width, DIT_TIME_DIM)
+    entries |= _affine(f"{name}.time_embed.time_mlp.2", width, width)
+    entries |= _affine(f"{name}.input_embed.proj", width, ESTIMATOR_INPUTS)
+    for conv in ("conv1", "conv2"):
+        inputs = width // DIT_POSITION_GROUPS
+        entries |= _affine(f"{name}.input_embed.conv_pos_embed.{conv}.0", width, inputs, DIT_POSITION_KERNEL)
+    entries[f"{name}.rotary_embed.inv_freq"] = (config.head_dim // 2,)
+    for index in range(config.blocks):
+        block = f"{name}.transformer_blocks.{index}"
+        entries |= _affine(f"{block}.attn_norm.linear", 6 * width, width)
+        for which in "qkv":
+            entries |= _affine(f"{block}.attn.to_{which}", attention, width)
+        entries |= _affine(f"{block}.attn.to_out.0", width, attention)
+        entries |= _affine(f"{block}.ff.ff.0.0", config.feed_forward, width)
+        entries |= _affine(f"{block}.ff.ff.2", width, config.feed_forward)
+    return entries | _affine(f"{name}.norm_out.linear", 2 * width, width) | _affine(f"{name}.proj_out", MEL_BINS, width)
 
 
 def vocoder_layout(config: VocoderConfig) -> Layout:
