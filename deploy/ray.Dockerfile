@@ -1,8 +1,8 @@
-# The image of deploy/kuberay.yaml, from that of the Dockerfile, with the Ray that rayVersion names there:
+# The image of deploy/kuberay.yaml: the image of the Dockerfile, plus Ray in the version of rayVersion there.
 #   docker build -t vllm-cosyvoice . && docker build -t vllm-cosyvoice-ray -f deploy/ray.Dockerfile .
 FROM vllm-cosyvoice
 USER root
-# KubeRay's probes ask with wget.
+# KubeRay's probes use wget.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/*

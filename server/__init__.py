@@ -1,1 +1,1 @@
-"""The server: an http front, an encode, a generate and a decode stage, and the supervisor that keeps them running."""
+"""The server: an HTTP front end, the encode, generate and decode stages, and the supervisor that keeps them running."""

@@ -1,4 +1,4 @@
-"""`python -m server`: check everything that can be checked, then start the processes."""
+"""`python -m server`: check the arguments and the model, then start the processes."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ log = logging.getLogger("server")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status: 0 after SIGTERM, 1 when the server could not go on, 2 when it was asked for what can't be."""
+    """Return the exit status: 0 after SIGTERM, 1 after a fatal failure, 2 if the server can't start as requested."""
     arguments, notes = parse(argv)
     configure_logging("server")
     for note in notes:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         listener = reserve(arguments) if arguments.listen_when_ready else listen(arguments)
     except OSError as error:
-        return _refuse(f"{arguments.host}:{arguments.port} can't be listened on: {error.strerror or error}")
+        return _refuse(f"Can't listen on {arguments.host}:{arguments.port}: {error.strerror or error}")
     return supervise(arguments, model, model_id, listener)
 
 

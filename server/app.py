@@ -1,4 +1,4 @@
-"""The app of an http worker."""
+"""The ASGI app of an HTTP worker."""
 
 from typing import Any, cast
 
@@ -25,11 +25,11 @@ from server.processes.engine import StagedEngine
 from server.ws import routes as ws
 from vllm_cosyvoice.failure import Failure
 
-ABOUT = """OpenAI's speech API, with more to it, and LightTTS's.
+ABOUT = """The OpenAI speech API with extensions, and the LightTTS API.
 
 Two WebSockets speak text while it is being written: `/v1/audio/speech/stream`, and `/inference_zero_shot_bistream` for
-LightTTS's clients. OpenAPI has no place for them; `x-websockets` in `/openapi.json` lists their messages."""
-LARGEST_BODY = 4 << 20  # bytes: more than the longest text in any script, so that it is told about the text
+LightTTS clients. OpenAPI can't describe WebSockets; `x-websockets` in `/openapi.json` lists their messages."""
+LARGEST_BODY = 4 << 20  # bytes: holds the longest text in any script, so a longer text gets an error about its length
 LARGER_BODIES = {
     "/v1/audio/speech": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,  # ref_audio in base64
     "/v1/audio/speech/batch": LARGEST_BODY + LARGEST_UPLOAD * 4 // 3,
@@ -47,14 +47,14 @@ def create(
     *,
     trust_request_id: bool = False,
 ) -> ASGIApp:
-    """All routes, and what holds for every one of them.
+    """Return the app: all routes, inside the middleware that they share.
 
-    `trust_request_id`: take anybody's `x-request-id`, not only that of --forwarded_allow_ips.
+    `trust_request_id`: accept `x-request-id` from any client, not only from --forwarded_allow_ips.
     """
     app = FastAPI(
         title="CosyVoice2 speech server",
         description=ABOUT,
-        docs_url=None,  # a page of our own: FastAPI's asks other servers
+        docs_url=None,  # replaced by our own page: FastAPI's loads files from other servers
         redoc_url=None,
         responses=errors.RESPONSES,
     )
@@ -69,14 +69,14 @@ def create(
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Whether a request would be served, and if not, why."""
+        """Whether the server can serve requests; if not, the error gives the reason."""
         if missing := await engine.stages.missing():
             raise Failure("unavailable", f"Not ready: {'; '.join(missing)}.")
         return {"status": "ok"}
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """What every process holds and has done, for Prometheus."""
+        """The metrics of every process, in Prometheus' text format."""
         numbers = await engine.stages.numbers_of_all()
         return PlainTextResponse(render(numbers), media_type="text/plain; version=0.0.4")
 

@@ -1,4 +1,4 @@
-"""The command line: what each flag means, and which combinations make no sense."""
+"""The command line: what each flag means, and which combinations are invalid."""
 
 import argparse
 import ipaddress
@@ -23,7 +23,7 @@ RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest sock
 
 @dataclass(frozen=True)
 class Arguments:
-    """The parsed command line; field names are the flags', but of API keys only digests are kept."""
+    """The parsed command line. Fields are named after the flags; of API keys, only digests are kept."""
 
     model_dir: str
     hub: str
@@ -47,7 +47,7 @@ class Arguments:
     max_input_chars: int
     max_websockets: int
     websocket_timeout: int
-    api_key_digests: tuple[str, ...]  # empty: everybody may ask
+    api_key_digests: tuple[str, ...]  # empty: no key is required
     public_paths: tuple[str, ...]
     cors_origins: tuple[str, ...]
     zmq_mode: str
@@ -68,23 +68,23 @@ PUBLIC_PATHS = (
     *("/v1/audio/voices", "/v1/audio/models"),  # Open WebUI asks for these without its key
 )
 UNNEEDED = {
-    "tokenizer_mode": "the model's tokenizer is always the fast one",
-    "load_way": "there is one way to load the model",
-    "batch_max_tokens": "--max_num_batched_tokens sets the most tokens of one step",
+    "tokenizer_mode": "the server always uses the fast tokenizer",
+    "load_way": "there is only one way to load the model",
+    "batch_max_tokens": "--max_num_batched_tokens sets the maximum number of tokens of one step",
     "running_max_req_size": "--gpt_paral_num sets how many segments are generated at a time",
     "gpt_paral_step_num": "vLLM schedules every step anew",
-    "decode_max_batch_size": "--decode_paral_num sets how many streams one decode call takes",
+    "decode_max_batch_size": "--decode_paral_num sets the maximum number of streams in one decode call",
     "mode": "vLLM picks the attention kernels",
-    "trust_remote_code": "no code is taken from the model directory",
+    "trust_remote_code": "no code is loaded from the model directory",
     "disable_log_stats": "/metrics shows the load and nothing is logged",
     "log_stats_interval": "/metrics shows the load and nothing is logged",
     "router_token_ratio": "vLLM admits requests as its memory allows",
     "router_max_new_token_len": "vLLM admits requests as its memory allows",
     "router_max_wait_tokens": "a new request joins at the next step",
-    "cache_reserved_ratio": "voices are cached whole, --cache_capacity says how many",
+    "cache_reserved_ratio": "--cache_capacity sets how many voices are cached",
     "sample_close": "there is no separate sampling process",
-    "health_monitor": "the supervisor restarts what dies",
-    "disable_cudagraph": "vLLM decides about CUDA graphs",
+    "health_monitor": "the supervisor always restarts processes that die",
+    "disable_cudagraph": "vLLM decides when to use CUDA graphs",
     "graph_max_batch_size": "vLLM picks the sizes of its CUDA graphs",
     "graph_max_len_in_batch": "vLLM picks the sizes of its CUDA graphs",
     "load_jit": "there is no TorchScript encoder",
@@ -93,20 +93,20 @@ UNNEEDED_SWITCHES = {"trust_remote_code", "disable_log_stats", "sample_close", "
 
 
 def count_gpus() -> int:
-    """CUDA devices of this machine."""
-    import torch  # seconds to import, and only several decode processes need the answer
+    """Return the number of CUDA devices of this machine."""
+    import torch  # takes seconds to import, and only some settings need it
 
     return torch.cuda.device_count()
 
 
 class ArgumentsError(ValueError):
-    """Arguments make no sense; the message says why in one sentence."""
+    """The arguments are invalid; the message gives the reason in one sentence."""
 
 
 def parse(
     argv: Sequence[str], environment: Mapping[str, str] = os.environ, gpus: Callable[[], int] = count_gpus
 ) -> tuple[Arguments, list[str]]:
-    """As `read`, but whatever makes no sense ends the program with status 2 and one sentence that says why."""
+    """Like `read`, but invalid arguments end the program with status 2 and one sentence that gives the reason."""
     try:
         return read(argv, environment, gpus)
     except ArgumentsError as error:
@@ -117,12 +117,12 @@ def parse(
 def read(
     argv: Sequence[str], environment: Mapping[str, str] = os.environ, gpus: Callable[[], int] = count_gpus
 ) -> tuple[Arguments, list[str]]:
-    """The arguments, and a line for each thing that was given and is not needed here.
+    """Return the arguments, and a log line for each flag or variable that has no effect.
 
     Any flag can be set by a variable of `environment` instead: --port by COSYVOICE_PORT. The command line wins.
 
     Raises:
-        ArgumentsError: what was given makes no sense.
+        ArgumentsError: the arguments are invalid.
     """
     parser = _parser()
     on_command_line = {argument.partition("=")[0] for argument in argv}
@@ -134,8 +134,8 @@ def read(
     from_environment = [f"--{flag}={environment[variable]}" for flag, variable in parser.variables.items()]
     given = vars(parser.parse_args([*from_environment, *argv]))
     notes = [f"--{flag} is not needed: {UNNEEDED[flag]}." for flag in UNNEEDED if given.pop(flag) is not None]
-    strange = sorted(name for name in environment if name.startswith(ENVIRONMENT) and name not in VARIABLES.values())
-    notes += [f"{name} is set, but there is no flag --{name.removeprefix(ENVIRONMENT).lower()}." for name in strange]
+    unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT) and name not in VARIABLES.values())
+    notes += [f"{name} is set, but there is no flag --{name.removeprefix(ENVIRONMENT).lower()}." for name in unknown]
     keys = {key for keys in (*(given.pop("api_key") or ()), given.pop("api_key_file") or ()) for key in keys}
     arguments = Arguments(**given, api_key_digests=tuple(sorted(digest(key) for key in keys)))
     if reason := _contradiction(arguments, gpus):
@@ -144,7 +144,7 @@ def read(
 
 
 def digest(key: str) -> str:
-    """What is kept of an API key: enough to know it again, and nothing that a log or a dump could give away."""
+    """Return the SHA-256 of an API key: it identifies the key, but a log or a dump can't reveal the key."""
     return sha256(key.encode()).hexdigest()
 
 
@@ -181,69 +181,82 @@ def _parser() -> _Parser:
         "--listen_when_ready",
         type=_truth,
         default=False,
-        help="listen only while a request would be served: for load balancers",
+        help="listen only while the server can serve requests: for load balancers",
     )
     add(
         "--forwarded_allow_ips",
         type=_networks,
         default=("127.0.0.1",),
-        help="proxies whose x-request-id and X-Forwarded-* are taken: IP,… or NETWORK,… or * (default: 127.0.0.1)",
+        help="proxies whose x-request-id and X-Forwarded-* are trusted: IP,… or NETWORK,… or * (default: 127.0.0.1)",
     )
-    add("--httpserver_workers", type=_count, default=1, help="http processes, all listening on the port")
+    add("--httpserver_workers", type=_count, default=1, help="HTTP processes, all listening on the port")
     add("--encode_process_num", type=_count, default=1, help="processes that prepare text and voices")
-    add("--decode_process_num", type=_count, default=1, help="processes that make audio, each on a GPU of its own")
-    add("--decode_gpu", type=_index, default=0, help="GPU of the first of them; the language model has GPU 0")
+    add("--decode_process_num", type=_count, default=1, help="processes that generate audio, each on its own GPU")
+    add("--decode_gpu", type=_index, default=0, help="GPU of the first decode process; the language model uses GPU 0")
     add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
-    add("--decode_paral_num", type=_count, help="streams that one decode call takes (default: 16 on a GPU, else 1)")
+    add("--decode_paral_num", type=_count, help="maximum streams in one decode call (default: 16 on a GPU, else 1)")
     add(
         "--first_hop_tokens",
         type=_first_hop,
-        help="speech tokens, 25 a second, after which first audio comes (default: 10 to 25 by load on a GPU, else 25)",
+        help="speech tokens, 25 a second, before the first audio (default: 10 to 25 by load on a GPU, else 25)",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(
         "--voices_dir",
         type=_directory,
-        help="directory of voices: registered ones, and your NAME.wav with NAME.txt (default: in your cache)",
+        help="directory of registered voices, and of your own NAME.wav with NAME.txt (default: in your cache)",
     )
     add(
         "--voice_aliases",
         type=read_aliases,
         default=VOICE_ALIASES,
-        help='JSON file of names that stand for voices, {"nova": "Anna", …} (default: OpenAI\'s names)',
+        help='JSON file of aliases of voices, {"nova": "Anna", …} (default: OpenAI\'s names)',
     )
     add(
         "--pronunciations",
         type=read_word_table,
         default={},
-        help='JSON file of words and how to spell them for the model, {"nginx": "engine ex", …} (default: none)',
+        help='JSON file of words and their spelling for the model, {"nginx": "engine ex", …} (default: none)',
     )
-    add("--ref_audio_hosts", type=_hosts, default=(), help="hosts that ref_audio is fetched from: HOST[:PORT],…")
-    add("--api_key", type=_keys, action="append", help="ask for this API key, or one of several: KEY,… (default: none)")
-    add("--api_key_file", type=_key_file, help="file of API keys, one a line (default: none)")
-    add("--public_paths", type=_paths, default=PUBLIC_PATHS, help="what can be read without a key: PATH,…")
-    add("--cors_origins", type=_origins, default=(), help="web sites whose pages may ask: https://HOST[:PORT],… or *")
-    add("--max_input_chars", type=_count, default=4096, help="characters of an input, or of an utterance that arrives")
-    add("--max_websockets", type=_count, default=256, help="WebSockets that an http process holds open")
+    add("--ref_audio_hosts", type=_hosts, default=(), help="hosts from which ref_audio may be fetched: HOST[:PORT],…")
+    add("--api_key", type=_keys, action="append", help="require one of these API keys: KEY,… (default: none)")
+    add("--api_key_file", type=_key_file, help="file of API keys, one per line (default: none)")
+    add("--public_paths", type=_paths, default=PUBLIC_PATHS, help="paths that can be read without a key: PATH,…")
+    add(
+        "--cors_origins",
+        type=_origins,
+        default=(),
+        help="sites whose pages may send requests: https://HOST[:PORT],… or *",
+    )
+    add(
+        "--max_input_chars",
+        type=_count,
+        default=4096,
+        help="maximum characters of an input, or of a streamed utterance",
+    )
+    add("--max_websockets", type=_count, default=256, help="maximum open WebSockets of an HTTP process")
     add(
         "--websocket_timeout",
         type=_count,
         default=60,
-        help="seconds a WebSocket's client may be silent, unless it waits",
+        help="seconds a WebSocket client may be silent, unless it is waiting for audio",
     )
-    add("--zmq_mode", type=_zmq_mode, default="ipc:///tmp/", help="how processes talk: ipc://DIRECTORY/ or tcp://")
-    add("--load_trt", type=_truth, default=False, help="use TensorRT for the flow if it is installed")
-    add("--mps", type=_truth, default=True, help="share the GPU by NVIDIA's Multi-Process Service, where there is one")
     add(
-        "--data_type", choices=["auto", "float16", "bfloat16", "float32"], default="auto", help="precision of the model"
+        "--zmq_mode",
+        type=_zmq_mode,
+        default="ipc:///tmp/",
+        help="how processes communicate: ipc://DIRECTORY/ or tcp://",
     )
+    add("--load_trt", type=_truth, default=False, help="use TensorRT for the flow if it is installed")
+    add("--mps", type=_truth, default=True, help="share the GPU through NVIDIA's Multi-Process Service if available")
+    add("--data_type", choices=["auto", "float16", "bfloat16", "float32"], default="auto", help="dtype of the model")
     add("--max_total_token_num", type=_count, default=65536, help="tokens that fit in the language model's KV cache")
-    add("--max_req_total_len", type=_count, default=32768, help="most tokens of one segment, prompt and speech")
+    add("--max_req_total_len", type=_count, default=32768, help="maximum tokens of one segment, prompt and speech")
     add(
         "--max_num_batched_tokens",
         type=_count,
-        help="most tokens the language model reads in one step (default: vLLM's)",
+        help="maximum tokens the language model processes in one step (default: vLLM's)",
     )
     add("--gpu_memory_utilization", type=_fraction, help="share of the GPU's memory for vLLM (default: what it needs)")
     for flag in UNNEEDED:
@@ -265,11 +278,11 @@ def _contradiction(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
             f"--max_num_batched_tokens {arguments.max_num_batched_tokens} is less than one token for each of "
             f"--gpt_paral_num {arguments.gpt_paral_num} segments; raise the first or lower the second"
         )
-    wanted = arguments.decode_gpu + arguments.decode_process_num
-    if wanted > 1 and wanted > (found := gpus()):
+    needed = arguments.decode_gpu + arguments.decode_process_num
+    if needed > 1 and needed > (available := gpus()):
         return (
             f"--decode_gpu {arguments.decode_gpu} with --decode_process_num {arguments.decode_process_num} needs "
-            f"{wanted} GPUs and this machine has {found}; one decode process serves many streams"
+            f"{needed} GPUs and this machine has {available}; one decode process serves many streams"
         )
     return None
 
@@ -294,7 +307,7 @@ def _first_hop(text: str) -> int:
     value = _count(text)
     if value < SHORTEST_FIRST_HOP:
         raise argparse.ArgumentTypeError(
-            f"{text!r} tokens would be held back by the vocoder; choose {SHORTEST_FIRST_HOP} at least, usually 10 to 25"
+            f"{text!r} tokens give no audio yet; use at least {SHORTEST_FIRST_HOP}, usually 10 to 25"
         )
     return value
 
@@ -325,7 +338,7 @@ def _truth(text: str) -> bool:
             return True
         case "false" | "0" | "no":
             return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false; say True or False")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a boolean; use True or False")
 
 
 def _directory(text: str) -> Path:
@@ -375,7 +388,7 @@ def _paths(text: str) -> tuple[str, ...]:
     paths = _list(text)
     for path in paths:
         if not path.startswith("/"):
-            raise argparse.ArgumentTypeError(f"{path!r} is not a path; it has to begin with /")
+            raise argparse.ArgumentTypeError(f"{path!r} is not a path; a path must begin with /")
     return paths
 
 
@@ -400,5 +413,5 @@ def _zmq_mode(text: str) -> str:
     if not Path(directory).is_dir():
         raise argparse.ArgumentTypeError(f"there is no directory {directory!r} for the sockets")
     if len(directory.encode()) + RUN_DIRECTORY_AND_SOCKET > LONGEST_SOCKET_PATH:
-        raise argparse.ArgumentTypeError(f"{directory!r} is too long a path for Unix sockets")
+        raise argparse.ArgumentTypeError(f"the path {directory!r} is too long for Unix sockets")
     return text

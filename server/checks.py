@@ -1,4 +1,4 @@
-"""What can be checked before any process is started."""
+"""Checks of the model and the voices directory, before any process is started."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +10,16 @@ from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 
 
 class CannotServe(Exception):
-    """The model or the voices can't be used; the message says why."""
+    """The model or the voices directory can't be used; the message gives the reason."""
 
 
 def check(arguments: Arguments) -> tuple[Arguments, Path, str]:
-    """The arguments with a directory for voices, the model's directory, and what the model is called.
+    """Return the arguments with `voices_dir` set, the model directory, and the model's name.
 
-    A model that is not on this machine is downloaded.
+    Download the model if it is not on this machine.
 
     Raises:
-        CannotServe: the model is not there, or can't be served; the directory for voices can't be made.
+        CannotServe: the model can't be found or served, or the voices directory can't be created.
     """
     try:
         with timed("Checking the model"):
@@ -31,13 +31,13 @@ def check(arguments: Arguments) -> tuple[Arguments, Path, str]:
 
 
 def _with_voices_dir(arguments: Arguments) -> Arguments:
-    """With the directory in the user's cache, unless one was named."""
+    """Use a directory in the user's cache unless `voices_dir` is set."""
     if arguments.voices_dir is not None:
         return arguments
     voices_dir = cache_directory() / "voices"
     try:
         voices_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        message = f"{error.filename} can't be made ({error.strerror}); name a directory for voices, --voices_dir"
+        message = f"Can't create {error.filename} ({error.strerror}); set --voices_dir to a writable directory"
         raise CannotServe(message) from error
     return replace(arguments, voices_dir=voices_dir)

@@ -1,4 +1,4 @@
-"""The whole server, shown once: start it, speak a sentence through the `openai` client, stop it.
+"""A demo of the whole server: start it, speak a sentence through the `openai` client, stop it.
 
 `python -m server.demo --output demo.wav`
 """
@@ -23,14 +23,14 @@ START_SECONDS = 600.0
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
-    """Return when the server answers that it would serve a request; raise RuntimeError if it ends or takes too long."""
+    """Return when `/health` answers 200; raise RuntimeError if the server ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:

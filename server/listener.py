@@ -1,17 +1,17 @@
-"""The server's port."""
+"""The listening socket of the server."""
 
 import socket
 
 from server.arguments import Arguments
 
-WAITING = 1024  # connections that nobody has accepted yet
+WAITING = 1024  # connections that are not accepted yet
 
 
 def listen(arguments: Arguments, *, beside_others: bool = False) -> socket.socket:
-    """A socket that listens; `beside_others`: on a port that is reserved, or that another http worker listens on.
+    """Return a listening socket; `beside_others`: the port is reserved, or another HTTP worker listens on it, too.
 
     Raises:
-        OSError: it can't be listened on.
+        OSError: the address can't be used.
     """
     address = arguments.host, arguments.port
     listener = socket.create_server(address, family=_family(arguments), backlog=WAITING, reuse_port=beside_others)
@@ -20,12 +20,12 @@ def listen(arguments: Arguments, *, beside_others: bool = False) -> socket.socke
 
 
 def reserve(arguments: Arguments) -> socket.socket:
-    """A socket that keeps the port for `listen` with `beside_others`. Connections are refused until then.
+    """Return a socket that reserves the port for `listen` with `beside_others`. Connections are refused until then.
 
     Raises:
         OSError: as for `listen`.
     """
-    listen(arguments).close()  # nobody else has the port, not even a server of this user's that reserves it, too
+    listen(arguments).close()  # fails if the port is in use, even by a socket of this user with SO_REUSEPORT
     reserved = socket.socket(_family(arguments), socket.SOCK_STREAM)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     reserved.bind((arguments.host, arguments.port))

@@ -1,10 +1,10 @@
 """The server as replicas of Ray Serve: `serve run server.ray:app model_dir=…`, or deploy/ray.yaml.
 
-    client ── HAProxy of a node ── replica: Serve's uvicorn, the http app, the supervisor
-                                      └ encode, generate, decode: child processes, as of `python -m server`
+    client ── HAProxy of a node ── replica: Serve's uvicorn, the HTTP app, the supervisor
+                                      └ encode, generate, decode: child processes, as with `python -m server`
 
-A replica crashes when it can't speak any more: its HAProxy, which sends requests to whoever has the fewest, would take
-quick refusals for speed. Serve starts another one, and the connections that are refused meanwhile go to the others.
+A replica that can't speak any more exits. HAProxy balances by the fewest connections, so it would prefer a replica that
+refuses requests quickly. Serve starts a new replica; meanwhile, refused connections go to the other replicas.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ from server.processes.supervisor import MODULES, Supervisor, surroundings
 
 log = logging.getLogger(__name__)
 
-OF_SERVE = {"host", "port", "httpserver_workers", "listen_when_ready"}  # flags for what Serve does here
+OF_SERVE = {"host", "port", "httpserver_workers", "listen_when_ready"}  # flags of what Serve does itself
 
 
 class Replica:
-    """One server: this process answers http, its children are the stages."""
+    """One server: this process answers HTTP requests, its children are the stages."""
 
     modules: ClassVar[Mapping[Kind, str]] = MODULES  # what the children run
 
     def __init__(self, flags: Mapping[str, str]) -> None:
-        """`flags`: of `python -m server`, by their names. Nothing is started yet."""
+        """`flags`: flags of `python -m server`, name → value. Starts nothing yet."""
         self._flags = flags
         self._surroundings = contextlib.ExitStack()
         self._watching: asyncio.Task[NoReturn] | None = None
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Serve's order to start: the app, once all stages are ready.
+        """Start the stages and return the app when all are ready. Serve calls this at the start.
 
         Raises:
-            ArgumentsError, CannotServe: the flags, the model or the voices can't be used.
+            ArgumentsError, CannotServe: the flags, the model or the voices directory can't be used.
             RuntimeError: a stage did not start.
         """
         name = serve.get_replica_context().replica_id.unique_id
@@ -75,12 +75,12 @@ class Replica:
         return _OneRequestId(create(self._engine, connections, model_id, arguments, trust_request_id=True))
 
     async def check_health(self) -> None:
-        """Serve's question every few seconds. Raises RuntimeError if a request would not be served."""
+        """Raise RuntimeError if the server can't serve requests. Serve calls this every few seconds."""
         if missing := await self._engine.stages.missing():
             raise RuntimeError(f"Not ready: {'; '.join(missing)}.")
 
     async def __del__(self) -> None:
-        """Serve's order to stop: nothing is in flight any more."""
+        """Stop. Serve calls this when no request is in flight any more."""
         if self._watching:
             self._watching.cancel()
             self._supervisor.stop()
@@ -96,7 +96,7 @@ class Replica:
 
 
 class _OneRequestId:
-    """Takes the app's `x-request-id` off http answers: Serve puts the same one on them, beside what is there."""
+    """Removes the app's `x-request-id` from HTTP answers: Serve adds the same one, which would duplicate it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -114,41 +114,41 @@ class _OneRequestId:
 
 
 def _forget_threads_of_ray() -> None:
-    """Unset the `OMP_NUM_THREADS` that Ray sets to the CPUs of a replica, one by default: stages would be slow."""
-    wanted = ray.get_runtime_context().runtime_env.get("env_vars", {})
-    if "OMP_NUM_THREADS" not in wanted:
+    """Unset `OMP_NUM_THREADS`, which Ray sets to a replica's CPUs, one by default: stages would be slow."""
+    env_vars = ray.get_runtime_context().runtime_env.get("env_vars", {})
+    if "OMP_NUM_THREADS" not in env_vars:
         os.environ.pop("OMP_NUM_THREADS", None)
 
 
 Speech = serve.deployment(
     name="speech",
     ray_actor_options={"num_gpus": 1, "num_cpus": 4},
-    max_ongoing_requests=1000,  # more than the server takes: its own 429 has OpenAI's envelope
-    graceful_shutdown_timeout_s=300.0,  # for streams to end
+    max_ongoing_requests=1000,  # more than the server accepts: its own 429 has OpenAI's envelope
+    graceful_shutdown_timeout_s=300.0,  # time for streams to end
     health_check_period_s=5.0,
     health_check_timeout_s=10.0,
 )(serve.ingress()(Replica))
 
 
 def app(flags: dict[str, Any]) -> Application:
-    """The application, of flags by their names: {"model_dir": "FunAudioLLM/CosyVoice2-0.5B", "gpt_paral_num": 256}.
+    """Return the application for `flags`, such as {"model_dir": "FunAudioLLM/CosyVoice2-0.5B", "gpt_paral_num": 256}.
 
-    Names are checked here, values by the replicas, who have the files.
+    Names are checked here, values by the replicas, which have the files.
 
     Raises:
-        ValueError: there is no such flag, or it has no value.
+        ValueError: a flag does not exist or has no value.
     """
     return Speech.bind(texts(flags))
 
 
 def texts(flags: Mapping[str, Any]) -> dict[str, str]:
-    """Flags as on a command line. Raises ValueError as `app` does."""
+    """Return the flags as strings, as on a command line. Raises ValueError like `app`."""
     for flag, value in flags.items():
         if flag in OF_SERVE:
-            raise ValueError(f"{flag}: Ray Serve listens here, see http_options and num_replicas in its config.")
+            raise ValueError(f"{flag}: Ray Serve does this; set http_options and num_replicas in its config instead.")
         if flag not in FLAGS:
-            near = difflib.get_close_matches(flag, FLAGS, 1)
-            raise ValueError(f"There is no flag {flag!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+            matches = difflib.get_close_matches(flag, FLAGS, 1)
+            raise ValueError(f"There is no flag {flag!r}{f'; did you mean {matches[0]!r}?' if matches else '.'}")
         if value is None or isinstance(value, dict):
-            raise ValueError(f"{flag} needs a value: a text, a number, true or false, or a list.")
+            raise ValueError(f"{flag} needs a value: a string, a number, a boolean or a list.")
     return {flag: ",".join(map(str, value)) if isinstance(value, list) else str(value) for flag, value in flags.items()}

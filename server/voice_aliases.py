@@ -1,4 +1,4 @@
-"""Names that stand for voices: callers of OpenAI's speech API ask for voices that only OpenAI has."""
+"""Aliases of voices: clients of the OpenAI speech API ask for voices that only OpenAI has."""
 
 from collections.abc import Mapping
 
@@ -12,5 +12,5 @@ VOICE_ALIASES: Mapping[str, str] = {
 
 
 def read_aliases(path: str) -> dict[str, str]:
-    """`VOICE_ALIASES` with the changes in a JSON file, {alias: voice}. Raises argparse.ArgumentTypeError."""
+    """Return `VOICE_ALIASES` updated from a JSON file, {alias: voice}. Raises argparse.ArgumentTypeError."""
     return {**VOICE_ALIASES, **read_word_table(path)}

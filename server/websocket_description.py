@@ -1,7 +1,7 @@
-"""The WebSockets in the description of the API: OpenAPI has no place for them, so they get one of its extensions.
+"""The WebSockets in `/openapi.json`: OpenAPI can't describe WebSockets, so they are in an extension, `x-websockets`.
 
-`x-websockets` lists, for each path, the messages of the client and of the server. JSON messages are schemas among the
-others; a binary message is a string of the format binary, as files are.
+It lists the messages of the client and of the server for each path. JSON messages are schemas of the components; a
+binary message is a string of the format `binary`, like a file.
 """
 
 from collections.abc import Sequence
@@ -21,57 +21,56 @@ Messages = Sequence[type[BaseModel]]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is said on one WebSocket."""
+    """The messages of one WebSocket."""
 
     description: str
     from_client: Messages
     from_server: Messages
-    binary_from_client: str  # what a binary message is; empty: there are none
+    binary_from_client: str  # description of the binary messages; empty: there are none
     binary_from_server: str
 
 
 PROTOCOLS = {
     "/v1/audio/speech/stream": Protocol(
-        "Text comes in as it is written, and speech goes out as it is made. Send `session.config` first, then for each "
-        "utterance `input.text` as often as you like and `input.done`.",
+        "Send text as it is written; the server sends speech as it is generated. Send `session.config` first, then for "
+        "each utterance any number of `input.text` and one `input.done`.",
         session_messages.FROM_CLIENT,
         session_messages.FROM_SERVER,
         "",
-        "Audio of the sentence that has begun, in the format of the configuration; at most 64 KiB, or 1 MiB when "
-        "`stream_audio` is false.",
+        "Audio of the current sentence, in the configured format; at most 64 KiB, or 1 MiB if `stream_audio` is false.",
     ),
     "/inference_zero_shot_bistream": Protocol(
-        "LightTTS's. Send the prompt, the recording, then text as it is written. Speech comes as it is made, and the "
-        "server closes the connection behind it.",
+        "LightTTS's. Send the prompt, the recording, then text as it is written. The server sends speech as it is "
+        "generated and then closes the connection.",
         bistream.FROM_CLIENT,
         bistream.FROM_SERVER,
-        "The recording's file, at most 10 MiB: the second message.",
+        "The audio file of the recording, at most 10 MiB: the second message.",
         "Headerless PCM, int16, little endian, mono, 24 kHz; at most 64 KiB.",
     ),
 }
 
 
 def describe(app: FastAPI) -> None:
-    """Add the WebSockets to what `app` says of itself."""
-    without = app.openapi
+    """Add the WebSockets to the OpenAPI description of `app`."""
+    without_websockets = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            api = without()
+            api = without_websockets()
             api["components"]["schemas"] |= _schemas()
             api["x-websockets"] = {path: _described(protocol) for path, protocol in PROTOCOLS.items()}
         assert app.openapi_schema is not None
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's own way
+    app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents
 
 
 def _schemas() -> dict[str, Any]:
     messages = [
         message for protocol in PROTOCOLS.values() for message in (*protocol.from_client, *protocol.from_server)
     ]
-    _, found = models_json_schema([(message, "validation") for message in messages], ref_template=REFERENCE)
-    schemas: dict[str, Any] = found["$defs"]
+    _, definitions = models_json_schema([(message, "validation") for message in messages], ref_template=REFERENCE)
+    schemas: dict[str, Any] = definitions["$defs"]
     return schemas
 
 

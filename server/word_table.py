@@ -1,4 +1,4 @@
-"""JSON files that map words to words."""
+"""JSON files that map strings to strings."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_word_table(path: str) -> dict[str, str]:
-    """The JSON object of strings in a file. Raises argparse.ArgumentTypeError."""
+    """Read a JSON object of strings from a file. Raises argparse.ArgumentTypeError."""
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

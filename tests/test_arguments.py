@@ -77,7 +77,7 @@ def test_a_table_that_is_none_is_refused(
     ("flags", "reason"),
     [
         (["--voice_aliases", "/nowhere.json"], "can't be read"),
-        (["--load_trt", "maybe"], "neither true nor false"),
+        (["--load_trt", "maybe"], "is not a boolean"),
         (["--port", "0"], "not a port"),
         (["--port", "65536"], "not a port"),
         (["--httpserver_workers", "0"], "whole number of at least 1"),

@@ -82,7 +82,7 @@ def test_keys_come_from_flags_a_file_or_a_variable_and_are_kept_as_digests_only(
         (("--api_key_file", "/dev/null"), "empty"),
         (("--cors_origins", "example.org"), "neither * nor an origin"),
         (("--cors_origins", "https://example.org/page"), "neither * nor an origin"),
-        (("--public_paths", "health"), "has to begin with /"),
+        (("--public_paths", "health"), "must begin with /"),
     ],
 )
 def test_access_that_makes_no_sense_is_refused(

@@ -88,7 +88,7 @@ async def test_who_shares_the_gpu_is_served_and_goes_on_without_if_need_be(
         await eventually(server.healthy, "it is there again")
         async with server.speaking(30):
             assert all(process.is_running() for process in others)
-        assert "Going on without NVIDIA's Multi-Process Service: it takes no clients any more" in server.log.read_text()
+        assert "Going on without NVIDIA's Multi-Process Service: it no longer accepts clients" in server.log.read_text()
         server.process.terminate()
         await eventually(lambda: server.process.poll() is not None, "the server has ended")
     assert called(stand_in_daemon).endswith("quit\n")

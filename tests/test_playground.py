@@ -361,7 +361,7 @@ def test_the_demo_model_speaks_english_and_knows_no_instructions(quick_page: Chr
 def test_a_text_above_the_limit_is_not_sent(quick_page: Chrome, stand_in: StandIn) -> None:
     write(quick_page, "text", "a" * (LONGEST_TEXT + 20))
     assert at(quick_page, "count").text == f"{LONGEST_TEXT + 20} / {LONGEST_TEXT}"
-    message = f"This server takes at most {LONGEST_TEXT} characters. Shorten the text by 20."
+    message = f"This server accepts at most {LONGEST_TEXT} characters. Shorten the text by 20."
     assert at(quick_page, "too-long").text == message
     at(quick_page, "speak").click()
     assert quick_page.switch_to.active_element == at(quick_page, "text")
@@ -403,7 +403,7 @@ def test_voices_are_found_by_a_part_of_their_name(quick_page: Chrome) -> None:
     at(quick_page, "voice-search").send_keys("READER 2")
     found = ["Reader 2", *(f"Reader {number}" for number in range(20, 30))]
     assert voices(quick_page) == {"all": ["default", *found], "chosen": "default"}, "searching alone chooses nothing"
-    assert at(quick_page, "voices-found").text == "11 of 31 voices. Enter takes the first."
+    assert at(quick_page, "voices-found").text == "11 of 31 voices. Press Enter to select the first."
     at(quick_page, "voice-search").send_keys("5", Keys.ENTER)
     assert voices(quick_page)["chosen"] == "Reader 25"
     assert len(voices(quick_page)["all"]) == 31
@@ -544,7 +544,7 @@ def test_the_figures_are_those_of_the_metrics_and_follow_them(quick_page: Chrome
     }
     assert "Real-time factor – 0.75 / 0.97" in at(quick_page, "speech").text
     assert "/v1/audio/speech 4 0 0 1 0" in at(quick_page, "answers").text
-    assert "20.0 GiB of 80.0 GiB taken, 1.0 GiB" in at(quick_page, "gpus").text
+    assert "20.0 GiB of 80.0 GiB used, 1.0 GiB" in at(quick_page, "gpus").text
     assert quick_page.find_element(By.TAG_NAME, "meter").get_attribute("value") == str(20 * 2**30)
     factor.observe(1.5)
     stand_in.numbers = {"http-0": {"requests": 8, **factor.numbers()}}

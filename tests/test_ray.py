@@ -266,7 +266,7 @@ async def test_nothing_is_left_of_a_replica_that_is_killed(standing_in: Cluster)
     [
         ({"modle_dir": "m"}, "There is no flag 'modle_dir'; did you mean 'model_dir'?"),
         ({"num_replicas": 2}, "There is no flag 'num_replicas'"),
-        ({"port": 8080}, "port: Ray Serve listens here"),
+        ({"port": 8080}, "port: Ray Serve does this"),
         ({"model_dir": None}, "model_dir needs a value"),
     ],
 )

@@ -47,10 +47,10 @@ async def test_a_data_uri_is_its_own_file() -> None:
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
-        ("data:audio/wav,abc", "has to be base64"),
+        ("data:audio/wav,abc", "must be base64"),
         ("data:;base64,%%%", "can't be decoded"),
         ("data:;base64,YWI", "can't be decoded"),
-        ("data:", "has to be base64"),
+        ("data:", "must be base64"),
         ("", "neither a data: URI"),
         ("UklGRg==", "neither a data: URI"),
         ("file:///etc/passwd", "neither a data: URI"),
@@ -190,7 +190,7 @@ async def test_too_much_too_slow_and_wrong_answers_end(monkeypatch: pytest.Monke
 
     async with listening(missing) as host:
         assert "status 404" in str(await refused(f"http://{host}/", host))
-    assert "can't be fetched" in str(await refused(f"http://{host}/", host))  # nobody listens any more
+    assert "Fetching it from" in str(await refused(f"http://{host}/", host))  # nobody listens any more
 
 
 async def test_a_compressed_answer_is_not_blown_up() -> None:

@@ -127,7 +127,7 @@ async def test_people_with_any_name_can_be_registered_and_deleted(openai: AsyncO
 async def test_what_a_registration_lacks_is_named(client: httpx.AsyncClient) -> None:
     no_file = await client.post("/v1/audio/voices", data={"name": "A", "audio_sample": "text"})
     assert (no_file.status_code, error_of(no_file)["param"]) == (400, "audio_sample")
-    assert "has to be a file" in error_of(no_file)["message"]
+    assert "must be a file" in error_of(no_file)["message"]
     no_name = await client.post("/v1/audio/voices", files={"audio_sample": wav(tone(2))})
     assert (no_name.status_code, error_of(no_name)["param"]) == (400, "name")
     described = await register(client, wav(tone(2)), type="prompt", prompt="A deep voice.")

@@ -268,7 +268,7 @@ def test_same_seed_same_audio(decoder: SpeechDecoder, prompt: FlowPrompt) -> Non
 def test_push_refuses_what_it_cannot_speak(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     utterance = begun(decoder, prompt)
     for token in (6561, -1):
-        with pytest.raises(ValueError, match=f"{token} is no speech token"):
+        with pytest.raises(ValueError, match=f"{token} is not a speech token"):
             utterance.push([5, token])
     with pytest.raises(ValueError, match="split the text"):
         utterance.push([0] * MAX_TOKENS)

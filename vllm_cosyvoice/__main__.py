@@ -1,9 +1,9 @@
-"""The command `vllm-cosyvoice`, which is also `python -m vllm_cosyvoice`.
+"""The command `vllm-cosyvoice`, also `python -m vllm_cosyvoice`.
 
-`vllm-cosyvoice speak "Hello world." -o hello.wav`     one text; `speak` may be left out
+`vllm-cosyvoice speak "Hello world." -o hello.wav`     one text; `speak` is the default command
 `vllm-cosyvoice batch lines.jsonl out/`                many texts
-`vllm-cosyvoice serve --port 8080`                     the server, as `python -m server`
-`vllm-cosyvoice normalize "It costs $5."`              what would be spoken, a line for each segment
+`vllm-cosyvoice serve --port 8080`                     the server, like `python -m server`
+`vllm-cosyvoice normalize "It costs $5."`              the normalised text, one line per segment
 """
 
 import argparse
@@ -28,17 +28,17 @@ COMMANDS = ("speak", "batch", "serve", "normalize")
 
 
 def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line for one text, checked for combinations that make no sense."""
+    """Parse and check the command line for one text."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} speak",
         description="Speak a text into a WAV or FLAC file.",
-        epilog=f"Further commands: {', '.join(name for name in COMMANDS if name != 'speak')}; each takes --help.",
+        epilog=f"Other commands: {', '.join(name for name in COMMANDS if name != 'speak')}; each has --help.",
     )
     parser.add_argument("text")
     parser.add_argument("-o", "--output", type=Path, default=Path("out.wav"), help="default: %(default)s")
     _add_model_and_voice(parser)
     parser.add_argument("--prompt_wav", type=Path, help="clone the voice of this recording, 1 to 30 s")
-    parser.add_argument("--prompt_text", default="", help="what the recording says (without it: cross-lingual mode)")
+    parser.add_argument("--prompt_text", default="", help="transcript of the recording (if omitted: cross-lingual)")
     parser.add_argument("--instructions", help="how to speak, in words the model was trained on")
     parser.add_argument("--speed", type=float, default=1.0, help="0.25 to 4 (default: 1)")
     parser.add_argument("--seed", type=int, help="the same seed gives the same speech")
@@ -49,38 +49,38 @@ def parse_speak(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--output is {arguments.output}, but there is no directory {arguments.output.parent}")
     slowest, fastest = SPEEDS
     if not slowest <= arguments.speed <= fastest:
-        parser.error(f"--speed is {arguments.speed}; it must lie between {slowest} and {fastest:g}")
+        parser.error(f"--speed is {arguments.speed}; it must be between {slowest} and {fastest:g}")
     if arguments.prompt_text and arguments.prompt_wav is None:
-        parser.error("--prompt_text says what a recording says: give the recording with --prompt_wav")
+        parser.error("--prompt_text is the transcript of a recording: give the recording with --prompt_wav")
     return arguments
 
 
 def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line for many texts."""
+    """Parse the command line for many texts."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} batch",
-        description="Speak each line of a file into a file of its own. What is there already is not spoken again.",
+        description="Speak each line of a file into its own audio file. Lines that were spoken before are skipped.",
     )
-    parser.add_argument("lines", type=Path, help='a JSON object a line: {"text": …, "voice": …, "speed": …}')
-    parser.add_argument("directory", type=Path, help="where ID.wav or ID.flac and manifest.jsonl go")
+    parser.add_argument("lines", type=Path, help='a JSON object per line: {"text": …, "voice": …, "speed": …}')
+    parser.add_argument("directory", type=Path, help="output directory for ID.wav or ID.flac and manifest.jsonl")
     parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="default: %(default)s")
     _add_model_and_voice(parser)
     return parser.parse_args(argv)
 
 
 def parse_normalize(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line for a text that is only shown."""
+    """Parse the command line for texts that are printed, not spoken."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} normalize",
-        description="Print a text as it would be spoken, a line for each segment, with the pauses between them.",
+        description="Print a text as it would be spoken, one line per segment, with the pauses between segments.",
     )
-    parser.add_argument("text", nargs="?", help="left out with --jsonl")
-    parser.add_argument("--language", help='a code such as "en" (default: told by the script and the words)')
+    parser.add_argument("text", nargs="?", help="not with --jsonl")
+    parser.add_argument("--language", help='a code such as "en" (default: detected from the script and the words)')
     parser.add_argument(
         "--jsonl",
         action="store_true",
-        help='read a JSON object a line from standard input, {"id": …, "input": …, "language": …}, '
-        'and write {"id": …, "segments": […]} for each; "language" may be left out',
+        help='read one JSON object per line from standard input, {"id": …, "input": …, "language": …}, '
+        'and write {"id": …, "segments": […]} for each; "language" is optional',
     )
     _add_model(parser)
     arguments = parser.parse_args(argv)
@@ -103,7 +103,7 @@ def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
 def speak(argv: Sequence[str]) -> int:
     """Speak, save, and print how long it took."""
     arguments = parse_speak(argv)
-    # Here, because vLLM's processes import this module again, and because a wrong command line should fail at once.
+    # Imported late, because vLLM's processes import this module again, and a wrong command line should fail at once.
     from vllm_cosyvoice.audio_file import audio_file
     from vllm_cosyvoice.preparation import check_voice
     from vllm_cosyvoice.sampling import SamplingOptions
@@ -116,7 +116,7 @@ def speak(argv: Sequence[str]) -> int:
     model = _open_model(arguments)
     if recording is None:
         check_voice(arguments.voice, model, arguments.voices_dir)
-    from vllm_cosyvoice.synthesizer import Synthesizer  # which imports vLLM
+    from vllm_cosyvoice.synthesizer import Synthesizer  # imports vLLM
 
     with Synthesizer(model, voices_dir=arguments.voices_dir) as synthesizer:
         voice = synthesizer.clone(*recording, arguments.prompt_text) if recording else arguments.voice
@@ -136,7 +136,7 @@ def speak(argv: Sequence[str]) -> int:
 
 
 def batch(argv: Sequence[str]) -> int:
-    """Speak what is left of the lines; 1 if any could not be spoken."""
+    """Speak the lines that were not spoken before; return 1 if any could not be spoken."""
     arguments = parse_batch(argv)
     from vllm_cosyvoice.preparation import check_voice
 
@@ -157,7 +157,7 @@ def batch(argv: Sequence[str]) -> int:
 
 
 def normalize(argv: Sequence[str]) -> int:
-    """Print the segments of a text, or of each line of standard input; 1 if one is empty or can't be read."""
+    """Print the segments of a text or of each line of standard input; return 1 if one is empty or invalid."""
     arguments = parse_normalize(argv)
     from vllm_cosyvoice.failure import InputError
     from vllm_cosyvoice.text import Pause, TextFrontEnd
@@ -174,7 +174,7 @@ def normalize(argv: Sequence[str]) -> int:
 
 
 def _normalize_lines(front_end: "TextFrontEnd", language: str | None) -> int:
-    """One answer for each line of standard input, with `error` in place of segments where there are none."""
+    """Print an answer for each line of standard input, with an `error` if the line has no segments."""
     status = 0
     for number, line in enumerate(sys.stdin, start=1):
         if not line.strip():
@@ -198,7 +198,7 @@ def _open_model(arguments: argparse.Namespace) -> "ModelDirectory":
 
 
 def main() -> int:
-    """Exit status: 0 when all was spoken, 1 when not, 2 for a wrong command line, 130 after Ctrl-C."""
+    """Run a command. Exit status: 0 for success, 1 for errors, 2 for an invalid command line, 130 for Ctrl-C."""
     name, argv = (sys.argv[1], sys.argv[2:]) if sys.argv[1:2] and sys.argv[1] in COMMANDS else ("speak", sys.argv[1:])
     if name == "serve":
         from server.__main__ import main as serve

@@ -1,4 +1,4 @@
-"""How a request fails."""
+"""Errors of requests."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ FailureKind = Literal["invalid", "not_found", "conflict", "overloaded", "unavail
 
 
 class Failure(Exception):
-    """A request ended without (all of) its audio. `param` is the field of the request that is at fault, if one is."""
+    """A request ended before its audio was complete. `param` is the invalid field of the request, if any."""
 
     def __init__(self, kind: FailureKind, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -15,7 +15,7 @@ class Failure(Exception):
 
 
 class InputError(Failure, ValueError):
-    """What a caller sent can't be spoken. `param` names the field, in the words of the OpenAI speech API."""
+    """The input can't be spoken. `param` names the invalid field as in the OpenAI speech API."""
 
     param: str
 

@@ -12,7 +12,7 @@ Streams = Iterable[AsyncGenerator[Item, None]] | AsyncIterable[AsyncGenerator[It
 async def in_order(streams: Streams[Item], ahead: int) -> AsyncGenerator[Item, None]:
     """Yield all items of the first stream, then of the second, …, with up to `ahead` streams in flight.
 
-    So the buffer for a slow consumer is bounded. `streams` may itself be asynchronous. An error in a stream is raised
+    This bounds the buffer for a slow consumer. `streams` may itself be asynchronous. An error in a stream is raised
     when its turn comes. The generator closes all streams before it ends for any reason.
     """
     slots = asyncio.Semaphore(ahead)

@@ -1,4 +1,4 @@
-"""The engine with its stages on one event loop of this process; only vLLM's engine has a process of its own."""
+"""An engine that runs its stages on one event loop in this process. Only vLLM's engine has a separate process."""
 
 import asyncio
 import contextlib
@@ -32,10 +32,10 @@ class _Stage(Protocol):
 
 
 class _Post:
-    """Hands messages over in the order they were sent, each in a turn of its own."""
+    """Delivers messages in the order they were sent, each in its own callback of the event loop."""
 
     def __init__(self, address: Address, stages: dict[Address, _Stage], die: Callable[[str, Exception], None]) -> None:
-        """`die` is told of a stage that can't handle a message."""
+        """`die` is called with the address of a stage that fails to handle a message, and the error."""
         self.address = address
         self._stages = stages
         self._die = die
@@ -54,7 +54,7 @@ class _Post:
 
 
 class _Stages:
-    """One stage of each kind, whose address is its kind; or why there is none any more."""
+    """One stage of each kind, with the kind as its address, until one of them fails."""
 
     failure: Failure | None = None
 
@@ -68,10 +68,10 @@ class _Stages:
 
 
 class LocalEngine(Engine):
-    """An Engine with the stages within. It belongs to the event loop that it is made on."""
+    """An Engine that contains its stages. Use it on the event loop on which it was created."""
 
     def __init__(self, model: ModelDirectory, voices_dir: Path | None, options: EngineOptions) -> None:
-        """Load and start everything. Raises what Preparation, SpeechDecoder and SpeechTokenGenerator raise."""
+        """Load and start everything. Raises the errors of Preparation, SpeechDecoder and SpeechTokenGenerator."""
         stages: dict[Address, _Stage] = {}
         self._within = _Stages()
         super().__init__(_Post("engine", stages, self._die), self._within, patience=None)
@@ -94,21 +94,21 @@ class LocalEngine(Engine):
 
     @property
     def segments(self) -> int:
-        """Segments that a stage holds."""
+        """Number of segments in the stages."""
         return self._generate.numbers()["segments"] + self._decode.numbers()["segments"]
 
     def shutdown(self) -> None:
-        """End vLLM's engine. Cancel what still waits for speech before."""
+        """Stop vLLM's engine. Before calling this, cancel the tasks that wait for speech."""
         self._generator.shutdown()
 
-    async def _watch(self, what: str, work: Coroutine[None, None, object]) -> None:
-        """Nobody is to wait for a stage that has died."""
+    async def _watch(self, stage: str, work: Coroutine[None, None, object]) -> None:
+        """Run `work`; if it fails, fail all requests, so that none waits for a dead stage."""
         try:
             await work
         except Exception as error:
-            self._die(what, error)
+            self._die(stage, error)
 
-    def _die(self, what: str, error: Exception) -> None:
-        log.error("The %s has died.", what, exc_info=error)
-        self._within.failure = Failure("unavailable", f"The {what} has died: {error}")
+    def _die(self, stage: str, error: Exception) -> None:
+        log.error("The %s has died.", stage, exc_info=error)
+        self._within.failure = Failure("unavailable", f"The {stage} has died: {error}")
         self.in_flight.fail_all(self._within.failure)

@@ -1,4 +1,4 @@
-"""From what a caller asks for to what the networks take: text → segments, a voice's name → its features."""
+"""Prepares the networks' inputs: converts text to segments, and a voice's name or recording to its features."""
 
 import hashlib
 import logging
@@ -34,22 +34,22 @@ log = logging.getLogger(__name__)
 
 
 def check_voice(name: str, model: ModelDirectory, voices_dir: Path | None = None) -> None:
-    """Raise InputError if there is no voice of that name; loads no networks."""
+    """Raise InputError if there is no voice `name`. This loads no networks."""
     directory, presets = VoiceDirectory(voices_dir), model.preset_speakers()
     if directory.version(name) is None and name not in presets:
         raise InputError("voice", no_such_voice(name, _names(directory, presets)))
 
 
 def _names(directory: VoiceDirectory, presets: Iterable[str]) -> list[str]:
-    """Of all voices: the built-in ones, the user's, and the model's preset speakers."""
+    """The names of all voices: built-in voices, the user's, and the model's preset speakers."""
     return sorted({*directory.names(), *presets})
 
 
 class Preparation:
-    """Text front end, voice encoder and the voices in use, for one model.
+    """The text front end, the voice encoder and the voices of one model.
 
-    `cache_capacity` voices keep their features in memory, the least recently used goes first. `aliases` are names that
-    stand for voices, unless there is a voice of that name. `pronunciations`: see TextFrontEnd.
+    The features of the `cache_capacity` most recently used voices stay in memory. `aliases` maps further names to
+    voices; a voice with the same name takes precedence. `pronunciations`: see TextFrontEnd.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Preparation:
     ) -> None:
         self._family = model.family
         self._text = TextFrontEnd(model.tokenizer, pronunciations)
-        self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as long as normalising the text
+        self._transcript = lru_cache(max(1, cache_capacity))(self._text.normalise)  # as slow as normalising the text
         self._encoder = VoiceEncoder(model)
         self._directory = VoiceDirectory(voices_dir)
         self._presets = preset_voices(model)
@@ -71,67 +71,67 @@ class Preparation:
 
     @property
     def cache_hits(self) -> int:
-        """How often a voice was found in memory."""
+        """Number of lookups that found the voice in memory."""
         return self._cache.hits
 
     @property
     def cache_misses(self) -> int:
-        """How often one was not."""
+        """Number of lookups that did not."""
         return self._cache.misses
 
     def voice_names(self) -> list[str]:
-        """Names that `voice` takes."""
+        """The names that `voice` accepts, without aliases."""
         return _names(self._directory, self._presets)
 
     def voices(self) -> list[StoredVoice]:
-        """What `voice_names` names."""
+        """The voices of `voice_names`."""
         presets = {name: StoredVoice(name, created_at=0) for name in self._presets}
         voices = presets | {voice.name: voice for voice in self._directory.voices()}
         return [voices[name] for name in sorted(voices)]
 
     def register(self, name: str, recording: Recording) -> StoredVoice:
-        """Judge a recording and keep the voice it makes as `name`, for every process that shares the directory.
+        """Check a recording and store its voice as `name`, for all processes that share the directory.
 
-        Raises InputError for a name or a recording that can't be used, VoiceRefused for a name that is taken, and
-        OSError when the disk refuses.
+        Raises InputError for an invalid name or recording, VoiceRefused if the name is taken, and OSError if writing to
+        disk fails.
         """
         try:
             check_name(name)
         except ValueError as error:
             raise InputError("name", str(error)) from error
         if name in self._presets:
-            raise VoiceRefused(f"{name!r} is one of the model's own speakers: choose another name.")
-        if (meant := self._aliases.get(name, name)) != name:
+            raise VoiceRefused(f"{name!r} is a preset speaker of the model: choose another name.")
+        if (target := self._aliases.get(name, name)) != name:
             raise VoiceRefused(
-                f"{name!r} stands for the voice {meant!r}: choose another name. To have {name!r} mean your voice, "
+                f"{name!r} is an alias of the voice {target!r}: choose another name. To use {name!r} for your voice, "
                 "change the table of --voice_aliases."
             )
         return self._directory.register(name, recording, self._encoder.key, self._recorded(recording))
 
     def delete(self, name: str) -> StoredVoice:
-        """Delete a registered voice; requests that have it already go on with it.
+        """Delete a registered voice; requests that already use it are not affected.
 
         Raises UnknownVoice, and VoiceRefused for a voice that was not registered.
         """
         if name in self._presets and name not in self._directory.names():
-            raise VoiceRefused(f"{name!r} is one of the model's own speakers: it can't be deleted.")
+            raise VoiceRefused(f"{name!r} is a preset speaker of the model: it can't be deleted.")
         return self._directory.delete(name)
 
     def voice(self, source: str | Recording) -> Voice:
-        """The voice of that name or alias, or of that recording.
+        """Get a voice by its name or alias, or make one from a recording.
 
-        Its features are computed when it is first asked for, and when its files change. Raises InputError when there
-        is no such voice or the recording can't be used.
+        Its features are computed on first use, and again when its files change. Raises InputError if there is no such
+        voice or the recording can't be used.
         """
         return self._cache.get_or_make(*self._wanted(source))
 
     def voice_in_memory(self, source: str | Recording) -> Voice | None:
-        """`voice` if its features need not be read or computed, else None. Raises InputError, too."""
+        """Like `voice`, but return None if its features would have to be read or computed."""
         key, version, _ = self._wanted(source)
         return self._cache.get(key, version)
 
     def _wanted(self, source: str | Recording) -> tuple[Hashable, Hashable, Callable[[], Voice]]:
-        """Key and version of a voice for the cache, and what makes it."""
+        """The key and version of a voice in the cache, and the function that makes it."""
         if isinstance(source, Recording):
             content = hashlib.blake2b(source.data).digest(), source.transcript
             return content, content, lambda: self._recorded(source)
@@ -156,7 +156,7 @@ class Preparation:
         try:
             self._directory.keep_features(name, version, self._encoder.key, voice)
         except OSError as error:
-            log.warning("The features of the voice %r are not kept: %s.", name, error)
+            log.warning("The features of the voice %r can't be stored: %s.", name, error)
         return voice
 
     def _recorded(self, recording: Recording) -> Voice:
@@ -171,31 +171,31 @@ class Preparation:
         return InputError("voice", no_such_voice(name, self.voice_names()))
 
     def clone(self, samples: np.ndarray, sample_rate: int, transcript: str = "") -> Voice:
-        """A voice from a recording: float32 mono `samples` in [−1, 1], 1 to 30 s.
+        """Make a voice from a recording: float32 mono `samples` [n] in [−1, 1], 1 to 30 s.
 
-        Without a transcript the voice speaks in cross-lingual mode. Raises AudioError for audio that can't be used.
+        Without a transcript, the voice speaks in cross-lingual mode. Raises AudioError for audio that can't be used.
         """
         return self._encoder.encode(samples, sample_rate, transcript)
 
     def source_tokens(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Speech tokens of a recording, int32 [n], 25 a second: what voice conversion speaks again.
+        """Compute the speech tokens of a recording for voice conversion: int32 [n], 25 per second.
 
         Raises AudioError for audio that can't be used.
         """
         return self._encoder.speech_tokens(samples, sample_rate)
 
     def tokens(self, text: str) -> list[int]:
-        """Tokenizer ids of `text` as it stands."""
+        """Tokenizer ids of `text`, without normalisation."""
         return self._text.tokens(text)
 
     def prompt_text(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
-        """Tokenizer ids ahead of the text: the instruction, or the voice's transcript, or none (cross-lingual)."""
+        """Tokenizer ids that precede the text: the instructions, or the voice's transcript, or none (cross-lingual)."""
         transcript = "" if instructions or cross_lingual else voice.transcript
         text = self._family.prompt_text(instructions, transcript and self._transcript(transcript))
         return self._text.tokens(text) if text else []
 
     def prompt_speech(self, voice: Voice, instructions: str | None = None, *, cross_lingual: bool = False) -> list[int]:
-        """Speech tokens the language model continues: the voice's own, in zero-shot mode only."""
+        """Speech tokens that the language model continues: the voice's in zero-shot mode, else none."""
         if instructions or cross_lingual or not voice.transcript:
             return []
         tokens: list[int] = voice.speech_tokens.tolist()
@@ -212,13 +212,13 @@ class Preparation:
         language: str | None = None,
         pronunciations: Mapping[str, str] = NO_WORDS,
     ) -> list[Segment]:
-        """`text` normalised, split and tokenized for `voice`; for the last three arguments see `TextFrontEnd.pieces`.
+        """Normalise, split and tokenize `text` for `voice`. For the last three arguments, see `TextFrontEnd.pieces`.
 
-        Modes: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which
-        for a preset speaker is the sft mode. `cross_lingual` leaves a voice's transcript and speech out of the
-        language model's prompt, for text in another language than the recording's.
-        A text without words is one segment of silence.
-        Raises InputError for an empty text, for a pause that can't be read and for an unknown language.
+        The mode is instruct with `instructions`, else zero-shot if the voice has a transcript, else cross-lingual (sft
+        for a preset speaker). `cross_lingual` leaves the voice's transcript and speech out of the language model's
+        prompt, for text in another language than the recording.
+        A text without words gives one segment of silence.
+        Raises InputError for an empty text, an invalid pause or an unknown language.
         """
         try:
             pieces = self._text.pieces(text, normalize=normalize, language=language, pronunciations=pronunciations)
@@ -227,7 +227,7 @@ class Preparation:
         prompt_text = self.prompt_text(voice, instructions, cross_lingual=cross_lingual)
         prompt_speech = self.prompt_speech(voice, instructions, cross_lingual=cross_lingual)
         segments: list[Segment] = []
-        silence = 0.0  # that nothing has been said after yet
+        silence = 0.0  # seconds of pauses since the last segment
         for piece in pieces:
             if isinstance(piece, Pause):
                 silence += piece.seconds
@@ -241,6 +241,6 @@ class Preparation:
         return segments
 
     def prepare(self, text: str, voice: str | Recording) -> tuple[list[Segment], Voice]:
-        """Segments and voice for one text. Raises InputError naming the field."""
+        """Make the segments and the voice for one text. Raises InputError with the invalid field."""
         features = self.voice(voice)
         return self.segments(text, features), features

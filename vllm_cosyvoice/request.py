@@ -1,4 +1,4 @@
-"""What a caller asks for: every front end makes one of these, and every stage reads it."""
+"""The request that every front end creates and every stage reads."""
 
 import msgspec
 
@@ -11,27 +11,26 @@ from vllm_cosyvoice.text.languages import language_code
 
 
 class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A text, or what will arrive of it, and how to speak it.
+    """A text and how to speak it.
 
-    Mode: `instructions` set: instruct; else a voice with a transcript: zero-shot; else cross-lingual, which for a
-    preset speaker is the sft mode.
+    The mode is instruct with `instructions`, else zero-shot if the voice has a transcript, else cross-lingual (sft for
+    a preset speaker).
 
     Raises:
-        InputError: a value can't be used. Whether there is such a voice, and what its recording is worth, the encode
-            stage finds out.
+        InputError: a value is invalid. The encode stage checks the voice and its recording later.
     """
 
-    id: str  # used once: segments and the stages' logs are named after it
-    text: str | None = None  # None: it arrives in pieces, and is spoken as it stands, or there is audio to convert
+    id: str  # unique; segment ids and log messages contain it
+    text: str | None = None  # None: it arrives in pieces and is not normalised, or there is audio to convert
     voice: str | Recording | Voice = DEFAULT_VOICE
     instructions: str | None = None
-    cross_lingual: bool = False  # for text in another language than the recording's: its transcript is not used
-    language: str | None = None  # of the text, a code such as "en"; None: told by its script and words
-    normalize: bool = True  # read numbers, dates and abbreviations out; else the text is spoken as it stands
-    pronunciations: dict[str, str] = {}  # words → how to spell them for the model, on top of the server's
+    cross_lingual: bool = False  # ignore the voice's transcript, for text in another language than the recording
+    language: str | None = None  # code of the text's language, such as "en"; None: detect it by script and words
+    normalize: bool = True  # write out numbers, dates and abbreviations
+    pronunciations: dict[str, str] = {}  # words → spellings for the model, in addition to the server's
     speed: float = 1.0  # 2 is twice as fast
     sampling: SamplingOptions = SamplingOptions()
-    streaming: bool = True  # audio in pieces, the first of them soon; else each segment in one go, which costs less
+    streaming: bool = True  # audio in pieces, at low latency; else each segment in one piece, which costs less
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""
@@ -44,5 +43,5 @@ class SpeechRequest(msgspec.Struct, frozen=True, kw_only=True):
             except ValueError as error:
                 raise InputError("language", str(error)) from error
         if self.text is None and self.instructions:
-            message = "instructions can't be followed while the text arrives: send whole sentences."
+            message = "instructions are not supported for text that arrives in pieces: send whole sentences."
             raise InputError("instructions", message)

@@ -13,7 +13,7 @@ MIN_SPEECH_PER_TEXT = 2
 class Segment:
     """One piece of text, ready for the language model."""
 
-    prompt: list[int]  # ids of the joint id space, see `vocabulary`; empty: there is nothing to speak, only silence
+    prompt: list[int]  # ids of the joint id space, see `vocabulary`; empty for a segment of silence
     text_tokens: int  # tokens of the text to speak, without the prompt text
     min_tokens: int  # speech tokens
     max_tokens: int
@@ -32,5 +32,5 @@ class Segment:
 
     @classmethod
     def silent(cls, seconds: float) -> "Segment":
-        """The segment for a text without words."""
+        """Create the segment of silence for a text without words."""
         return cls(prompt=[], text_tokens=0, min_tokens=0, max_tokens=0, silence_before=seconds)

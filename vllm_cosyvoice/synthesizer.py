@@ -1,7 +1,7 @@
-"""The whole engine behind one object: text in, 24 kHz audio out.
+"""The whole engine as one object: text in, 24 kHz audio out.
 
-vLLM runs its engine in processes of its own; everything else runs here, on an event loop in a background thread,
-so that any number of threads may speak at once and share the batches.
+vLLM runs its engine in separate processes. Everything else runs on an event loop in a background thread, so any number
+of threads may use the object at once and share batches.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """CosyVoice2 in one process. `model` is a directory, a hub's name for one, or one that is open already.
+    """CosyVoice2 in one process. `model` is a directory, a name on the hub, or an open ModelDirectory.
 
-    Raises checkpoint.CheckpointError when the model can't be used. Close it, or use it in a `with` statement.
+    Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Synthesizer:
         self.close()
 
     def close(self) -> None:
-        """End vLLM's processes and this object's thread; whoever still waits for speech gets a CancelledError."""
+        """Stop vLLM's processes and this object's thread. Calls that still wait for speech raise CancelledError."""
         if self._closed:
             return
         self._closed = True
@@ -86,11 +86,11 @@ class Synthesizer:
         self._stop_loop()
 
     def voices(self) -> list[str]:
-        """Names of the voices that can be asked for."""
+        """Names of the available voices."""
         return self._engine.preparation.voice_names()
 
     def clone(self, samples: np.ndarray, sample_rate: int, transcript: str = "") -> Voice:
-        """A voice from a recording, see `Preparation.clone`; give it to `speak` or `stream`."""
+        """Make a voice for `speak` or `stream` from a recording, see `Preparation.clone`."""
         return self._engine.preparation.clone(samples, sample_rate, transcript)
 
     def speak(
@@ -103,10 +103,10 @@ class Synthesizer:
         speed: float = 1.0,
         sampling: SamplingOptions | None = None,
     ) -> Audio:
-        """All of `text` as audio, int16 [samples] at 24 kHz, each segment decoded in one go with full attention.
+        """Speak `text`: int16 [samples] at 24 kHz. Each segment is decoded in one go with full attention.
 
-        See `vllm_cosyvoice.request` for what the arguments mean. Raises InputError for what can't be spoken, and
-        Failure when the engine fails.
+        See `SpeechRequest` for the arguments. Raises InputError for input that can't be spoken, and Failure if the
+        engine fails.
         """
         request = SpeechRequest(
             id=uuid.uuid4().hex,
@@ -130,9 +130,9 @@ class Synthesizer:
         speed: float = 1.0,
         sampling: SamplingOptions | None = None,
     ) -> Iterator[Audio]:
-        """As `speak`, in chunks from the first hop on. Closing the iterator ends the work on the rest.
+        """Like `speak`, but yield chunks as they are decoded. Closing the iterator cancels the rest.
 
-        An unknown voice or an empty text is told when the first chunk is asked for.
+        Errors such as an unknown voice or an empty text are raised when the first chunk is requested.
         """
         request = SpeechRequest(
             id=uuid.uuid4().hex,
@@ -153,10 +153,9 @@ class Synthesizer:
         speed: float = 1.0,
         sampling: SamplingOptions | None = None,
     ) -> Iterator[Audio]:
-        """Speak text that is still being written, as a chat model does: audio starts before the text ends.
+        """Speak text that is still being written, for example by a chat model: audio starts before the text ends.
 
-        `pieces` is read in a thread of its own; its text is spoken as it stands, not normalised. What it raises is
-        raised here.
+        `pieces` is read in a separate thread. Its text is not normalised. Its exceptions are raised here.
         """
         request = SpeechRequest(id=uuid.uuid4().hex, voice=voice, speed=speed, sampling=sampling or SamplingOptions())
 
@@ -171,20 +170,20 @@ class Synthesizer:
         return self._iterate(self._engine.speak(request, text()))
 
     def convert(self, samples: np.ndarray, sample_rate: int, voice: str | Voice, *, speed: float = 1.0) -> Audio:
-        """Voice conversion: what `samples` (float32 mono, 1 to 30 s) say, spoken by `voice`.
+        """Voice conversion: speak the content of `samples` (float32 mono [n], 1 to 30 s) with `voice`.
 
-        Int16 [samples] at 24 kHz. Raises AudioError or InputError for audio that can't be used.
+        Returns int16 [samples] at 24 kHz. Raises AudioError or InputError for audio that can't be used.
         """
-        check_audio(samples, sample_rate)  # here, since not all that a caller may pass can be written to a file
+        check_audio(samples, sample_rate)  # first, because invalid samples may not fit into a file
         request = SpeechRequest(id=uuid.uuid4().hex, voice=voice, speed=speed, streaming=False)
         return _joined(self._iterate(self._engine.convert(request, recording_file(samples, sample_rate))))
 
     def audio_of(self, request: SpeechRequest) -> Audio:
-        """All audio of a request with a text. Raises as `speak`."""
+        """Speak a request with a text. Returns and raises like `speak`."""
         return _joined(self._iterate(self._engine.speak(request)))
 
     def _iterate(self, audio: AsyncGenerator[bytes, None]) -> Iterator[Audio]:
-        """The caller's side of `audio`: it is made on the event loop, this waits for what comes out."""
+        """Iterate over `audio` in the caller's thread, while it runs on the event loop."""
         pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
         async def pump() -> None:
@@ -192,22 +191,22 @@ class Synthesizer:
                 async for piece in audio:
                     pieces.put(piece)
 
-        pumping = self._call(pump())
-        pumping.add_done_callback(lambda _: pieces.put(None))
-        if self._closed:  # meanwhile
-            pumping.cancel()
+        future = self._call(pump())
+        future.add_done_callback(lambda _: pieces.put(None))
+        if self._closed:  # in the meantime
+            future.cancel()
         try:
             while (piece := pieces.get()) is not None:
                 yield np.frombuffer(bytearray(piece), np.int16)
-            pumping.result()
+            future.result()
         except Failure as failure:
-            if failure.__cause__:  # the caller's own
+            if failure.__cause__:  # an exception of the caller's `pieces`
                 raise failure.__cause__ from None
             if failure.kind == "invalid":
                 raise InputError(failure.param or "input", str(failure)) from None
             raise
         finally:
-            pumping.cancel()
+            future.cancel()
 
     def _call(self, work: Coroutine[None, None, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -1,1 +1,1 @@
-"""The http workers: the OpenAI speech API in front of the stages."""
+"""What the HTTP front ends share: bodies, errors, audio formats, uploads, connections, access."""

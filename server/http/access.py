@@ -1,4 +1,4 @@
-"""Who may ask: those with an API key, and not the pages of other sites."""
+"""Access control: API keys, and protection against requests from other sites' pages."""
 
 import hmac
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ READING = {"GET", "HEAD"}
 
 
 class CrossSite:
-    """Refuses what pages of other sites want done, unless their origin is one of `origins`, or those are `*`.
+    """Refuses cross-site requests that do more than read, unless `origins` contains their origin or `*`.
 
-    A browser keeps such a page from reading an answer, but lets it send forms and open WebSockets: any page that
-    somebody visits could use a server that only their machine reaches. Browsers say who asks in `sec-fetch-site`, but
-    not to plain-http addresses other than localhost. There the page's `origin` tells, which must be this host's.
-    Clients that are no browsers send neither.
+    A browser does not let a page read the answers of other sites, but it lets the page send forms and open WebSockets.
+    So any page that a user visits could use a server that only the user's machine can reach. Browsers send
+    `sec-fetch-site`, except to plain-HTTP addresses other than localhost; there, `origin` must match this host. Other
+    clients send neither header.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class CrossSite:
             headers = Headers(scope=scope)
             origin = headers.get("origin", "")
             if _is_foreign(headers) and not self._origins & {origin, "*"}:
-                message = f"Pages of {origin or 'other sites'} may not use this server: --cors_origins lets them."
+                message = f"Pages of {origin or 'other sites'} may not use this server; allow them with --cors_origins."
                 await envelope(403, message, None, "cross_site")(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -46,9 +46,9 @@ def _is_foreign(headers: Headers) -> bool:
 
 
 class ApiKeys:
-    """Lets requests through that bear one of the keys, and those that only read one of the `public` paths.
+    """Requires one of the API keys, except for requests that only read one of the `public` paths.
 
-    How long the comparison takes tells nothing about the keys.
+    The comparison takes constant time.
     """
 
     def __init__(self, app: ASGIApp, key_digests: Sequence[str], public: Sequence[str]) -> None:
@@ -61,11 +61,11 @@ class ApiKeys:
         if scope["type"] in ("http", "websocket") and not self._is_public(scope):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not key.strip():
-                message = "This server asks for an API key: send the header Authorization: Bearer KEY."
+                message = "This server requires an API key: send the header Authorization: Bearer KEY."
             elif self._is_known(key.strip()):
                 message = None
             else:
-                message = "The API key is not one of this server's."
+                message = "The API key is invalid."
             if message:
                 headers = {"www-authenticate": "Bearer"}
                 await envelope(401, message, None, "invalid_api_key", headers)(scope, receive, send)
@@ -76,6 +76,6 @@ class ApiKeys:
         return scope["type"] == "http" and scope["method"] in READING and scope["path"] in self._public
 
     def _is_known(self, key: str) -> bool:
-        asked = digest(key)
-        found = [hmac.compare_digest(asked, known) for known in self._digests]  # all of them, whichever fits
-        return any(found)
+        key_digest = digest(key)
+        matches = [hmac.compare_digest(key_digest, valid) for valid in self._digests]  # a list: never stops early
+        return any(matches)

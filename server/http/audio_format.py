@@ -1,4 +1,4 @@
-"""How the audio of an answer is packed: in six formats, each of them while the audio is still being made."""
+"""The encoding of audio in six formats, each of them streaming."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """A `response_format`: its content type, and what FFmpeg calls those who make it."""
+    """A `response_format`: its content type, and FFmpeg's names of its muxer and codec."""
 
     media_type: str
     muxer: str
@@ -30,7 +30,7 @@ class AudioFormat:
     bit_rate: int | None = None  # bits a second
     codec_options: Mapping[str, str] = field(default_factory=dict)
     muxer_options: Mapping[str, str] = field(default_factory=dict)
-    streaming_options: Mapping[str, str] = field(default_factory=dict)  # of the muxer, when the length is not known
+    streaming_options: Mapping[str, str] = field(default_factory=dict)  # of the muxer, when the length is unknown
     sample_rates: tuple[int, ...] = SAMPLE_RATES
 
 
@@ -41,25 +41,25 @@ FORMATS: Mapping[ResponseFormat, AudioFormat] = {
         "libmp3lame",
         bit_rate=96_000,
         muxer_options={"id3v2_version": "0"},
-        streaming_options={"write_xing": "0"},  # no frame ahead of the audio to tell the length
+        streaming_options={"write_xing": "0"},  # no leading frame with the length
     ),
     "opus": AudioFormat(
         "audio/ogg",
         "ogg",
         "libopus",
         bit_rate=48_000,
-        muxer_options={"page_duration": "40000"},  # microseconds; FFmpeg's second would keep players waiting
+        muxer_options={"page_duration": "40000"},  # microseconds; FFmpeg's default of a second delays playback
         sample_rates=(8000, 16000, 24000, 48000),
     ),
-    # Above 64 kbit/s the fast coder sounds as good as FFmpeg's default and takes a fraction of its time.
+    # Above 64 kbit/s the fast coder sounds as good as FFmpeg's default, in a fraction of the time.
     "aac": AudioFormat("audio/aac", "adts", "aac", bit_rate=96_000, codec_options={"aac_coder": "fast"}),
     "flac": AudioFormat("audio/flac", "flac", "flac", muxer_options={"metadata_header_padding": "0"}),
     "wav": AudioFormat("audio/wav", "wav", "pcm_s16le"),
     "pcm": AudioFormat("audio/pcm", "s16le", "pcm_s16le"),
 }
-REPRODUCIBLE = {"fflags": "+bitexact"}  # FFmpeg's version stays out of the headers
+REPRODUCIBLE = {"fflags": "+bitexact"}  # keeps FFmpeg's version out of the headers
 
-_threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="pack")  # encoders release Python's lock
+_threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="pack")  # encoders release the GIL
 
 
 async def packed(
@@ -69,11 +69,11 @@ async def packed(
     *,
     whole: bool = False,
 ) -> AsyncGenerator[bytes, None]:
-    """`pieces` of int16 PCM, mono, 24 kHz, in `audio_format`, as they come.
+    """Yield `pieces` of int16 PCM, mono, 24 kHz, encoded in `audio_format` as they come.
 
-    `whole`: all of it in one piece, whose header tells the true length, which nobody knows in a stream.
-    A thread does the work. The next piece is asked for when this generator is, so a slow reader slows `pieces` down;
-    leaving early ends them, and the encoder.
+    `whole`: all audio in one piece, with the true length in its header, which a stream can't have.
+    Encoding runs in a thread. A slow reader slows `pieces` down (backpressure). Closing this generator closes `pieces`
+    and the encoder.
     """
     loop = asyncio.get_running_loop()
     encoder = Encoder(audio_format, sample_rate, whole=whole)
@@ -89,9 +89,9 @@ async def packed(
 
 
 class Encoder:
-    """Packs one stream of audio. Methods may be called from any thread, and wait for each other.
+    """Encodes one stream of audio. Thread-safe.
 
-    Close it, however it went: FFmpeg's memory, 7 MB of it for FLAC, is lost otherwise.
+    Always close it, also after an error: otherwise FFmpeg's memory leaks, 7 MB for FLAC.
     """
 
     unclosed: ClassVar[set["Encoder"]] = set()
@@ -105,7 +105,7 @@ class Encoder:
         self.unclosed.add(self)
 
     def encode(self, pcm: bytes) -> bytes:
-        """What more int16 PCM makes."""
+        """Encode int16 PCM; returns the bytes that are ready."""
         frame = av.AudioFrame.from_ndarray(np.frombuffer(pcm, np.int16)[None], format="s16", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         with self._lock:
@@ -114,7 +114,7 @@ class Encoder:
             return self._sink.take()
 
     def finish(self) -> bytes:
-        """What is left when all PCM is in."""
+        """Flush the encoder after the last PCM; returns the remaining bytes."""
         with self._lock:
             container, stream = self._open()
             container.mux(stream.encode(None))
@@ -122,7 +122,7 @@ class Encoder:
             return self._sink.rest()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free FFmpeg's memory."""
         with self._lock:
             if self._opened:
                 self._opened[0].close()
@@ -146,7 +146,7 @@ class Encoder:
 
 
 class _Stream:
-    """What FFmpeg writes, to be taken at any time. It can't seek, so nothing that was written changes afterwards."""
+    """A file that FFmpeg writes and that can be read at any time. It can't seek, so written bytes never change."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -164,7 +164,7 @@ class _Stream:
 
 
 class _Whole(io.BytesIO):
-    """What FFmpeg writes, and goes back to when it knows the length."""
+    """A file that FFmpeg writes and whose header it corrects when the length is known."""
 
     def take(self) -> bytes:
         return b""

@@ -1,11 +1,11 @@
-"""What HTTP allows a client to ask for, and FastAPI and uvicorn do not serve by themselves."""
+"""Parts of HTTP that FastAPI and uvicorn do not implement."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """Answers HEAD where there is GET: the same headers, and no body."""
+    """Answers HEAD on every GET route: the same headers without a body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,7 +23,7 @@ class HeadRequests:
 
 
 class OldClients:
-    """Sends clients of HTTP/1.0 a body at once, with its length: they would take the marks of chunks for audio."""
+    """Sends HTTP/1.0 clients the whole body with its length: they don't understand chunked encoding."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Every error is answered in OpenAI's envelope, so that its clients show the message and the field at fault."""
+"""Errors in OpenAI's envelope, so that OpenAI clients show the message and the field at fault."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,16 +20,16 @@ STATUS: dict[FailureKind, int] = {
     "timeout": 504,
     "internal": 500,
 }
-CODE: dict[FailureKind, str] = {"invalid": "invalid_value"}  # the others are codes as they are
+CODE: dict[FailureKind, str] = {"invalid": "invalid_value"}  # the code of any other kind is its name
 TYPE = {429: "rate_limit_error"}  # by status
 RETRY_AFTER: dict[FailureKind, int] = {"overloaded": 1, "unavailable": 5}  # seconds
 
 
-UNREADABLE = "There was an error parsing the body"  # what FastAPI says of JSON that is not UTF-8
+UNREADABLE = "There was an error parsing the body"  # FastAPI's message for JSON that is not UTF-8
 
 
 class ApiError(Exception):
-    """An error with the status and the envelope's entries it is answered with."""
+    """An error with its HTTP status and the entries of its envelope."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -43,19 +43,19 @@ class Error(BaseModel):
 
     message: str
     type: str
-    param: str | None  # the field of the request that is at fault
+    param: str | None  # the field at fault
     code: str | None
 
 
 class Envelope(BaseModel):
-    """What all errors look like."""
+    """The body of every error."""
 
     error: Error
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Envelope, "description": "The request can't be served, and why."},
-    "5XX": {"model": Envelope, "description": "The server failed, or is not ready."},
+    "4XX": {"model": Envelope, "description": "The request can't be served; the message gives the reason."},
+    "5XX": {"model": Envelope, "description": "The server failed or is not ready."},
 }
 
 
@@ -81,7 +81,7 @@ def install(app: FastAPI) -> None:
             return envelope(400, "The body can't be read: send JSON in UTF-8.", None, "invalid_value")
         messages = {
             404: f"There is no {request.url.path} here.",
-            405: f"{request.url.path} can't be asked with {request.method}.",
+            405: f"{request.url.path} does not support {request.method}.",
         }
         codes = {404: "unknown_url", 405: "method_not_allowed"}
         message = messages.get(error.status_code, str(error.detail))
@@ -95,48 +95,51 @@ def install(app: FastAPI) -> None:
 def envelope(
     status: int, message: str, param: str | None, code: str | None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The envelope."""
+    """Return an error in the envelope."""
     return JSONResponse({"error": _entries(status, message, param, code)}, status, headers)
 
 
 def answer_to(failure: Failure) -> JSONResponse:
-    """The envelope of a failure, with when to come back."""
+    """Return the envelope of a failure, with `retry-after` where it applies."""
     return JSONResponse({"error": error_entries(failure)}, STATUS[failure.kind], retry_after(failure))
 
 
 def retry_after(failure: Failure) -> dict[str, str]:
-    """The header that says when to come back, if that makes sense."""
+    """Return the header `retry-after` if a retry can help, else no headers."""
     seconds = RETRY_AFTER.get(failure.kind)
     return {"retry-after": str(seconds)} if seconds else {}
 
 
 def error_entries(failure: Failure) -> dict[str, str | None]:
-    """What the envelope says of a failure."""
+    """Return the entries of the envelope of a failure."""
     return _entries(STATUS[failure.kind], str(failure), failure.param, CODE.get(failure.kind, failure.kind))
 
 
 def _entries(status: int, message: str, param: str | None, code: str | None) -> dict[str, str | None]:
-    """All four keys, which clients rely on."""
+    """Return all four keys: clients rely on them."""
     kind = "server_error" if status >= 500 else TYPE.get(status, "invalid_request_error")
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
 def too_long(field: str, length: int, longest: int) -> str:
-    """What to say of a text of more than `longest` characters."""
-    return f"{field} has {length} characters; this server takes at most {longest} (--max_input_chars)."
+    """Return the message for a text of more than `longest` characters."""
+    return f"{field} has {length} characters; the limit of this server is {longest} (--max_input_chars)."
 
 
 def what_is_wrong(errors: Sequence[Any]) -> tuple[str, str | None]:
-    """Message and field of the first of pydantic's errors; `loc` is ("body", field, …), or ("body", byte) in JSON."""
+    """Return message and field of the first of pydantic's errors.
+
+    An error's `loc` is ("body", field, …), or ("body", byte) for invalid JSON.
+    """
     first = errors[0]
-    place = first["loc"][1:]
+    location = first["loc"][1:]
     if first["type"] == "json_invalid":
         return f"The body is not valid JSON: {first['ctx']['error']}.", None
-    if not place:
+    if not location:
         return "Send a JSON object, with the header Content-Type: application/json.", None
-    param = str(place[0])
+    param = str(location[0])
     if first["type"] == "missing":
         return f"{param} is missing.", param
     if "UploadFile" in first["msg"]:
-        return f"{param} has to be a file, in a multipart/form-data body.", param
+        return f"{param} must be a file, in a multipart/form-data body.", param
     return f"{param}: {first['msg']}.", param

@@ -1,4 +1,4 @@
-"""Wrappers around the whole app: an id on every answer, and limits to every body."""
+"""Middleware around the whole app: request ids and limits on request bodies."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST_UPLOAD = 10 << 20  # bytes of a recording
 SECONDS_TO_SEND = 60.0  # for the next piece of a body
 
-# What `x-should-retry` says: by itself, OpenAI's client takes a conflict for a lock that goes away.
+# Values of `x-should-retry`. Without it, OpenAI's client retries a conflict.
 WORTH_RETRYING = {409: "false", 429: "true", 503: "true"}
 
 
@@ -20,14 +20,14 @@ READABLE_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 
 
 class RequestId:
-    """Puts an `x-request-id` on every answer, which OpenAI's client shows, and into the state as `answer_id`.
+    """Adds `x-request-id` to every answer, for clients to show, and to the state as `answer_id`.
 
-    It is the one that a trusted proxy has sent, else a new one. `request_id` in the state, which the stages know the
-    request by, begins with it and is used once, whatever a proxy sends. Errors also say whether asking again may help.
+    It is the id that a trusted proxy has sent, else a new one. The stages use `request_id` of the state, which begins
+    with it and is always unique, whatever a proxy sends. Errors also say whether a retry may help.
     """
 
     def __init__(self, app: ASGIApp, is_trusted: Callable[[str], bool]) -> None:
-        """`is_trusted` tells whether the `x-request-id` of this address is taken."""
+        """`is_trusted` says whether to accept the `x-request-id` of a client address."""
         self._app = app
         self._is_trusted = is_trusted
 
@@ -36,8 +36,8 @@ class RequestId:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given, new = self._id_of_proxy(scope), f"req_{uuid.uuid4().hex}"
-        answer_id, request_id = (given, f"{given}.{new}") if given else (new, new)
+        proxy_id, new_id = self._id_of_proxy(scope), f"req_{uuid.uuid4().hex}"
+        answer_id, request_id = (proxy_id, f"{proxy_id}.{new_id}") if proxy_id else (new_id, new_id)
         scope.setdefault("state", {}).update(answer_id=answer_id, request_id=request_id)
 
         async def send_with_id(message: Message) -> None:
@@ -53,17 +53,17 @@ class RequestId:
         await self._app(scope, receive, send_with_id)
 
     def _id_of_proxy(self, scope: Scope) -> str | None:
-        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = Headers(scope=scope).get("x-request-id", "")
         client = scope.get("client")
-        taken = READABLE_ID.fullmatch(given) and client is not None and self._is_trusted(client[0])
-        return given if taken else None
+        valid = READABLE_ID.fullmatch(request_id) and client is not None and self._is_trusted(client[0])
+        return request_id if valid else None
 
 
 class BodyLimit:
-    """Refuses a body of more than `limit` bytes with status 413, before it is read to its end.
+    """Refuses a body of more than `limit` bytes with status 413, without reading all of it.
 
-    The paths in `larger` have limits of their own. A body that stops arriving is refused with status 408, and a
-    compressed one with 415.
+    The paths in `larger` have their own limits. A body that stops arriving is refused with status 408, a compressed one
+    with 415.
     """
 
     def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int]) -> None:
@@ -84,14 +84,16 @@ class BodyLimit:
         async def receive_at_most() -> Message:
             nonlocal received, complete
             if encoding != "identity":
-                raise HTTPException(415, f"The body is in the encoding {encoding}: send it as it is.")
+                raise HTTPException(415, f"The body has the encoding {encoding}: send it without compression.")
             if announced.isdigit() and int(announced) > limit:
                 raise _too_large(limit)
             try:
-                async with asyncio.timeout(None if complete else SECONDS_TO_SEND):  # what follows is the client's leave
+                async with asyncio.timeout(
+                    None if complete else SECONDS_TO_SEND
+                ):  # after the body only a disconnect can come
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, f"The body stopped arriving: {SECONDS_TO_SEND:g} s without a byte.") from None
+                raise HTTPException(408, f"The body stopped arriving: no data for {SECONDS_TO_SEND:g} s.") from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > limit:

@@ -1,4 +1,4 @@
-"""`ref_audio`: a recording inside the request, or on one of the hosts that whoever runs the server trusts."""
+"""`ref_audio`: a recording inside the request, or on a host that the operator trusts."""
 
 import base64
 import binascii
@@ -19,11 +19,10 @@ INLINE = re.compile(r"data:(?P<kind>[^,]{0,200}?);base64,(?P<data>.*)", re.DOTAL
 
 
 async def read(reference: str, hosts: Sequence[str]) -> bytes:
-    """The file that a `data:` URI holds, or an http(s) URL of one of `hosts` gives; each is `host` or `host:port`.
+    """Return the file in a `data:` URI, or at an http(s) URL of one of `hosts`, each `host` or `host:port`.
 
-    Raises ApiError. What is fetched can't lead elsewhere: no redirect is followed, and the name of a trusted host has
-    to resolve to public addresses, at the very look-up that the connection uses, so a network of your own is opened
-    only by listing an address of it.
+    Raises ApiError. Redirects are not followed. The name of a host must resolve to public addresses, checked in the
+    look-up that the connection uses; a host in a private network must be listed by its address.
     """
     if reference.startswith("data:"):
         return _inline(reference)
@@ -32,22 +31,22 @@ async def read(reference: str, hosts: Sequence[str]) -> bytes:
     except ValueError as error:
         raise _refused(f"It is not a URL ({error})") from error
     if url.scheme not in ("http", "https"):
-        raise _refused("It is neither a data: URI, as data:audio/wav;base64,…, nor an http(s) URL")
+        raise _refused("It is neither a data: URI, such as data:audio/wav;base64,…, nor an http(s) URL")
     if not hosts:
         raise _refused("This server fetches no URLs: send the recording itself, as data:audio/wav;base64,…")
     if url.user is not None or not any(_is_of(url, host) for host in hosts):
-        raise _refused("This server fetches from the hosts of its --ref_audio_hosts only: send the recording itself")
+        raise _refused("This server fetches only from the hosts in --ref_audio_hosts: send the recording itself")
     return await _fetch(url)
 
 
 def _inline(reference: str) -> bytes:
-    found = INLINE.fullmatch(reference)
-    if found is None:
-        raise _refused("A data: URI has to be base64, as data:audio/wav;base64,…")
-    if len(found["data"]) > LARGEST_UPLOAD * 4 / 3 + 4:
+    match = INLINE.fullmatch(reference)
+    if match is None:
+        raise _refused("A data: URI must be base64, such as data:audio/wav;base64,…")
+    if len(match["data"]) > LARGEST_UPLOAD * 4 / 3 + 4:
         raise _too_large()
     try:
-        return base64.b64decode(found["data"], validate=True)
+        return base64.b64decode(match["data"], validate=True)
     except (binascii.Error, ValueError) as error:
         raise _refused(f"Its base64 can't be decoded ({error})") from error
 
@@ -75,12 +74,12 @@ async def _fetch(url: URL) -> bytes:
     except TimeoutError as error:
         raise _refused(f"{url.host} did not send it within {SECONDS_TO_FETCH:.0f} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise _refused(f"It can't be fetched from {url.host} ({error})") from error
+        raise _refused(f"Fetching it from {url.host} failed ({error})") from error
     return bytes(data)
 
 
 class _PublicAddresses(AbstractResolver):
-    """Looks names up, and knows none that has an address inside this machine's networks."""
+    """Resolves host names, and refuses names with a private address."""
 
     def __init__(self) -> None:
         self._resolver = aiohttp.ThreadedResolver()
@@ -88,14 +87,14 @@ class _PublicAddresses(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`."""
-        found = await self._resolver.resolve(host, port, family)
-        if not all(ipaddress.ip_address(address["host"]).is_global for address in found):
+        """Return the addresses of `host`; raise OSError if one is private."""
+        addresses = await self._resolver.resolve(host, port, family)
+        if not all(ipaddress.ip_address(address["host"]).is_global for address in addresses):
             raise OSError(None, f"{host} is inside the server's network: to allow it, list its address")
-        return found
+        return addresses
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
 
 def _refused(reason: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""What a request for speech may say, over HTTP and over a WebSocket."""
+"""The fields of a speech request, over HTTP and over a WebSocket."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -23,7 +23,7 @@ OPENAI_MODELS = (  # names that clients have built in
 
 
 def _whole(text: str) -> str:
-    """`text`, unless it holds half a character: JSON lets that through, and no message between processes carries it."""
+    """Refuse lone surrogates: JSON allows them, but messages between processes can't carry them."""
     try:
         check_characters(text)
     except ValueError as error:
@@ -43,7 +43,7 @@ ReferenceText = Annotated[str, Field(max_length=LONGEST_TRANSCRIPT), AfterValida
 
 
 class VoiceId(BaseModel):
-    """OpenAI's other way to name a voice."""
+    """A voice as an object, as OpenAI allows."""
 
     model_config = ConfigDict(strict=True)
 
@@ -51,37 +51,37 @@ class VoiceId(BaseModel):
 
 
 class SpeechBody(BaseModel):
-    """The body of `POST /v1/audio/speech`: OpenAI's fields, then our own. Fields it does not know are ignored."""
+    """The body of `POST /v1/audio/speech`: OpenAI's fields, then our own. Unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, use_attribute_docstrings=True)
 
     model: Text = OPENAI_MODELS[0]
-    """One of `GET /v1/models`; without it, the served model."""
+    """A model of `GET /v1/models`. Default: the served model."""
     input: Text
-    """The text to speak. How long it may be is the server's to say; as with OpenAI, 4096 characters if it does not."""
+    """The text to speak, at most 4096 characters unless the server sets another limit (`--max_input_chars`)."""
     voice: Text | VoiceId | None = None
-    """The name of a voice, or an object with it as `id`. Needed unless there is a `ref_audio`."""
+    """The name of a voice, or an object with the name as `id`. Required unless `ref_audio` is given."""
     instructions: Instructions | None = None
-    """How to speak, as in: Speak slowly and softly."""
+    """How to speak, for example: Speak slowly and softly."""
     response_format: ResponseFormat = "mp3"
     language: str | None = None
-    """Code or English name of the text's language, such as en or zh; without it, or with auto, the text tells it."""
+    """Code or English name of the text's language, such as en or zh. Without it, or with auto, it is detected."""
     normalize: bool = True
-    """Read numbers, dates and abbreviations out; false: speak the text as it stands."""
+    """Write out numbers, dates and abbreviations. False: speak the text unchanged."""
     pronunciations: Annotated[dict[Word, Spelling], Field(max_length=MOST_PRONUNCIATIONS)] = {}
-    """Words and how to spell them for the model, for whole words in any language."""
+    """Words and their spelling for the model. Matches whole words, in any language."""
     speed: Speed = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
-    """Plain audio, or server-sent events that carry it."""
+    """Plain audio, or audio in server-sent events."""
 
     stream: bool | None = None
-    """False: all of the audio at once, when it is complete, with its length."""
+    """False: send the audio when it is complete, with its length."""
     sample_rate: SampleRate = 24000
 
     ref_audio: Text | None = None
-    """Speak with the voice of this recording of 1 to 30 s: a data: URI, or a URL of a host that the server trusts."""
+    """A recording of 1 to 30 s whose voice to use: a data: URI, or a URL of a host that the server trusts."""
     ref_text: ReferenceText = ""
-    """What the recording says; without it, the language model does not hear the recording (cross-lingual mode)."""
+    """The transcript of the recording. Without it, the language model ignores the recording (cross-lingual mode)."""
 
     seed: int | None = None
     """Equal seeds draw equal random numbers."""
@@ -89,28 +89,28 @@ class SpeechBody(BaseModel):
     top_p: float = SamplingOptions.top_p
     top_k: int = SamplingOptions.top_k
     repetition_aware: bool = SamplingOptions.repetition_aware
-    """Avoid tokens that the last ones repeat (repetition-aware sampling)."""
+    """Repetition-aware sampling: avoid tokens that repeat one of the last tokens."""
     min_tokens: int | None = None
-    """Speech tokens of each segment of the text, 25 a second."""
+    """Minimum speech tokens of each segment of the text, 25 a second."""
     max_tokens: int | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, body: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-        """A field that is null has its default, as one that is missing."""
+        """Treat null as a missing field."""
         return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
     def packing(self) -> AudioFormat:
-        """The format of the audio; raises ApiError for a sample rate that it does not have."""
+        """Return the audio format; raises ApiError if it does not support the sample rate."""
         packing = FORMATS[self.response_format]
         if self.sample_rate not in packing.sample_rates:
             rates = ", ".join(map(str, packing.sample_rates))
-            message = f"{self.response_format} has the sample rates {rates}, not {self.sample_rate}."
+            message = f"{self.response_format} supports the sample rates {rates}, not {self.sample_rate}."
             raise ApiError(400, message, param="sample_rate", code="invalid_value")
         return packing
 
     def request(self, id: str, text: str | None, voice: str | Recording, *, streaming: bool) -> SpeechRequest:
-        """What this asks the engine for; raises InputError for a value that can't be used."""
+        """Return the request for the engine; raises InputError for an invalid value."""
         return SpeechRequest(
             id=id,
             text=text,
@@ -126,9 +126,9 @@ class SpeechBody(BaseModel):
 
 
 def check_model(name: str, models: Iterable[str]) -> None:
-    """Raise ApiError if `name` is none of `models`."""
+    """Raise ApiError if `name` is not one of `models`."""
     if name not in models:
-        message = f"There is no model {name!r}. Models here: {', '.join(models)}."
+        message = f"There is no model {name!r}. Available models: {', '.join(models)}."
         raise ApiError(404, message, param="model", code="model_not_found")
 
 
@@ -139,7 +139,7 @@ def check_length(body: SpeechBody, longest: int) -> None:
 
 
 async def voice_of(body: SpeechBody, ref_audio_hosts: Sequence[str]) -> str | Recording:
-    """The voice to speak with; raises ApiError when none is given, or a recording that can't be had."""
+    """Return the voice to speak with; raises ApiError if there is none or the recording can't be read."""
     if body.ref_audio is not None:
         return Recording(await reference_audio.read(body.ref_audio, ref_audio_hosts), body.ref_text)
     if body.voice is None:

@@ -1,4 +1,4 @@
-"""An answer that is audio as it is made, or the events that carry it."""
+"""Streaming responses: audio, or server-sent events with audio."""
 
 import asyncio
 import base64
@@ -19,30 +19,30 @@ from vllm_cosyvoice.failure import Failure
 EVENTS = "text/event-stream"
 AUDIO: dict[int | str, dict[str, Any]] = {  # for the description of the API
     200: {
-        "description": "The audio, in the format that was asked for.",
+        "description": "The audio, in the requested format.",
         "content": {
             audio_format.media_type: {"schema": {"type": "string", "format": "binary"}}
             for audio_format in FORMATS.values()
         },
     }
 }
-COUNTS = ("input_tokens", "output_tokens", "total_tokens")  # as OpenAI's events call them
-KNOWN_AHEAD = ("input_tokens",)  # of a stream
-USAGE_HEADERS = {count: f"x-vllm-omni-{count.replace('_', '-')}" for count in COUNTS}  # which routers of vLLM's read
-SECONDS_TO_TAKE = 60.0  # for what is ready to be sent; a player may pause, but what nobody takes fills the memory
-LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of 64 KiB at most
+COUNTS = ("input_tokens", "output_tokens", "total_tokens")  # names in OpenAI's events
+KNOWN_AHEAD = ("input_tokens",)  # before a stream begins
+USAGE_HEADERS = {count: f"x-vllm-omni-{count.replace('_', '-')}" for count in COUNTS}  # read by vLLM's routers
+SECONDS_TO_TAKE = 60.0  # timeout of a send; a player may pause, but unread audio fills the memory
+LARGEST_DELTA = 24 << 10  # bytes of audio in an event; some clients read lines of at most 64 KiB
 
 
 class _Deaf(Exception):
-    """The client takes nothing."""
+    """The client has stopped reading."""
 
 
 class SpeechResponse(Response):
-    """Waits for the first piece before it answers 200, so whatever fails until then gets its own status.
+    """Waits for the first piece before it sends status 200, so that an earlier failure gets its own status.
 
-    A client that leaves, even before that, ends the work, and so does one that takes nothing for a minute. A failure
-    after the first piece breaks the body off, so that no client takes part of the audio for all of it. `whole`: the
-    first piece is the only one, and its length is told ahead. As much of `usage` as is known by then is in the headers.
+    The work ends if the client disconnects, at any time, or does not read for a minute. A failure after the first piece
+    cuts the body off, so that no client mistakes part of the audio for all of it. `whole`: the first piece is the only
+    one, and `content-length` is sent. The headers have the part of `usage` that is known by then.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SpeechResponse(Response):
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all, or stop as soon as the client has left."""
+        """Send the body; stop as soon as the client disconnects."""
         sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(_wait_for_disconnect(receive))
         try:
@@ -75,7 +75,7 @@ class SpeechResponse(Response):
             await asyncio.gather(sending, leaving, return_exceptions=True)
 
     def _conclude(self, sending: "asyncio.Task[None]") -> None:
-        """Once the answer has begun, a failure is for the log: to return ahead of the body's end breaks it off."""
+        """After the answer has begun, only log a failure: returning before the end of the body cuts it off."""
         try:
             sending.result()
         except _Deaf:
@@ -102,9 +102,9 @@ class SpeechResponse(Response):
             if self._whole:
                 self.headers["content-length"] = str(len(first))
             if self._usage:
-                taken = counts(self._usage)
+                usage = counts(self._usage)
                 for count in COUNTS if self._whole else KNOWN_AHEAD:
-                    self.headers[USAGE_HEADERS[count]] = str(taken[count])
+                    self.headers[USAGE_HEADERS[count]] = str(usage[count])
             self._begun = True
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send_in_time(start)
@@ -115,10 +115,10 @@ class SpeechResponse(Response):
 
 
 async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGenerator[bytes, None]:
-    """`pieces` as OpenAI's server-sent events; the last one tells `usage`, which is complete by then.
+    """Yield `pieces` as OpenAI's server-sent events. The last event has `usage`, which is complete by then.
 
-    OpenAI has no event for a failure in between. There is one here, in the form its clients raise for, and the failure
-    is raised, too.
+    OpenAI defines no event for a failure in the middle. This function yields one that OpenAI clients raise as an error,
+    then raises the failure.
     """
     begun = False
     try:
@@ -135,7 +135,7 @@ async def events(pieces: AsyncGenerator[bytes, None], usage: Usage) -> AsyncGene
 
 
 def counts(usage: Usage) -> dict[str, int]:
-    """What clients read of `usage`."""
+    """Return the counts of `usage` that clients get."""
     return {count: getattr(usage, count) for count in COUNTS}
 
 

@@ -1,4 +1,4 @@
-"""Recordings in the fields of a form."""
+"""Recordings uploaded in form fields."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from server.http.errors import ApiError
 from server.http.guards import LARGEST_UPLOAD
 from vllm_cosyvoice.failure import Failure
 
-LONGEST_TRANSCRIPT = 2000  # characters; nobody says more in 30 s
+LONGEST_TRANSCRIPT = 2000  # characters, more than anybody says in 30 s
 
 Upload = Annotated[UploadFile, File()]
 Transcript = Annotated[str, Form(max_length=LONGEST_TRANSCRIPT)]
 
 
 async def read_upload(upload: UploadFile, param: str) -> bytes:
-    """The file of the form's field `param`; raises ApiError when it is too large."""
+    """Return the file in the form field `param`; raises ApiError if it is too large."""
     data = await upload.read(LARGEST_UPLOAD + 1)
     if len(data) > LARGEST_UPLOAD:
         message = f"{param} is larger than {LARGEST_UPLOAD >> 20} MiB: cut the recording to the best 5 to 15 s."
@@ -27,7 +27,7 @@ async def read_upload(upload: UploadFile, param: str) -> bytes:
 
 @contextlib.contextmanager
 def recording_is(param: str) -> Iterator[None]:
-    """Blame `param` for what is wrong with the recording, as this route calls it."""
+    """Attribute errors of the recording to `param`, its field name on this route."""
     try:
         yield
     except Failure as failure:

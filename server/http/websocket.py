@@ -1,4 +1,4 @@
-"""What holds for every WebSocket: how many there may be, how long a client may be silent, or deaf."""
+"""What all WebSockets share: their maximum number, timeouts and message format."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from server.http.errors import answer_to
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.text.characters import check_characters
 
-SECONDS_TO_TAKE = 20.0  # for what is ready to be sent; a client that reads takes it at once
+SECONDS_TO_TAKE = 20.0  # timeout of a send
 LARGEST_AUDIO = 64 << 10  # bytes of a message
-LARGEST_MESSAGE = 1 << 20  # bytes: at a larger one, ordinary clients close the connection
+LARGEST_MESSAGE = 1 << 20  # bytes: common clients close the connection at a larger one
 LARGEST_TEXT = 128 << 10  # characters of a text message
 
 # Close codes of RFC 6455 and its registry
@@ -26,11 +26,11 @@ RESTARTING = 1012
 
 
 class ProtocolError(Exception):
-    """A message that makes no sense here; says what would."""
+    """An invalid message; the text says what is expected."""
 
 
 class Silent(Exception):
-    """The client has said nothing for as long as it may."""
+    """The client was silent for too long."""
 
 
 class Connection:
@@ -42,9 +42,10 @@ class Connection:
         self._active = asyncio.get_running_loop().time()
 
     async def receive(self, busy: Callable[[], bool], patience: float | None = None) -> dict[str, Any] | bytes:
-        """The next message, a JSON object or bytes. While `busy`, and for `patience` after, the client may be silent.
+        """Return the next message, a JSON object or bytes.
 
-        Raises Silent after that, and ProtocolError for what is neither.
+        The client may be silent while `busy`, and for `patience` seconds after. Raises Silent after that, and
+        ProtocolError for any other message.
         """
         patience = patience or self._patience
         loop = asyncio.get_running_loop()
@@ -57,7 +58,7 @@ class Connection:
                 if busy():
                     self._active = loop.time()
                 elif loop.time() >= self._active + patience:
-                    raise Silent(f"Nothing was said for {patience:g} seconds.") from None
+                    raise Silent(f"The client sent nothing for {patience:g} seconds.") from None
         self._active = loop.time()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
@@ -65,9 +66,9 @@ class Connection:
         return data if data is not None else _json_object(message["text"])
 
     async def send(self, message: Mapping[str, object] | bytes, largest: int = LARGEST_AUDIO) -> None:
-        """Send bytes, in messages of at most `largest`, or an object as JSON.
+        """Send bytes, in messages of at most `largest` bytes, or an object as JSON.
 
-        A client that does not take it in time counts as gone.
+        A client that does not read in time counts as disconnected.
         """
         try:
             async with asyncio.timeout(SECONDS_TO_TAKE):
@@ -81,23 +82,23 @@ class Connection:
         self._active = asyncio.get_running_loop().time()
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Say goodbye, if there is somebody to say it to."""
+        """Close the connection, if it is still open."""
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             async with asyncio.timeout(SECONDS_TO_TAKE):
                 await self._websocket.close(code, _at_most_123_bytes(reason))
 
 
 class Connections:
-    """All WebSockets of this process: lets them in, up to a number, and sees them out."""
+    """All WebSockets of this process, up to a maximum number."""
 
     def __init__(self, most: int, patience: float) -> None:
         self._most = most
         self._patience = patience
         self.open = 0
-        self.leaving = asyncio.Event()  # set when the server stops: what is being spoken may end, nothing new begins
+        self.leaving = asyncio.Event()  # set when the server stops: current speech may end, nothing new begins
 
     async def serve(self, websocket: WebSocket, session: Callable[[Connection], Awaitable[None]]) -> None:
-        """Run `session` with the connection, until it returns or the client leaves."""
+        """Run `session` with the connection until it returns or the client disconnects."""
         if self.open >= self._most:
             reason = f"{self._most} WebSockets are open already; try again in a moment."
             await websocket.send_denial_response(answer_to(Failure("overloaded", reason)))
@@ -114,7 +115,7 @@ class Connections:
 
 
 def check_text(text: str) -> None:
-    """Raise ProtocolError for a text that no encoding can carry."""
+    """Raise ProtocolError for a text that can't be encoded."""
     try:
         check_characters(text)
     except ValueError as error:
@@ -125,12 +126,12 @@ def _json_object(text: str) -> dict[str, Any]:
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"That message is not valid JSON: {error}.") from None
+        raise ProtocolError(f"The message is not valid JSON: {error}.") from None
     if not isinstance(message, dict):
-        raise ProtocolError("That message is not a JSON object.")
+        raise ProtocolError("The message is not a JSON object.")
     return message
 
 
 def _at_most_123_bytes(reason: str) -> str:
-    """What a close frame has room for."""
+    """Truncate to the size of a close frame."""
     return reason.encode()[:123].decode(errors="ignore")

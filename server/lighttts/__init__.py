@@ -1,1 +1,1 @@
-"""LightTTS's routes and messages: its clients need not change."""
+"""The routes and messages of LightTTS, for its clients to use unchanged."""

@@ -1,4 +1,4 @@
-"""LightTTS's `WS /inference_zero_shot_bistream`: a recording, then text as it is written, and speech as it is made."""
+"""LightTTS's `WS /inference_zero_shot_bistream`: receives a recording, then text as it is written; sends speech."""
 
 import asyncio
 from collections.abc import AsyncIterator, Container
@@ -22,41 +22,41 @@ class _Described(BaseModel):
 
 
 class BistreamPrompt(_Described):
-    """The first message. The recording's file follows, as one binary message."""
+    """The first message. The audio file of the recording follows, as one binary message."""
 
     prompt_text: str
-    """What the recording says, at most 2000 characters."""
+    """The transcript of the recording, at most 2000 characters."""
     tts_model_name: str = "default"
-    """`default` or the model's name."""
+    """`default` or the name of the model."""
 
 
 class BistreamText(_Described):
-    """The next piece of the text, as often as you like."""
+    """The next piece of the text; any number of pieces."""
 
     tts_text: str
-    """All pieces together have at most 4096 characters, or what `--max_input_chars` says."""
+    """All pieces together have at most 4096 characters, or the value of `--max_input_chars`."""
 
 
 class BistreamFinish(_Described):
     """The text is complete."""
 
     finish: Literal[True]
-    """Nothing else."""
+    """Always `true`."""
 
 
 class BistreamError(_Described):
-    """Something went wrong. The server closes the connection behind it."""
+    """An error. The server then closes the connection."""
 
     error: str
-    """What went wrong."""
+    """What is wrong."""
 
 
 FROM_CLIENT = (BistreamPrompt, BistreamText, BistreamFinish)
-FROM_SERVER = (BistreamError,)  # and binary messages, which are audio
+FROM_SERVER = (BistreamError,)  # and binary messages with audio
 
 
 class Bistream:
-    """Serves one connection; `run` does it all."""
+    """Serves one connection with `run`."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Bistream:
         models: Container[str],
         longest_text: int,
     ) -> None:
-        """`longest_text`: characters."""
+        """`longest_text`: maximum characters of all pieces."""
         self._connection = connection
         self._engine = engine
         self._request_id = request_id
@@ -77,7 +77,7 @@ class Bistream:
         self._finished = False
 
     async def run(self) -> None:
-        """Until either side leaves. Raises WebSocketDisconnect, in a group, when the client does."""
+        """Serve until either side closes. If the client does, raises WebSocketDisconnect in an exception group."""
         try:
             recording = await self._recording()
         except (ProtocolError, Failure, Silent) as problem:
@@ -98,13 +98,13 @@ class Bistream:
             case {"prompt_text": str(transcript), **rest} if len(transcript) <= LONGEST_TRANSCRIPT:
                 model = rest.get("tts_model_name", "default")
             case _:
-                raise ProtocolError(f"Send prompt_text first, at most {LONGEST_TRANSCRIPT} characters, as JSON.")
+                raise ProtocolError(f"First send prompt_text as JSON, at most {LONGEST_TRANSCRIPT} characters.")
         check_text(transcript)
         if model not in self._models:
-            raise ProtocolError(f"There is no tts_model_name {model!r} here.")
+            raise ProtocolError(f"There is no model with tts_model_name {model!r}.")
         audio = await self._connection.receive(busy=lambda: False)
         if not isinstance(audio, bytes) or len(audio) > LARGEST_UPLOAD:
-            raise ProtocolError(f"Send the recording's file second, as binary, at most {LARGEST_UPLOAD >> 20} MiB.")
+            raise ProtocolError(f"Second, send the audio file as binary, at most {LARGEST_UPLOAD >> 20} MiB.")
         recording = Recording(audio, transcript)
         await self._engine.check_voice(f"{self._request_id}.voice", recording)
         return recording
@@ -115,7 +115,7 @@ class Bistream:
                 return
             case {"finish": True}:
                 if not self._length:
-                    raise ProtocolError("finish came ahead of any tts_text.")
+                    raise ProtocolError("Send tts_text before finish.")
                 self._text.put_nowait(None)
                 self._finished = True
             case {"tts_text": str(text)}:
@@ -125,7 +125,7 @@ class Bistream:
                     raise ProtocolError(too_long("tts_text", self._length, self._longest_text))
                 self._text.put_nowait(text)
             case _:
-                raise ProtocolError("Send tts_text, a string, or finish, true.")
+                raise ProtocolError("Send tts_text (a string) or finish (true).")
 
     async def _pieces(self) -> AsyncIterator[str]:
         while (piece := await self._text.get()) is not None:

@@ -1,4 +1,4 @@
-"""LightTTS's routes, so that its users change the command and nothing else."""
+"""The routes of LightTTS."""
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -25,17 +25,17 @@ from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 
 MODEL = "CosyVoice2"
-CANNOT_BE_SPOKEN = 417  # LightTTS's status for it
+CANNOT_BE_SPOKEN = 417  # LightTTS's status for a text that can't be spoken
 
 
 class Problem(BaseModel):
-    """What LightTTS says when it can't serve a request."""
+    """The body of an error, as in LightTTS."""
 
     message: str
 
 
 # For the description of the API
-PCM: dict[int | str, dict[str, Any]] = {200: {"description": "Headerless PCM, without a content type."}}
+PCM: dict[int | str, dict[str, Any]] = {200: {"description": "Headerless PCM without a content type."}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: errors.RESPONSES["4XX"],
     "4XX": errors.RESPONSES["4XX"] | {"model": Problem},
@@ -44,7 +44,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class _Refused(Exception):
-    """Answered as LightTTS answers errors, with `message` alone."""
+    """An error that is answered as in LightTTS, with only `message`."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -53,10 +53,10 @@ class _Refused(Exception):
 
 
 class _Route(APIRoute):
-    """Answers in LightTTS's form what is refused before a route begins; a form that is wrong with 422, as it does."""
+    """Answers errors of the request in LightTTS's format, with status 422 for an invalid form."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler."""
+        """Return the handler."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -73,7 +73,7 @@ class _Route(APIRoute):
 
 
 def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_id: str, longest_text: int) -> None:
-    """Add the routes, for the model called `model_id`, and their way to answer errors. `longest_text`: characters."""
+    """Add the routes and their error handler, for the model called `model_id`. `longest_text`: maximum characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
     models = {"default", MODEL, model_id}
 
@@ -91,13 +91,13 @@ def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_
         tts_model_name: Annotated[str, Form()] = "default",
         speed: Annotated[float, Form(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)] = 1.0,
     ) -> Response:
-        """Headerless PCM, int16, little endian, mono, 24 kHz: as it is made, or all at once when it is complete."""
+        """Headerless PCM, int16, little endian, mono, 24 kHz, sent as it is generated or when it is complete."""
         if stream and speed != 1:
-            raise _Refused(400, "speed needs stream=false here; /v1/audio/speech streams at any speed.")
+            raise _Refused(400, "speed requires stream=false; /v1/audio/speech streams at any speed.")
         if len(tts_text) > longest_text:
             raise _Refused(422, too_long("tts_text", len(tts_text), longest_text))
         if tts_model_name not in models:
-            raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}. Here: {', '.join(sorted(models))}.")
+            raise _Refused(400, f"There is no tts_model_name {tts_model_name!r}; use {', '.join(sorted(models))}.")
         recording = Recording(await read_upload(prompt_wav, "prompt_wav"), prompt_text)
         pieces = engine.speak(
             SpeechRequest(id=request.state.request_id, text=tts_text, voice=recording, speed=speed, streaming=stream)
@@ -119,7 +119,7 @@ def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_
 
     @routes.get("/healthz")
     async def healthz() -> JSONResponse:
-        """Whether a request would be served, as at `/health`."""
+        """Whether the server can serve requests, like `/health`."""
         missing = await engine.stages.missing()
         return JSONResponse({"message": "Error" if missing else "Ok"}, 503 if missing else 200)
 
@@ -130,7 +130,7 @@ def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_
 
     @routes.get("/readiness")
     async def readiness() -> JSONResponse:
-        """Whether a request would be served."""
+        """Whether the server can serve requests."""
         if missing := await engine.stages.missing():
             return JSONResponse({"status": "not ready", "message": "; ".join(missing)}, 503)
         return JSONResponse({"status": "ok"})
@@ -139,13 +139,13 @@ def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_
 
 
 async def _complete(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """All of the audio as one piece."""
+    """Yield all audio as one piece."""
     async with aclosing(pieces):
         yield b"".join([piece async for piece in pieces])
 
 
 async def _refusing(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The audio; a failure ahead of it is told in LightTTS's form."""
+    """Yield the audio; a failure before the first piece is answered in LightTTS's format."""
     begun = False
     try:
         async with aclosing(pieces):

@@ -1,1 +1,1 @@
-"""What operators see of the server: metrics, one log line per request, and how well clients were served."""
+"""Observability: metrics, one log line per request, and measurements of how audio reached clients."""

@@ -1,4 +1,4 @@
-"""How well clients are served, measured where the audio leaves for them."""
+"""Measurements of the audio sent to clients, taken where it leaves the engine."""
 
 import time
 from collections import Counter
@@ -21,21 +21,21 @@ UNDERRUNS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(eq=False)
 class Account:
-    """What the log says of one request; those who work for it fill it in."""
+    """What the log says about one request; the code that serves the request fills it in."""
 
     voice: str | None = None
     characters: int = 0
     audio_seconds: float = 0.0
     first_audio_seconds: float | None = None
     underrun_seconds: float = 0.0
-    failure: str | None = None  # that came when the status had gone out
+    failure: str | None = None  # after the status was sent
 
 
-account: ContextVar[Account | None] = ContextVar("account", default=None)  # of the request that this task works for
+account: ContextVar[Account | None] = ContextVar("account", default=None)  # of the request that this task serves
 
 
 def note(request: SpeechRequest) -> None:
-    """Note for the log what is asked of the engine."""
+    """Record what `request` asks of the engine, for the log."""
     if entry := account.get():
         entry.characters += len(request.text or "")
         entry.voice = request.voice[:LONGEST_NAME] if isinstance(request.voice, str) else "a recording"
@@ -43,23 +43,23 @@ def note(request: SpeechRequest) -> None:
 
 @dataclass(eq=False)
 class _Listener:
-    """A player that starts with the first piece, and has to wait when the next one is late. Times in seconds."""
+    """A player that starts with the first piece and stalls when the next one is late. Times in seconds."""
 
     started: float
     first_audio: float | None = None
-    heard: float = 0.0
-    silent: float = 0.0
+    played: float = 0.0
+    silence: float = 0.0
 
     def take(self, seconds: float) -> None:
-        waited = time.monotonic() - self.started
+        elapsed = time.monotonic() - self.started
         if self.first_audio is None:
-            self.first_audio = waited
-        self.silent += max(0.0, waited - (self.first_audio + self.heard + self.silent))
-        self.heard += seconds
+            self.first_audio = elapsed
+        self.silence += max(0.0, elapsed - (self.first_audio + self.played + self.silence))
+        self.played += seconds
 
 
 class Speeches:
-    """The figures of all speech of this process."""
+    """Counters and histograms of all speech of this process."""
 
     def __init__(self) -> None:
         self._audio_seconds = 0.0
@@ -76,7 +76,7 @@ class Speeches:
         return numbers
 
     async def measure(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The same `pieces`, measured: a client that is slower than sound counts as one that hears silence."""
+        """Yield `pieces` and measure them. A client that reads slower than real time counts as hearing silence."""
         listener = _Listener(time.monotonic())
         try:
             async with aclosing(pieces):
@@ -87,16 +87,16 @@ class Speeches:
             if listener.first_audio is not None:
                 duration = time.monotonic() - listener.started
                 self._duration.observe(duration)
-                self._factor.observe(duration / listener.heard)
+                self._factor.observe(duration / listener.played)
         finally:
             if listener.first_audio is not None:
                 self._first_audio.observe(listener.first_audio)
-                self._underrun.observe(listener.silent)
+                self._underrun.observe(listener.silence)
                 if entry := account.get():
                     if entry.first_audio_seconds is None:
                         entry.first_audio_seconds = listener.first_audio
-                    entry.audio_seconds += listener.heard
-                    entry.underrun_seconds += listener.silent
+                    entry.audio_seconds += listener.played
+                    entry.underrun_seconds += listener.silence
 
 
 class Answers:

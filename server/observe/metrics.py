@@ -1,7 +1,7 @@
-"""What /metrics shows: the numbers of every process, as Prometheus reads them.
+"""The text of /metrics: the numbers of every process, in Prometheus' format.
 
-A process's numbers are a flat mapping. A name that ends in `_total` is a counter's, `_bucket`, `_sum` and `_count`
-belong to a histogram, all others are gauges; labels follow in braces, as in Prometheus' text format.
+The numbers of a process are a flat mapping. A name that ends in `_total` is a counter; `_bucket`, `_sum` and `_count`
+belong to a histogram; all others are gauges. Labels follow in braces, as in Prometheus' text format.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,33 +12,33 @@ Numbers = Mapping[str, float]
 
 HELP = {
     "answers_total": "Answers by route, status and outcome: ok, invalid, refused (busy or not ready), failed, left.",
-    "audio_seconds_total": "Seconds of audio handed to clients.",
-    "encoders": "Answers whose audio is being packed: as mp3, say.",
-    "first_audio_seconds": "From a request to its first piece of audio.",
-    "gpu_memory_allocated_bytes": "Memory of the GPU that the decoder's tensors take.",
-    "gpu_memory_total_bytes": "Memory of the GPU.",
-    "gpu_memory_used_bytes": "Memory of the GPU that is taken, by all processes.",
-    "real_time_factor": "Seconds that speech took for each second of audio.",
-    "requests": "Requests that an http worker has in the stages.",
+    "audio_seconds_total": "Seconds of audio sent to clients.",
+    "encoders": "Answers whose audio is being encoded, for example as mp3.",
+    "first_audio_seconds": "Time from a request to its first piece of audio.",
+    "gpu_memory_allocated_bytes": "GPU memory that the decoder's tensors use.",
+    "gpu_memory_total_bytes": "Total memory of the GPU.",
+    "gpu_memory_used_bytes": "GPU memory that all processes use.",
+    "real_time_factor": "Seconds that a speech took per second of audio.",
+    "requests": "Requests that an HTTP worker has in the stages.",
     "requests_prepared_total": "Requests whose text and voice were prepared.",
-    "requests_preparing": "Requests that wait for their text and voice, or are at it.",
-    "requests_total": "Requests that were given to the stages.",
+    "requests_preparing": "Requests whose text and voice are being prepared or are waiting for it.",
+    "requests_total": "Requests that were sent to the stages.",
     "requests_unfinished_total": "Requests that ended before their last audio.",
     "retries_total": "Requests that an OpenAI client repeated.",
     "samples_total": "Samples decoded, 24000 a second.",
     "segments": "Segments of text that a process holds.",
     "segments_failed_total": "Segments that could not be decoded.",
     "segments_from_text": "Segments whose text is still arriving.",
-    "segments_refused_total": "Segments refused because too many waited.",
+    "segments_refused_total": "Segments refused because the queue was full.",
     "segments_running": "Segments that the language model generates; the others wait.",
-    "segments_without_voice": "Segments whose voice has not come from the encoder.",
-    "speech_seconds": "From a request to its last piece of audio.",
-    "speech_tokens_total": "Speech tokens generated, 25 for a second of audio.",
+    "segments_without_voice": "Segments that wait for their voice from the encoder.",
+    "speech_seconds": "Time from a request to its last piece of audio.",
+    "speech_tokens_total": "Speech tokens generated, 25 per second of audio.",
     "streams": "Segments that are being decoded.",
-    "text_tokens_total": "Text tokens of the segments that were taken on; text that arrives in pieces is not counted.",
-    "underrun_seconds": "Silence that a player hears which starts with the first piece.",
+    "text_tokens_total": "Text tokens of accepted segments; text that arrives in pieces is not counted.",
+    "underrun_seconds": "Silence in the playback of a client that starts with the first piece.",
     "voice_cache_hits_total": "Voices that were in the cache.",
-    "voice_cache_misses_total": "Voices that had to be made, or fetched by the decoder.",
+    "voice_cache_misses_total": "Voices that had to be computed, or fetched by the decoder.",
     "voices_cached": "Voices in the decoder's cache.",
     "voices_held": "Voices that requests hold in the encoder.",
 }
@@ -46,12 +46,12 @@ PARTS_OF_A_HISTOGRAM = ("_bucket", "_sum", "_count")
 
 
 def labelled(name: str, **labels: object) -> str:
-    """The name of one of several series; labels are our own words, so nothing needs escaping."""
+    """Return the name of a series with `labels`. Labels are our own words, so nothing needs escaping."""
     return name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
 
 
 class Histogram:
-    """Counts values at or below each of `bounds`, which rise."""
+    """Counts the values at or below each of `bounds`, which are in ascending order."""
 
     def __init__(self, name: str, bounds: Sequence[float]) -> None:
         self._name = name
@@ -67,17 +67,17 @@ class Histogram:
             self._counts[bound] += value <= bound
 
     def numbers(self) -> dict[str, float]:
-        """Its series."""
+        """Return the series of the histogram."""
         buckets = {labelled(f"{self._name}_bucket", le=bound): count for bound, count in self._counts.items()}
         buckets[labelled(f"{self._name}_bucket", le="+Inf")] = self._count
         return buckets | {f"{self._name}_sum": self._sum, f"{self._name}_count": self._count}
 
 
 def render(numbers: Mapping[str, Numbers]) -> str:
-    """Prometheus' text format of `numbers`: process → name → value."""
+    """Return `numbers` (process → name → value) in Prometheus' text format."""
     families: dict[str, list[str]] = {}
-    for process, of_process in sorted(numbers.items()):
-        for series, value in of_process.items():
+    for process, values in sorted(numbers.items()):
+        for series, value in values.items():
             name, _, labels = series.removesuffix("}").partition("{")
             labels = f'process="{process}"' + (f",{labels}" if labels else "")
             families.setdefault(_family(name), []).append(f"{PREFIX}{name}{{{labels}}} {value}")

@@ -1,4 +1,4 @@
-"""One line for each request, on stdout and as JSON, and the count of answers by outcome."""
+"""The request log, one JSON line per request on stdout, and the counter of answers by outcome."""
 
 import datetime
 import json
@@ -13,12 +13,12 @@ from server.observe.delivery import Account, Answers, account
 
 log = logging.getLogger("server.requests")
 
-PROBES = {"/health", "/healthz", "/liveness", "/readiness", "/metrics"}  # not worth a line each
-LEFT = 499  # nginx's status for a client that left before it was answered
+PROBES = {"/health", "/healthz", "/liveness", "/readiness", "/metrics"}  # logged only when they fail
+LEFT = 499  # nginx's status for a client that disconnected before the answer
 
 
 class _Answer:
-    """What is seen of an answer while it is sent."""
+    """Watches an answer while it is sent."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -28,14 +28,14 @@ class _Answer:
         self.complete = False
 
     async def receive(self) -> Message:
-        """The next message of the client; one that closes a WebSocket in order has got what it wanted."""
+        """Return the client's next message; a client that closes its WebSocket normally has a complete answer."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and message.get("code") == NORMAL:
             self.complete = True
         return message
 
     async def send(self, message: Message) -> None:
-        """Note `message` and pass it on."""
+        """Record `message` and pass it on."""
         kind = message["type"].removeprefix("websocket.")
         if kind == "http.response.start":
             self.status = message["status"]
@@ -50,7 +50,7 @@ class _Answer:
             self.complete = not message.get("more_body", False)
 
     def outcome(self) -> str:
-        """In a word."""
+        """Return the outcome as one word, see the metric `answers_total`."""
         if self.status is None or not self.complete:
             return "left"
         if self.status in (429, 503):
@@ -59,7 +59,7 @@ class _Answer:
 
 
 class RequestLog:
-    """Follows each request to its end. Neither texts nor keys are logged."""
+    """Logs each request at its end, without its text and its key."""
 
     def __init__(self, app: ASGIApp, answers: Answers) -> None:
         self._app = app
@@ -111,6 +111,6 @@ class RequestLog:
                 "audio_seconds": round(entry.audio_seconds, 4),
                 "underrun_seconds": round(entry.underrun_seconds, 4),
             }
-            if scope["type"] == "http":  # a WebSocket lasts as long as its client has something to say
+            if scope["type"] == "http":  # a WebSocket also waits for its client
                 line["real_time_factor"] = round(seconds / entry.audio_seconds, 4)
         log.info(json.dumps(line, ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""OpenAI's speech API, with more to it: speech, batches of it, and voices."""
+"""The OpenAI speech API with extensions: speech, batches and voices."""

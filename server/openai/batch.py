@@ -1,4 +1,4 @@
-"""`POST /v1/audio/speech/batch`: many texts in one request, all of their audio in one answer, as vllm-omni has it."""
+"""`POST /v1/audio/speech/batch`: many texts in one request, their audio in one answer, as in vllm-omni."""
 
 import asyncio
 import base64
@@ -20,8 +20,8 @@ from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.recording import Recording
 
 MOST_ITEMS = 32
-TEXTS = 4  # of the greatest length, that all items together may have
-AT_ONCE = 16  # items of a batch in the stages, which others use, too
+TEXTS = 4  # all items together may have the characters of so many texts of maximum length
+AT_ONCE = 16  # items of a batch in the stages at a time, so that other requests get their share
 
 Item = Annotated[
     Any,
@@ -37,21 +37,21 @@ Item = Annotated[
 
 
 class BatchBody(SpeechBody):
-    """The body: `items`, and what all of them have in common."""
+    """The body: `items`, and the fields that they share."""
 
-    input: SkipJsonSchema[Literal[""]] = ""  # items have it
+    input: SkipJsonSchema[Literal[""]] = ""  # each item has its own
     response_format: ResponseFormat = "wav"
     items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
-    """Each is spoken by itself: a bad one does not fail the others."""
+    """Items are spoken independently: an invalid item does not fail the others."""
 
     def item(self, number: int) -> SpeechBody:
-        """What item `number` asks for, with the batch's fields where it has none; raises ApiError."""
+        """Return item `number`, with the fields of the batch as defaults; raises ApiError."""
         item = self.items[number]
         if not isinstance(item, dict):
-            raise ApiError(400, "An item has to be a JSON object, with input.")
+            raise ApiError(400, "An item must be a JSON object with input.")
         own = {name: value for name, value in item.items() if value is not None}
         common = self.model_dump(exclude={"input", "items"}, exclude_none=True)
-        if own.keys() & {"voice", "ref_audio"}:  # another voice: the batch's recording is not it
+        if own.keys() & {"voice", "ref_audio"}:  # another voice, so not the recording of the batch
             common = {name: value for name, value in common.items() if name not in ("ref_audio", "ref_text")}
         try:
             return SpeechBody.model_validate(common | own)
@@ -63,7 +63,7 @@ class BatchBody(SpeechBody):
 
 
 class ItemUsage(BaseModel):
-    """What an item took: tokens of its text, and of speech."""
+    """The usage of an item: text tokens and speech tokens."""
 
     input_tokens: int
     output_tokens: int
@@ -76,13 +76,13 @@ class Spoken(BaseModel):
     index: int
     status: Literal["success"] = "success"
     audio_data: str
-    """The file, in base64."""
+    """The audio file in base64."""
     media_type: str
     usage: ItemUsage
 
 
 class NotSpoken(BaseModel):
-    """An item that was not, and why."""
+    """An item that failed, with the reason."""
 
     index: int
     status: Literal["error"] = "error"
@@ -90,7 +90,7 @@ class NotSpoken(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """What became of each item, in their order."""
+    """The results of the items, in the order of the request."""
 
     id: str
     results: list[Spoken | NotSpoken]
@@ -103,7 +103,7 @@ class _Batch:
     """Speaks the items of one request."""
 
     def __init__(self, body: BatchBody, engine: Engine, request_id: str, models: Sequence[str], longest: int) -> None:
-        """`longest`: characters of a text."""
+        """`longest`: maximum characters of a text."""
         self._body = body
         self._engine = engine
         self._id = request_id
@@ -112,11 +112,11 @@ class _Batch:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def answer(self, hosts: Sequence[str]) -> AsyncGenerator[bytes, None]:
-        """The answer, as one piece; to leave early ends the work on all items.
+        """Yield the answer as one piece. Closing the generator early ends the work on all items.
 
-        `hosts`: see `reference_audio.read`. Raises ApiError for a recording of the whole batch that can't be had.
+        `hosts`: see `reference_audio.read`. Raises ApiError if the recording of the whole batch can't be read.
         """
-        recording = await voice_of(self._body, hosts) if self._body.ref_audio else None  # once for all
+        recording = await voice_of(self._body, hosts) if self._body.ref_audio else None  # read once for all items
         async with asyncio.TaskGroup() as tasks:
             speaking = [
                 tasks.create_task(self._result(number, recording, hosts)) for number in range(len(self._body.items))
@@ -155,17 +155,17 @@ class _Batch:
 
 
 def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
-    """The route, for the model called `model_id`."""
+    """Return the route, for the model called `model_id`."""
     routes = APIRouter(prefix="/v1")
     models, longest = (model_id, *OPENAI_MODELS), arguments.max_input_chars
 
     @routes.post("/audio/speech/batch", response_model=BatchAnswer)
     async def speech_batch(request: Request, body: BatchBody) -> SpeechResponse:
-        """Audio of every item's `input`, when all are complete. What is wrong with an item is told in its place."""
+        """Audio of the `input` of every item, when all are complete. An item that fails has its error in its result."""
         inputs = [item.get("input") for item in body.items if isinstance(item, dict)]
         characters = sum(len(text) for text in inputs if isinstance(text, str))
         if characters > TEXTS * longest:
-            message = f"The items have {characters} characters; a batch takes at most {TEXTS * longest}: send several."
+            message = f"The items have {characters} characters; split them into batches of at most {TEXTS * longest}."
             raise ApiError(400, message, param="items", code="invalid_value")
         batch = _Batch(body, engine, request.state.request_id, models, longest)
         return SpeechResponse(batch.answer(arguments.ref_audio_hosts), "application/json", whole=True)

@@ -1,4 +1,4 @@
-"""OpenAI's routes: speech and models."""
+"""The OpenAI routes of speech and models."""
 
 from time import time
 from typing import Any
@@ -18,7 +18,7 @@ AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
         "content": AUDIO[200]["content"] | {EVENTS: {}},
         "headers": {
             header: {
-                "description": "Tokens of the text." if count in KNOWN_AHEAD else "With `stream` false only.",
+                "description": "Tokens of the text." if count in KNOWN_AHEAD else "Only if `stream` is false.",
                 "schema": {"type": "integer"},
             }
             for count, header in USAGE_HEADERS.items()
@@ -28,7 +28,7 @@ AUDIO_OR_EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
-    """The routes, for the model called `model_id`."""
+    """Return the routes, for the model called `model_id`."""
     routes = APIRouter(prefix="/v1")
     created = int(time())
     models = {
@@ -38,7 +38,7 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
 
     @routes.post("/audio/speech", response_class=Response, responses=AUDIO_OR_EVENTS)
     async def speech(request: Request, body: SpeechBody) -> Response:
-        """Audio of `input`, as it is made."""
+        """Audio of `input`, sent as it is generated."""
         check_model(body.model, models)
         check_length(body, arguments.max_input_chars)
         packing, usage, whole = body.packing(), Usage(), body.stream is False
@@ -57,12 +57,12 @@ def router(engine: Engine, model_id: str, arguments: Arguments) -> APIRouter:
 
     @routes.get("/models")
     async def list_models() -> dict[str, object]:
-        """This server's model, and OpenAI's names for it."""
+        """The model of this server, and OpenAI's names for it."""
         return {"object": "list", "data": list(models.values())}
 
     @routes.get("/audio/models")
     async def list_audio_models() -> dict[str, object]:
-        """The models as Open WebUI asks for them."""
+        """The models, in the format that Open WebUI expects."""
         return {"models": [{"id": name, "name": name} for name in models]}
 
     @routes.get("/models/{name:path}")

@@ -1,4 +1,4 @@
-"""Voices over http: list, register, delete, and let one speak what another said."""
+"""The routes of voices: list, register, delete, and voice conversion."""
 
 from typing import Annotated, Literal
 
@@ -16,12 +16,12 @@ from vllm_cosyvoice.request import SpeechRequest
 
 
 def router(engine: Engine) -> APIRouter:
-    """The routes below `/v1/audio` that are about voices."""
+    """Return the voice routes below `/v1/audio`."""
     routes = APIRouter(prefix="/v1/audio")
 
     @routes.get("/voices")
     async def list_voices(request: Request) -> dict[str, object]:
-        """OpenAI's kind of list, and Open WebUI's beside it."""
+        """All voices, as a list of OpenAI (`data`) and of Open WebUI (`voices`)."""
         voices = await engine.list_voices(request.state.request_id)
         return {
             "object": "list",
@@ -38,7 +38,7 @@ def router(engine: Engine) -> APIRouter:
         type: Annotated[Literal["audio_sample"], Form()] = "audio_sample",
         consent: Annotated[str | None, Form()] = None,
     ) -> dict[str, object]:
-        """Keep a voice. Without `ref_text` it speaks in cross-lingual mode; `consent` is OpenAI's and not looked at."""
+        """Register a voice. Without `ref_text` it speaks in cross-lingual mode. `consent` is accepted and ignored."""
         recording = Recording(await read_upload(audio_sample, "audio_sample"), ref_text)
         with recording_is("audio_sample"):
             return _as_openai(await engine.register_voice(request.state.request_id, name, recording))
@@ -49,7 +49,7 @@ def router(engine: Engine) -> APIRouter:
 
     @routes.delete("/voices/{name:path}")
     async def delete_voice(request: Request, name: str) -> dict[str, object]:
-        """Delete a voice that was registered; what speaks with it goes on."""
+        """Delete a registered voice. Requests that already use it go on."""
         await engine.delete_voice(request.state.request_id, name)
         return {"id": name, "object": "audio.voice.deleted", "deleted": True}
 
@@ -62,7 +62,7 @@ def router(engine: Engine) -> APIRouter:
         response_format: Annotated[ResponseFormat, Form()] = "mp3",
         speed: Annotated[float, Form(ge=SPEEDS[0], le=SPEEDS[1], allow_inf_nan=False)] = 1.0,
     ) -> Response:
-        """What `audio` says, in the voice called `voice` or that of the recording `ref_audio`."""
+        """Convert the speech in `audio` to the voice named `voice`, or to the voice of the recording `ref_audio`."""
         source = await read_upload(audio, "audio")
         target: str | Recording
         if voice is not None and ref_audio is None:
@@ -70,7 +70,7 @@ def router(engine: Engine) -> APIRouter:
         elif voice is None and ref_audio is not None:
             target = Recording(await read_upload(ref_audio, "ref_audio"))
         else:
-            message = "Send either voice, a name, or ref_audio, a recording of the voice to speak with."
+            message = "Send either voice (a name) or ref_audio (a recording of the target voice)."
             raise ApiError(400, message, param="voice", code="invalid_value")
         pieces = engine.convert(SpeechRequest(id=request.state.request_id, voice=target, speed=speed), source)
         audio_format = FORMATS[response_format]

@@ -1,1 +1,1 @@
-"""The engine's stages as processes: how they are started, watched, restarted and reached."""
+"""The stages of the engine as processes: starting, monitoring, restarting and messaging them."""

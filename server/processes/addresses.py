@@ -1,4 +1,4 @@
-"""Where the inboxes of one run are, and what is left of runs that were killed."""
+"""The addresses of the inboxes of one run, and the cleanup after runs that were killed."""
 
 import fcntl
 import os
@@ -15,14 +15,14 @@ from server.processes.messages import Address
 class RunDirectory:
     """A private directory for the sockets of one run, named after its server: a port, or the id of a replica.
 
-    A lock on it is held for as long as this process lives: a directory without one was left behind, and is removed
-    by the next server of the same name.
+    This process holds a lock on it as long as it lives. A directory without a lock was left behind; the next server of
+    the same name removes it.
     """
 
     def __init__(self, parent: Path, server: int | str) -> None:
         prefix = f"cosyvoice_{server}_"
-        for left in parent.glob(f"{prefix}*"):
-            _remove_if_left(left)
+        for path in parent.glob(f"{prefix}*"):
+            _remove_if_left(path)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -41,18 +41,18 @@ def _remove_if_left(path: Path) -> None:
     try:
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return  # another user's, or gone
+        return  # it belongs to another user, or no longer exists
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path, ignore_errors=True)
     except BlockingIOError:
-        pass  # its server lives
+        pass  # its server is running
     finally:
         os.close(lock)
 
 
 class Addresses:
-    """Hands out addresses for inboxes, none of them twice."""
+    """Creates unique addresses for inboxes."""
 
     def __init__(self, zmq_mode: str, run_directory: Path) -> None:
         self._tcp = zmq_mode == "tcp://"
@@ -61,11 +61,11 @@ class Addresses:
         self._count = 0
 
     def new(self, name: str) -> Address:
-        """An address for the inbox of a process that is about to start."""
+        """Return an address for the inbox of a process that is about to start."""
         self._count += 1
         if not self._tcp:
             return f"ipc://{self._run_directory}/{name}.{self._count}"
-        # Bound but not listening, and with SO_REUSEADDR: the port is nobody else's, and ZeroMQ can still listen on it.
+        # Bound but not listening, with SO_REUSEADDR: this reserves the port, and ZeroMQ can still listen on it.
         reserved = socket.socket()
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""One inbox for each process, and a way to every other's."""
+"""The message channel of a process: its own inbox, and connections to the inboxes of others."""
 
 import hmac
 import logging
@@ -12,15 +12,15 @@ from server.processes.messages import Address, AnyMessage, Message
 
 log = logging.getLogger(__name__)
 
-LARGEST_MESSAGE = 64 << 20  # bytes; a voice of 30 s has half a million, a piece of audio less than five
+LARGEST_MESSAGE = 64 << 20  # bytes; a voice of 30 s has half a million, a piece of audio less than five million
 
 
 class Channel:
     """ZeroMQ PUSH to every peer, PULL from all of them.
 
-    Messages from one process to another arrive in the order they were sent. `send` never waits, so state can change
-    and be told about in one step; what keeps queues short is that stages refuse work, not that sending blocks.
-    Every message carries the run's secret: a stranger on this machine who finds a TCP inbox can't speak into it.
+    Messages between two processes arrive in the order they were sent. `send` never blocks, so a state change and its
+    message are one step; queues stay short because stages refuse work. Every message contains the secret of the run,
+    so that other users of this machine can't send messages to a TCP inbox.
     """
 
     def __init__(self, address: Address, secret: bytes) -> None:
@@ -35,7 +35,7 @@ class Channel:
         self._dead: set[Address] = set()
 
     def send(self, to: Address, message: Message) -> None:
-        """Queue `message` for `to`; nothing happens when that process is known to be dead."""
+        """Queue `message` for `to`; drop it if that process is known to be dead."""
         if to in self._dead:
             return
         outbox = self._outboxes.get(to)
@@ -46,23 +46,23 @@ class Channel:
         outbox.send_multipart((self._secret, messages.encode(message)), zmq.DONTWAIT, copy=False)
 
     async def receive(self) -> AnyMessage:
-        """The next message."""
+        """Return the next message."""
         while True:
             frames = await self._inbox.recv_multipart()
             if len(frames) != 2 or not hmac.compare_digest(frames[0], self._secret):
-                log.warning("A message without this run's secret was dropped.")
+                log.warning("Dropped a message without the secret of this run.")
                 continue
             try:
                 return messages.decode(frames[1])
             except msgspec.DecodeError:
-                log.exception("A message that can't be read was dropped.")
+                log.exception("Dropped a message that can't be decoded.")
 
     def is_dead(self, address: Address) -> bool:
-        """Whether `bury` was told of this address."""
+        """Return whether `bury` was called for this address."""
         return address in self._dead
 
     def bury(self, address: Address) -> None:
-        """That process is dead for good: drop what is queued for it."""
+        """Mark the process at `address` as dead and drop its queued messages."""
         self._dead.add(address)
         if outbox := self._outboxes.pop(address, None):
             outbox.close(linger=0)

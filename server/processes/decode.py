@@ -23,11 +23,11 @@ from vllm_cosyvoice.stages.decode import DecodeStage
 log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 60  # several hops
-LONGEST_CALL = 60.0  # seconds of a decode call on a GPU, where the longest takes one: the device hangs then
+LONGEST_CALL = 60.0  # seconds of a decode call on a GPU before the device counts as hung; normal calls take up to 1 s
 
 
 async def run(settings: Settings, channel: Channel) -> None:
-    """Load, warm up, serve."""
+    """Load the decoder, warm up, serve."""
     arguments = settings.arguments
     try:
         with step(settings, channel, "Loading the flow and the vocoder"):
@@ -51,12 +51,12 @@ async def run(settings: Settings, channel: Channel) -> None:
 
 
 async def _watch(loop: DecodeLoop) -> NoReturn:
-    """End this process when the device hangs: the event loop would go on answering for it."""
+    """End this process when the device hangs: the event loop would still answer pings."""
     while True:
         await asyncio.sleep(1.0)
         if loop.seconds_in_call > LONGEST_CALL:
             log.critical("A decode call has not returned after %.0f s.", LONGEST_CALL)
-            os._exit(1)  # an exception would wait for the call
+            os._exit(1)  # because an exception would wait for the call
 
 
 def _warm_up(decoder: SpeechDecoder) -> None:

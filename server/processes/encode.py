@@ -10,7 +10,7 @@ from vllm_cosyvoice.stages.encode import EncodeStage
 
 
 async def run(settings: Settings, channel: Channel) -> None:
-    """Load, warm up, serve."""
+    """Load the encoders, warm up, serve."""
     arguments = settings.arguments
     with step(settings, channel, "Loading the text front end and the voice encoder"):
         model = open_model(settings.model)

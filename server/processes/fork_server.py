@@ -1,7 +1,7 @@
-"""Forks the server's processes from one that has imported what they need: imports are most of a start.
+"""Forks the server's processes from one that has done their imports, which are most of the start-up time.
 
-Each stage is forked twice. The process in between ends at once, and the supervisor, which adopts orphans, becomes the
-stage's parent. So a stage lives on when the fork server dies, and the next fork starts another fork server.
+Each stage is forked twice. The intermediate process ends at once, and the supervisor, which adopts orphans, becomes the
+parent of the stage. So stages survive the death of the fork server, and the next fork starts a new fork server.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from setproctitle import setproctitle
 
 from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 
-COMMAND = (sys.executable, "-m", "server.processes.fork_server")  # its stdin is the socket that orders come by
-TITLE = "server.stages "  # what `ps` shows of a stage, before its name
-THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # of a process: more, and the language model and the decoder stall
+COMMAND = (sys.executable, "-m", "server.processes.fork_server")  # its stdin is the socket for orders
+TITLE = "server.stages "  # shown by `ps` before the name of a stage
+THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # per process; with more, language model and decoder stall
 SECONDS_TO_IMPORT = 600.0
 LONGEST_ORDER = 1 << 20  # bytes
 MOST_FILES = 2
@@ -33,31 +33,31 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to fork. Its stdin and, for an http worker, the listening socket come with it."""
+    """What to fork. The file descriptors of its stdin and, for an HTTP worker, of the listening socket come with it."""
 
     module: str  # of the stage, see `server.processes.process`
     name: str
-    environment: dict[str, str]  # on top of the fork server's
+    environment: dict[str, str]  # in addition to that of the fork server
 
 
 class ForkError(Exception):
-    """No process could be forked."""
+    """Forking failed."""
 
 
 class ForkedProcess:
-    """A stage, as its adoptive parent sees it."""
+    """A stage, seen from its adoptive parent."""
 
     def __init__(self, pid: int, stdin: int) -> None:
         self.pid = pid
-        self.returncode: int | None = None  # below 0: the signal that ended it
+        self.returncode: int | None = None  # negative: the signal that ended it
         self._stdin = stdin
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         threading.Thread(target=self._wait, name=f"wait for {pid}", daemon=True).start()
 
     def tell(self, line: bytes) -> None:
-        """Write a line to its stdin, which stays open for as long as it lives."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended already
+        """Write a line to its stdin, which stays open as long as it lives."""
+        with contextlib.suppress(BrokenPipeError):  # the process has ended
             os.write(self._stdin, line)
 
     def terminate(self) -> None:
@@ -66,14 +66,14 @@ class ForkedProcess:
             os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait until it ends; returns its exit status."""
         await self._ended.wait()
         assert self.returncode is not None
         return self.returncode
 
     def _wait(self) -> None:
         _, status = os.waitpid(self.pid, 0)
-        with contextlib.suppress(RuntimeError):  # the loop has ended before
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._end, os.waitstatus_to_exitcode(status))
 
     def _end(self, returncode: int) -> None:
@@ -83,7 +83,7 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The fork server, as the supervisor uses it: it is started when it is needed first, and again if it has died."""
+    """The supervisor's handle of the fork server. Starts it when first needed, and again if it has died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,23 +93,23 @@ class ForkServer:
         _adopt_orphans()
 
     async def fork(self, order: Order, listener: int | None = None) -> ForkedProcess:
-        """A process that runs the stage of `order`, and has the socket `listener` if there is one.
+        """Fork a process that runs the stage of `order`; `listener`: the file descriptor of a socket to pass to it.
 
         The first fork for a module takes as long as its imports.
 
         Raises:
-            ForkError: the fork server died of it, twice, or it took too long.
+            ForkError: the fork server died twice during the fork, or the imports took too long.
         """
         async with self._lock:
             return ForkedProcess(*await asyncio.to_thread(self._fork, order, listener))
 
     def close(self) -> None:
-        """End the fork server, whatever it does. Its stages go on."""
+        """Kill the fork server. Its stages go on."""
         self._closed = True
         self._end()
 
     def _fork(self, order: Order, listener: int | None) -> tuple[int, int]:
-        """The id of a new process, and the end of its stdin to write to."""
+        """Return the id of a new process, and the write end of its stdin."""
         reader, writer = os.pipe()
         files = [reader] if listener is None else [reader, listener]
         try:
@@ -122,10 +122,10 @@ class ForkServer:
         finally:
             os.close(reader)
         os.close(writer)
-        raise ForkError("the fork server died of it, twice")
+        raise ForkError("the fork server died twice during the fork")
 
     def _ask(self, order: Order, files: Sequence[int]) -> int:
-        """The id of a new process; 0 if the fork server has died."""
+        """Return the id of a new process; 0 if the fork server has died."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._orders is not None
@@ -143,14 +143,14 @@ class ForkServer:
 
     def _start(self) -> None:
         if self._closed:
-            raise ForkError("the server ends")
-        self._orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            raise ForkError("the server is stopping")
+        self._orders, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._orders.settimeout(SECONDS_TO_IMPORT)
         environment = {"OMP_NUM_THREADS": str(THREADS), "VLLM_LOGGING_LEVEL": "ERROR"} | os.environ | BEFORE_IMPORT
-        # PyTorch then asks the driver's library for the GPUs, and not CUDA: after that no fork could use one.
+        # Makes PyTorch query the GPUs through NVML. Once a process has initialised CUDA, its forks can't use a GPU.
         environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-        with its:
-            self._process = subprocess.Popen(COMMAND, stdin=its.fileno(), env=environment, start_new_session=True)
+        with peer:
+            self._process = subprocess.Popen(COMMAND, stdin=peer.fileno(), env=environment, start_new_session=True)
 
     def _end(self) -> None:
         if self._process:
@@ -159,24 +159,24 @@ class ForkServer:
 
 
 def _adopt_orphans() -> None:
-    """Make this process the parent of what its children leave behind, instead of the machine's first process."""
+    """Make this process, not init, the parent of the orphans of its children."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def main() -> None:
-    """Fork what is ordered until the supervisor's end of the socket is closed; in a fork, run the stage."""
+    """Serve orders until the supervisor closes its end of the socket; in a fork, run the stage."""
     orders = socket.socket(fileno=os.dup(0))
     while True:
         data, files, _, _ = socket.recv_fds(orders, LONGEST_ORDER, MOST_FILES)
         if not data:
             return
         order = msgspec.json.decode(data, type=Order)
-        with contextlib.suppress(Exception):  # the stage imports it again, and says then what is wrong
+        with contextlib.suppress(Exception):  # the stage imports it again and reports the error
             importlib.import_module(order.module)
         gc.collect()
-        gc.freeze()  # else the search for garbage would write to, and so copy, all the memory that forks share
+        gc.freeze()  # otherwise garbage collection would write to, and so copy, the memory that forks share
         pid = _fork_orphan()
         if pid == 0:
             break
@@ -191,10 +191,10 @@ def main() -> None:
 
 
 def _fork_orphan() -> int:
-    """As `os.fork`, but for a process that leads a session of its own and is left to who adopts orphans."""
+    """Like `os.fork`, but the new process leads its own session and is an orphan."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        # Python warns of threads. Those here are idle ones of native libraries, which no fork misses.
+        # Python warns about threads. The threads here are idle ones of native libraries, which forks don't need.
         warnings.simplefilter("ignore", DeprecationWarning)
         if os.fork() == 0:
             if os.fork() == 0:

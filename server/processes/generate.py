@@ -19,7 +19,7 @@ from vllm_cosyvoice.vocabulary import prompt_ids
 
 log = logging.getLogger(__name__)
 
-WAITING_PER_SLOT = 4  # segments held for each that vLLM runs at a time; more are refused
+WAITING_PER_SLOT = 4  # queued segments for each that vLLM runs at a time; more are refused
 
 
 async def run(settings: Settings, channel: Channel) -> None:

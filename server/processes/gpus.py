@@ -1,4 +1,4 @@
-"""Which GPU each process uses, and which processes share one by NVIDIA's Multi-Process Service."""
+"""The GPU of each process, and which processes share one through NVIDIA's Multi-Process Service."""
 
 import os
 
@@ -7,15 +7,15 @@ from server.processes.nvidia_mps import Service
 
 
 def shares_first_gpu(kind: Kind, index: int) -> bool:
-    """Whether a process is the language model or the first decode process, which use the first GPU by default."""
+    """Return whether a process is the language model or the first decode process: by default they share GPU 0."""
     return kind in ("generate", "decode") and index == 0
 
 
 def gpu_variables(kind: Kind, index: int, decode_gpu: int, service: Service | None) -> dict[str, str]:
-    """The environment variables that give a process its GPU.
+    """Return the environment variables that select the GPU of a process.
 
-    The language model uses the first visible GPU. Decode processes use one each, from the GPU `decode_gpu` on, and see
-    no other, so that nothing in them can land on another by default. `service` is used by those that share the first.
+    The language model uses the first visible GPU. Each decode process uses one GPU, from `decode_gpu` on, and sees no
+    other, so that nothing is allocated on another by default. Processes that share the first GPU use `service`.
     """
     variables: dict[str, str] = {}
     if service and shares_first_gpu(kind, index):
@@ -26,7 +26,7 @@ def gpu_variables(kind: Kind, index: int, decode_gpu: int, service: Service | No
 
 
 def nth_gpu(index: int, visible: str | None) -> str:
-    """CUDA's name for the GPU `index` of those that are `visible` (None: all); nothing where there are fewer."""
+    """Return CUDA's name of the GPU `index` among the `visible` ones (None: all); empty if there are fewer."""
     if visible is None:
         return str(index)
     names = [name for name in visible.split(",") if name]

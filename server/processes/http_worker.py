@@ -1,4 +1,4 @@
-"""One http process: uvicorn in front, the engine behind."""
+"""The HTTP worker process: uvicorn and the engine."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,9 @@ class _Server(uvicorn.Server):
         self._connections = connections
 
     async def listen_while_ready(self, stages: Stages, arguments: Arguments) -> None:
-        """Listen while a request would be served. Else connections are refused, and idle ones closed.
+        """Listen while the server can serve requests; otherwise refuse connections and close idle ones.
 
-        Who balances by load would take a server that is quick to say 503 for the least busy one.
+        A load balancer would take a server that answers 503 quickly for the least busy one.
         """
         while True:
             await stages.until(complete=True)
@@ -39,26 +39,26 @@ class _Server(uvicorn.Server):
             for server in self.servers:
                 server.close()
             for connection in list(self.server_state.connections):
-                if isinstance(connection, self.config.http_protocol_class):  # not a WebSocket, which that would drop
+                if isinstance(connection, self.config.http_protocol_class):  # shutdown would drop a WebSocket
                     connection.shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let WebSockets finish what they speak, as uvicorn lets requests: it would drop them at once."""
+        """Let WebSockets finish their speech: uvicorn waits for requests but drops WebSockets at once."""
         for server in self.servers:
             server.close()
         self._connections.leaving.set()
-        while self._connections.open and not self.force_exit:  # noqa: ASYNC110 - uvicorn's is a flag, no event
+        while self._connections.open and not self.force_exit:  # noqa: ASYNC110 - uvicorn has a flag, no event
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run`: uvicorn would raise SIGTERM once more after its work is done."""
+        """Leave signals to `run`: uvicorn would raise SIGTERM again after shutdown."""
         yield
 
 
 async def run(settings: Settings, channel: Channel) -> None:
-    """Serve until SIGTERM, then finish what is in flight."""
+    """Serve until SIGTERM, then finish requests in flight."""
     assert settings.listener is not None
     listener = socket.socket(fileno=settings.listener)
     engine = StagedEngine(channel)
@@ -71,8 +71,8 @@ async def run(settings: Settings, channel: Channel) -> None:
         log_config=None,
         log_level="warning",
         access_log=False,
-        proxy_headers=False,  # the app's work
-        ws_per_message_deflate=False,  # sound does not compress
+        proxy_headers=False,  # the app handles them
+        ws_per_message_deflate=False,  # audio does not compress
     )
     server = _Server(config, connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle_exit, signal.SIGTERM, None)
@@ -81,7 +81,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     if arguments.listen_when_ready:
         tasks.append(asyncio.create_task(server.listen_while_ready(engine.stages, arguments)))
     for task in tasks:
-        task.add_done_callback(lambda _: server.handle_exit(signal.SIGINT, None))  # deaf, it is of no use
+        task.add_done_callback(lambda _: server.handle_exit(signal.SIGINT, None))  # the worker can't work without it
     try:
         await server.serve([] if arguments.listen_when_ready else [listener])
     finally:

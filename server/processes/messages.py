@@ -1,10 +1,10 @@
-"""What the processes say to each other: the stages' messages, and those about the processes themselves.
+"""The messages between processes: those of the stages, and those about the processes themselves.
 
     http     ── Ping ─────────────────────▶ everyone    ── Pong ──────────────────────────────▶ http
     everyone ── Starting…, Ready ─────────▶ supervisor  ── StageUp, StageDown ────────────────▶ everyone
     supervisor ── Ping ───────────────────▶ everyone    ── Pong ──────────────────────────────▶ supervisor
 
-The engine of `vllm_cosyvoice.stages.messages` is an http worker here.
+An HTTP worker is the engine of `vllm_cosyvoice.stages.messages`.
 """
 
 from typing import Literal
@@ -43,7 +43,7 @@ Kind = Literal["http", "encode", "generate", "decode"]
 
 
 class Ping(Message, frozen=True):
-    """Are you there, and how much do you hold?"""
+    """Health check and request for metrics; answered with Pong."""
 
     nonce: int
     reply_to: Address
@@ -58,20 +58,20 @@ class Pong(Message, frozen=True):
 
 
 class Starting(Message, frozen=True):
-    """What the sender does at the moment, before it takes work."""
+    """The step of its start-up that the sender has begun."""
 
     address: Address
     step: str
 
 
 class Ready(Message, frozen=True):
-    """The sender has started and takes work."""
+    """The sender has started and accepts work."""
 
     address: Address
 
 
 class StageUp(Message, frozen=True):
-    """A process takes work at `address`."""
+    """A process accepts work at `address`."""
 
     kind: Kind
     name: str
@@ -79,7 +79,7 @@ class StageUp(Message, frozen=True):
 
 
 class StageDown(Message, frozen=True):
-    """The process at `address` has died: whatever it owed will not come, whatever it owned is to be dropped."""
+    """The process at `address` has died: its answers will not come, and what it owned must be dropped."""
 
     name: str
     address: Address
@@ -121,7 +121,7 @@ def _from_array(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
 
 def _to_array(_: type[np.ndarray], parts: tuple[str, tuple[int, ...], bytes]) -> np.ndarray:
     dtype, shape, data = parts
-    return np.frombuffer(bytearray(data), dtype).reshape(shape)  # bytearray: torch wants arrays it may write to
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)  # bytearray: torch needs writable arrays
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_from_array)
@@ -129,11 +129,11 @@ _decoder = msgspec.msgpack.Decoder(AnyMessage, dec_hook=_to_array)
 
 
 def encode(message: Message) -> bytes:
-    """A message as msgpack."""
+    """Encode a message as msgpack."""
     return _encoder.encode(message)
 
 
 def decode(data: bytes) -> AnyMessage:
-    """The message in `data`; raises msgspec.DecodeError for anything else."""
+    """Decode a message; raises msgspec.DecodeError for invalid data."""
     message: AnyMessage = _decoder.decode(data)
     return message

@@ -1,4 +1,4 @@
-"""What every process under the supervisor does: start, say so, answer its inbox, and end when the supervisor ends."""
+"""The common part of all child processes: start, report it, serve the inbox, and end when the supervisor ends."""
 
 import asyncio
 import contextlib
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the supervisor tells a process when it starts it."""
+    """What a process gets from the supervisor at its start."""
 
     kind: Kind
-    index: int  # among the processes of its kind
+    index: int  # among processes of the same kind
     name: str
     address: Address
     supervisor: Address
@@ -39,34 +39,34 @@ class Settings(msgspec.Struct, frozen=True):
     arguments: Arguments
     model: Path
     model_id: str
-    listener: int | None = None  # file descriptor of the listening socket, for http
+    listener: int | None = None  # file descriptor of the listening socket, for HTTP workers
 
     def line(self) -> bytes:
-        """As the line that the process reads on its stdin."""
+        """Return the settings as a line of JSON, for the stdin of the process."""
         return msgspec.json.encode(self, enc_hook=str) + b"\n"
 
     @classmethod
     def read(cls, line: bytes) -> Self:
-        """What `line` made."""
-        return msgspec.json.decode(line, type=cls, dec_hook=lambda kind, text: kind(text))  # Path is the one such kind
+        """Parse a line that `line` returned."""
+        return msgspec.json.decode(line, type=cls, dec_hook=lambda kind, text: kind(text))  # only Path needs the hook
 
 
 class Stage(Protocol):
-    """A process's work, told one message at a time. Nothing here waits: long work runs in tasks and threads."""
+    """The work of a process. Methods must not block: long work runs in tasks and threads."""
 
     def handle(self, message: AnyMessage) -> None:
-        """Act on a message."""
+        """Handle a message."""
 
     def drop(self, address: Address) -> None:
-        """The process at `address` has died: let go of what it owned, fail what it owed."""
+        """The process at `address` has died: release what it owned, and fail what waits for it."""
 
     def numbers(self) -> Numbers:
-        """What /metrics is to show of it, see `server.observe.metrics`."""
+        """Return the numbers for /metrics, see `server.observe.metrics`."""
 
 
 async def serve(stage: Stage, channel: Channel) -> NoReturn:
-    """Answer the inbox for ever."""
-    # What the start has left stays. To search it for garbage, now and then, stops all else for 0.3 s.
+    """Handle messages forever."""
+    # Objects made during the start stay alive. Scanning them for garbage would block the process for 0.3 s each time.
     gc.collect()
     gc.freeze()
     while True:
@@ -83,7 +83,7 @@ async def serve(stage: Stage, channel: Channel) -> NoReturn:
 
 @contextlib.contextmanager
 def timed(work: str) -> Iterator[None]:
-    """Log how long a step of the start took."""
+    """Log the duration of a step of the start."""
     start = time.perf_counter()
     yield
     log.info("%s took %.1f s.", work, time.perf_counter() - start)
@@ -91,28 +91,28 @@ def timed(work: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(settings: Settings, channel: Channel, work: str) -> Iterator[None]:
-    """`timed`, and told to the supervisor, who reports what is still starting."""
+    """Like `timed`, and tell the supervisor, which reports what is still starting."""
     channel.send(settings.supervisor, Starting(channel.address, work))
     with timed(work):
         yield
 
 
 def configure_logging(name: str) -> None:
-    """Log to stderr, each line with the process's name: what goes on here, and what others warn of."""
+    """Log to stderr with the process name in each line: our own messages from INFO on, others' from WARNING on."""
     logging.basicConfig(
         level=logging.WARNING, format=f"%(asctime)s {name}: %(message)s", datefmt="%H:%M:%S", force=True
     )
     logging.getLogger("server").setLevel(logging.INFO)
     logging.getLogger("vllm_cosyvoice").setLevel(logging.INFO)
-    requests = logging.getLogger("server.requests")  # a line each, for programs to read: nothing else is on stdout
+    requests = logging.getLogger("server.requests")  # one JSON line each; nothing else is written to stdout
     requests.addHandler(logging.StreamHandler(sys.stdout))
     requests.propagate = False
 
 
 def main(module: str, listener: int | None) -> None:
-    """Run the stage of `module` by the settings on stdin, until SIGTERM or the supervisor's end.
+    """Run the stage in `module` with the settings from stdin, until SIGTERM or the end of the supervisor.
 
-    listener: file descriptor of the listening socket, for an http worker.
+    listener: file descriptor of the listening socket, for an HTTP worker.
     """
     settings = msgspec.structs.replace(Settings.read(sys.stdin.buffer.readline()), listener=listener)
     threading.Thread(target=_end_with_supervisor, args=(settings.run_directory,), daemon=True).start()
@@ -126,7 +126,7 @@ def main(module: str, listener: int | None) -> None:
 async def _run(module: str, settings: Settings) -> None:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # an http worker takes it over
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # an HTTP worker replaces it
     channel = Channel(settings.address, settings.secret)
     try:
         await importlib.import_module(module).run(settings, channel)
@@ -135,7 +135,7 @@ async def _run(module: str, settings: Settings) -> None:
 
 
 def _end_with_supervisor(run_directory: Path) -> None:
-    """The supervisor holds the other end of stdin and never writes again, so reading ends when it does."""
+    """End this process with the supervisor, which never writes to stdin again: reading returns when it ends."""
     os.read(0, 1)
     shutil.rmtree(run_directory, ignore_errors=True)
     process_group.end_own()

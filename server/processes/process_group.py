@@ -1,4 +1,4 @@
-"""Ending a process together with all that it started."""
+"""Ending a process together with all processes that it started."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 import psutil
 
 PATIENCE = 5.0  # seconds for a resource tracker to clean up
-PAUSE = 0.02  # seconds between looks at a dying group
+PAUSE = 0.02  # seconds between polls of a dying group
 
 
 def kill(group: int) -> None:
-    """SIGKILL every process of `group`; returns when they are gone.
+    """Send SIGKILL to every process of `group`; returns when they have ended.
 
-    multiprocessing's resource tracker goes last and by itself: it ends with the processes it serves, and then unlinks
-    the shared memory that they had no chance to unlink.
+    multiprocessing's resource tracker may end last and by itself: when the processes that it serves have ended, it
+    unlinks their shared memory.
     """
     deadline = time.monotonic() + PATIENCE
     while (members := _members(group)) and time.monotonic() < deadline:
@@ -26,7 +26,7 @@ def kill(group: int) -> None:
 
 
 def reap(group: int) -> None:
-    """Take notice of the end of those of a killed `group` that were left to this process; their threads may last."""
+    """Reap the orphans of a killed `group` that this process has adopted; their threads may take time to end."""
     deadline = time.monotonic() + PATIENCE
     with contextlib.suppress(ChildProcessError):
         while time.monotonic() < deadline:
@@ -35,7 +35,7 @@ def reap(group: int) -> None:
 
 
 def end_own() -> None:
-    """`kill` for the group this process leads, this process included."""
+    """Like `kill`, for the group that this process leads, including this process."""
     own = os.getpid()
     while others := [m for m in _members(os.getpgrp()) if m.pid != own and not _is_resource_tracker(m)]:
         _kill_all(others)

@@ -49,7 +49,7 @@ class Stages:
         """Choose the stage of this kind with the least work from this worker. Raises Failure when none is up."""
         names = self._names[kind]
         if not names:
-            raise Failure("unavailable", f"No {kind} process is up: the server is starting, or restarting what died.")
+            raise Failure("unavailable", f"No {kind} process is up: it is starting or restarting; try again later.")
         return min(names, key=lambda address: self._load[address])
 
     @contextlib.contextmanager
@@ -69,7 +69,7 @@ class Stages:
             await self._changed.wait()
 
     async def missing(self) -> list[str]:
-        """The reasons why a request would not be served now; empty if it would.
+        """The reasons why the server can't serve requests now; empty if it can.
 
         The result is reused for a second, or until a stage starts or dies.
         """
@@ -81,8 +81,8 @@ class Stages:
     async def numbers_of_all(self) -> dict[str, Numbers]:
         """The metrics of every process that answers, by process name."""
         names = {address: name for names in self._names.values() for address, name in names.items()}
-        numbers = await self._ping(names)
-        return {names[address]: found for address, found in numbers.items()}
+        answers = await self._ping(names)
+        return {names[address]: numbers for address, numbers in answers.items()}
 
     def answered(self, pong: Pong) -> None:
         """Handle the answer to a Ping."""

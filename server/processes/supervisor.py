@@ -1,4 +1,4 @@
-"""Starts the processes of the server, restarts what dies or hangs, and ends them all."""
+"""Starts the processes of the server, restarts those that die or hang, and ends them all."""
 
 import asyncio
 import contextlib
@@ -25,61 +25,61 @@ from server.processes.process import Settings
 
 log = logging.getLogger(__name__)
 
-MODULES: dict[Kind, str] = {  # in the order in which they are started: the quickest imports first
+MODULES: dict[Kind, str] = {  # in the order of starting: the fastest imports first
     "http": "server.processes.http_worker",
     "encode": "server.processes.encode",
     "decode": "server.processes.decode",
     "generate": "server.processes.generate",
 }
-MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED: more end the server
+MOST_FAILURES = 10  # of one process within SECONDS_REMEMBERED; one more ends the server
 SECONDS_REMEMBERED = 1800.0
-LONGEST_PAUSE = 30.0  # seconds before a process is started again; the first time there is none
+LONGEST_PAUSE = 30.0  # seconds before a restart; the first restart has no pause
 SECONDS_TO_START = 900.0
 SECONDS_BETWEEN_PINGS = 2.5
-MOST_UNANSWERED = 3  # pings: a process that leaves so many unanswered hangs
+MOST_UNANSWERED = 3  # pings in a row, after which a process counts as hung
 SECONDS_BETWEEN_REPORTS = 5.0  # of what is still starting
-SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to take a client again after one has died
-MOST_FAILED_STARTS = 2  # in a row, of a process that uses the Multi-Process Service: then it goes on without
-SECONDS_TO_DIE = 60.0  # after SIGKILL, on a machine without time to spare; one that a driver holds may never die
-SECONDS_TO_STOP = 10.0  # for a stage with nothing in flight to end by itself
+SECONDS_FOR_SERVICE = 20.0  # for the Multi-Process Service to accept clients again after one has died
+MOST_FAILED_STARTS = 2  # in a row, of a process with the Multi-Process Service; after one more it goes on without
+SECONDS_TO_DIE = 60.0  # after SIGKILL, also on an overloaded machine; a process blocked in a driver may never die
+SECONDS_TO_STOP = 10.0  # for an idle stage to end by itself
 
 
 @dataclass(eq=False)
 class Child:
-    """A process of the server, through all its lives."""
+    """A process of the server, across its restarts."""
 
     kind: Kind
     index: int
     address: Address = ""
     process: ForkedProcess | None = None
-    begun: float = 0.0  # its start, or the wait for it; 0: neither
-    step: str = ""  # what it does meanwhile
+    begun: float = 0.0  # time when its start, or the wait for it, began; 0: neither
+    step: str = ""  # of the start
     ready: bool = False
     told_to_stop: bool = False
     unanswered: int = 0  # pings since its last answer
-    failed_starts: int = 0  # since it was ready last
+    failed_starts: int = 0  # since it was last ready
     failures: deque[float] = field(default_factory=deque)
 
     @property
     def name(self) -> str:
-        """What its log lines begin with."""
+        """The name in its log lines."""
         return f"{self.kind}-{self.index}"
 
     def begin(self, address: Address, step: str) -> None:
-        """It starts, or waits for that."""
+        """Note that it starts, or waits to start."""
         self.address, self.begun, self.step, self.ready, self.unanswered = address, time.monotonic(), step, False, 0
 
     def succeed(self) -> None:
-        """It is ready."""
+        """Note that it is ready."""
         self.ready, self.begun, self.failed_starts = True, 0.0, 0
 
     def end(self) -> None:
-        """It has ended: nothing is sent to its address any more, and nothing taken from it."""
+        """Note that it has ended: its address is no longer valid."""
         self.failed_starts += not self.ready
         self.address, self.begun, self.ready = "", 0.0, False
 
     def fail(self, now: float) -> int:
-        """Note a failure; returns how many are remembered."""
+        """Note a failure; returns the number of recent failures."""
         self.failures.append(now)
         while self.failures[0] < now - SECONDS_REMEMBERED:
             self.failures.popleft()
@@ -99,11 +99,11 @@ class Supervisor:
         service: Service | None,
         modules: Mapping[Kind, str] | None = None,
     ) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
-        listener: of the http workers; None: this process does their work, see `join`.
-        service: for the language model and the first decode process, which share a GPU then.
-        modules: what the processes of each kind run, in place of MODULES.
+        listener: the listening socket of the HTTP workers; None: this process does their work, see `join`.
+        service: lets the language model and the first decode process share a GPU.
+        modules: the module that each kind of process runs, in place of MODULES.
         """
         self._arguments = arguments
         self._model = model
@@ -130,7 +130,7 @@ class Supervisor:
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def join(self) -> Channel:
-        """The channel for this process to be the one http process; it hears of all stages."""
+        """Make this process the only HTTP worker; returns its channel, which gets the messages about all stages."""
         channel = Channel(self._addresses.new("http-0"), self._secret)
         self._front = channel.address
         self._tell("http", StageUp("http", "http-0", self._front))
@@ -143,7 +143,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._end, 128 + signal.SIGINT)
 
     async def run(self) -> int:
-        """Run the server until it is told to stop or can't go on; returns the exit status."""
+        """Run the server until it is stopped or can't go on; returns the exit status."""
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(work) for work in (self._listen(), self._report(), *map(self._keep, self._children))]
         for task in tasks:
@@ -166,8 +166,8 @@ class Supervisor:
             self.stop()
 
     def stop(self) -> None:
-        """Let `run` return once what is in flight is finished."""
-        log.info("Stopping: what is in flight is finished first.")
+        """Let `run` return when all requests in flight are finished."""
+        log.info("Stopping: finishing the requests in flight.")
         self._stopping = True
         self._draining = asyncio.create_task(self._drain())
         self._draining.add_done_callback(self._end_on_error)
@@ -181,7 +181,7 @@ class Supervisor:
             self._outcome.set_exception(error)
 
     async def _drain(self) -> None:
-        """Stop accepting, let the http workers finish, then stop the stages; `run` kills what does not stop."""
+        """Stop accepting, let the HTTP workers finish, then stop the stages; `run` kills what does not stop."""
         if self._listener:
             self._listener.close()
         await self._stop([child for child in self._children if child.kind == "http"])
@@ -200,34 +200,34 @@ class Supervisor:
         await asyncio.gather(*(process.wait() for process in processes))
 
     async def _keep(self, child: Child) -> None:
-        """Start a process, and again whenever it has ended."""
+        """Start a process, and restart it whenever it ends."""
         while True:
-            how = await self._start(child) or await self._end_of(child)
+            problem = await self._start(child) or await self._end_of(child)
             address, was_ready = child.address, child.ready
             child.end()
-            # Whoever waits for it is told first: to end what it has started can take seconds.
+            # First tell the processes that wait for it: ending its child processes can take seconds.
             self._tell("everyone", StageDown(child.name, address))
             self._channel.bury(address)
             if not await self._kill(child):
-                log.error("%s can't be ended, so the server ends.", child.name)
+                log.error("%s can't be killed. The server ends.", child.name)
                 self._end(1)
                 return
             if self._stopping:
                 return
             if not was_ready and not self._announced:
-                log.error("%s %s. It has not been ready yet, so the server ends; see above.", child.name, how)
+                log.error("%s %s. It failed to start, so the server ends; see above.", child.name, problem)
                 if self._service and child in self._sharing:
-                    log.error("If it was for the Multi-Process Service, --mps False does without.")
+                    log.error("If the Multi-Process Service is the cause, turn it off with --mps False.")
                 self._end(1)
                 return
             failures = child.fail(time.monotonic())
             if failures > MOST_FAILURES:
                 minutes = SECONDS_REMEMBERED / 60
-                log.error("%s has failed %d times in %d minutes, so the server ends.", child.name, failures, minutes)
+                log.error("%s has failed %d times in %d minutes. The server ends.", child.name, failures, minutes)
                 self._end(1)
                 return
             pause = pause_after(failures)
-            log.error("%s %s. It is started again%s.", child.name, how, f" in {pause:.0f} s" if pause else "")
+            log.error("%s %s. Restarting it%s.", child.name, problem, f" in {pause:.0f} s" if pause else "")
             await asyncio.sleep(pause)
             if child in self._sharing:
                 await self._check_service(child)
@@ -235,12 +235,12 @@ class Supervisor:
                 return
 
     async def _end_of(self, child: Child) -> str:
-        """Wait until the process has ended, or should be ended because it hangs; returns what happened."""
+        """Wait until the process has ended or hangs; returns what happened."""
         assert child.process is not None
         ended = asyncio.ensure_future(child.process.wait())
         while not (await asyncio.wait([ended], timeout=SECONDS_BETWEEN_PINGS))[0]:
             if child.told_to_stop and child.kind != "http":
-                continue  # it may be deaf while it stops
+                continue  # it need not answer pings while it stops
             if not child.ready:
                 if time.monotonic() - child.begun > SECONDS_TO_START:
                     return f"was not ready after {SECONDS_TO_START:.0f} s"
@@ -253,7 +253,7 @@ class Supervisor:
         return f"died (signal {-status})" if status < 0 else f"ended (status {status})"
 
     async def _kill(self, child: Child) -> bool:
-        """End what is left of the process and of all that it started; whether they have ended."""
+        """Kill the process and all processes that it started; returns whether they have ended."""
         if child.process is None:
             return True
         try:
@@ -267,7 +267,7 @@ class Supervisor:
         return True
 
     async def _check_service(self, child: Child) -> None:
-        """Wait until the Multi-Process Service takes a new client; do without it from now on if it does not."""
+        """Wait until the Multi-Process Service accepts a new client; if it does not, go on without it."""
         child.begin("", "waiting for the Multi-Process Service")
         deadline = time.monotonic() + SECONDS_FOR_SERVICE
         while service := self._service:
@@ -279,13 +279,13 @@ class Supervisor:
                 await asyncio.sleep(1.0)
                 continue
             else:
-                reason = "it takes no clients any more"
-            if self._service:  # the other process may have said so meanwhile
+                reason = "it no longer accepts clients"
+            if self._service:  # the other process may have logged it meanwhile
                 log.warning("Going on without NVIDIA's Multi-Process Service: %s.", reason)
             self._service = None
 
     async def _start(self, child: Child) -> str:
-        """Start the process; returns what went wrong, if anything did."""
+        """Start the process; returns what went wrong, or an empty string."""
         child.begin(self._addresses.new(child.name), "importing")
         variables = gpu_variables(child.kind, child.index, self._arguments.decode_gpu, self._service)
         order = Order(self._modules[child.kind], child.name, variables)
@@ -321,11 +321,11 @@ class Supervisor:
                     child.unanswered = 0
 
     def _at(self, address: Address) -> Child | None:
-        """The process at `address`; None if it has died since."""
+        """Return the process at `address`; None if it has died meanwhile."""
         return next((child for child in self._children if child.address == address), None)
 
     async def _report(self) -> None:
-        """Say what is still starting, so that nobody takes a long start for a hanging one."""
+        """Log what is still starting, so that a long start does not look like a hang."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_REPORTS)
             now = time.monotonic()
@@ -343,32 +343,32 @@ class Supervisor:
         if not self._announced and all(other.ready for other in self._children):
             self._announced = True
             address = f"http://{self._arguments.host}:{self._arguments.port}"
-            where = f"answers at {address}/v1/audio/speech" if self._listener else "has all of its stages"
-            log.info("Ready: %s %s", self._model_id, where)
+            status = f"answers at {address}/v1/audio/speech" if self._listener else "has all of its stages"
+            log.info("Ready: %s %s", self._model_id, status)
             if service := self._service:
                 self._telling = asyncio.create_task(_tell_whether_in_use(service))
 
-    def _tell(self, whom: str, message: Message) -> None:
+    def _tell(self, audience: str, message: Message) -> None:
         for child in self._children:
-            if child.ready and whom in ("everyone", child.kind):
+            if child.ready and audience in ("everyone", child.kind):
                 self._channel.send(child.address, message)
         if self._front:
             self._channel.send(self._front, message)
 
 
 async def _tell_whether_in_use(service: Service) -> None:
-    used = await asyncio.to_thread(service.in_use)
-    log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if used else "not used")
+    in_use = await asyncio.to_thread(service.in_use)
+    log.info("NVIDIA's Multi-Process Service runs and is %s.", "in use" if in_use else "not used")
 
 
 def pause_after(failures: int) -> float:
-    """Seconds before a process is started again that has failed so often lately: 0, 1, 2, 4, …"""
+    """Return the seconds to wait before a restart after `failures` recent failures: 0, 1, 2, 4, …"""
     return min(2.0 ** (failures - 2), LONGEST_PAUSE) if failures > 1 else 0.0
 
 
 @contextmanager
 def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunDirectory, Service | None]]:
-    """What a Supervisor needs: a run directory named after the server, and maybe the Multi-Process Service."""
+    """Create a run directory named after the server and, if possible, the Multi-Process Service."""
     parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
     with RunDirectory(parent, server) as run_directory:
         if arguments.mps and arguments.decode_gpu == 0:

@@ -1,1 +1,1 @@
-"""`WS /v1/audio/speech/stream`: text comes in as it is written, speech goes out as it is made."""
+"""`WS /v1/audio/speech/stream`: receives text as it is written, sends speech as it is generated."""

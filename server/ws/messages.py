@@ -1,4 +1,4 @@
-"""What clients and the server say on `WS /v1/audio/speech/stream`: vllm-omni's messages, and `input.cancel`."""
+"""The messages of `WS /v1/audio/speech/stream`: those of vllm-omni, and `input.cancel`."""
 
 from typing import Any, Literal, Self
 
@@ -15,25 +15,25 @@ Message = dict[str, object]
 
 
 class SessionConfig(SpeechBody):
-    """How to speak: the first message, and again between utterances.
+    """How to speak. It must be the first message, and may be sent again between utterances.
 
-    It also has the fields of `POST /v1/audio/speech` but `input`; none is needed. Unknown fields are ignored.
+    It also has the fields of `POST /v1/audio/speech` except `input`. All fields are optional; unknown ones are ignored.
     """
 
     type: Literal["session.config"] = "session.config"
-    input: SkipJsonSchema[Literal[""]] = ""  # arrives
+    input: SkipJsonSchema[Literal[""]] = ""  # the text comes in input.text
     response_format: ResponseFormat = "wav"
     """The format of the binary messages."""
 
     split_granularity: Literal["none", "sentence", "clause"] = "none"
-    """Speak text as it comes, or sentence by sentence or clause by clause, each when it is complete."""
+    """Speak text as it arrives, or each sentence or clause when it is complete."""
 
     stream_audio: bool = True
-    """Audio as it is made; false: a sentence's audio at once, in one message if that is at most 1 MiB."""
+    """Send audio as it is generated. False: send a whole sentence at once, in one message if it is at most 1 MiB."""
 
     @classmethod
     def of(cls, message: dict[str, Any]) -> Self:
-        """The configuration in a message; raises ApiError, and InputError for a value that can't be used."""
+        """Parse a message; raises ApiError, and InputError for an invalid value."""
         try:
             config = cls.model_validate(message)
         except ValidationError as error:
@@ -43,10 +43,10 @@ class SessionConfig(SpeechBody):
         if config.voice is None and config.ref_audio is None:
             config.voice = DEFAULT_VOICE
         if config.instructions and config.split_granularity == "none":
-            text = "instructions can't be followed word by word: set split_granularity to 'sentence'."
+            text = "instructions need whole sentences: set split_granularity to 'sentence'."
             raise ApiError(400, text, param="instructions", code="invalid_value")
         config.packing()
-        config.request("", config.input, DEFAULT_VOICE, streaming=True)  # which checks the values
+        config.request("", config.input, DEFAULT_VOICE, streaming=True)  # checks the values
         return config
 
 
@@ -55,11 +55,11 @@ class _Described(BaseModel):
 
 
 class InputText(_Described):
-    """The next piece of an utterance, cut anywhere. The first one begins the utterance."""
+    """The next piece of an utterance, split anywhere. The first piece begins the utterance."""
 
     type: Literal["input.text"]
     text: str
-    """At most 131072 characters; an utterance has at most 4096, or what `--max_input_chars` says."""
+    """At most 131072 characters; at most 4096 per utterance, or the value of `--max_input_chars`."""
 
 
 class InputDone(_Described):
@@ -69,33 +69,33 @@ class InputDone(_Described):
 
 
 class InputCancel(_Described):
-    """Stop: nothing more is heard of any utterance that has begun."""
+    """Stop all utterances that have begun. The server sends no more of their audio."""
 
     type: Literal["input.cancel"]
 
 
 class SessionClose(_Described):
-    """Finish what is being spoken, then close. Text of an utterance that has begun is complete with this."""
+    """Finish all utterances that have begun, then close the connection. This also ends an open utterance."""
 
     type: Literal["session.close"]
 
 
 class AudioStart(_Described):
-    """A sentence begins; with `split_granularity` "none" an utterance is one sentence. Its audio follows."""
+    """A sentence begins; its audio follows. With `split_granularity` "none" an utterance is one sentence."""
 
     type: Literal["audio.start"]
     utterance_index: int
-    """Counts the utterances of the connection, from 0."""
+    """Number of the utterance in the connection, from 0."""
     sentence_index: int
-    """Counts the sentences of the utterance, from 0."""
+    """Number of the sentence in the utterance, from 0."""
     sentence_text: str
-    """The sentence's text, or, when it is still arriving, its first piece."""
+    """The text of the sentence, or its first piece if the text is still arriving."""
     format: ResponseFormat
     """The format of the audio."""
     sample_rate: int
     """In Hz."""
     channels: Literal[1]
-    """Of the audio."""
+    """Mono."""
 
 
 class AudioDone(_Described):
@@ -107,51 +107,51 @@ class AudioDone(_Described):
     sentence_index: int
     """As in audio.start."""
     total_bytes: int
-    """The sum of the sentence's binary messages."""
+    """Total size of the sentence's binary messages."""
     error: bool
-    """An error ended it."""
+    """Whether an error ended the sentence."""
     cancelled: bool
-    """input.cancel ended it."""
+    """Whether input.cancel ended the sentence."""
 
 
 class SessionDone(_Described):
-    """An utterance has ended. Comes once for each input.done, and for each utterance that was cancelled."""
+    """An utterance has ended. Sent once for each input.done, and for each cancelled utterance."""
 
     type: Literal["session.done"]
     utterance_index: int
     """As in audio.start."""
     total_sentences: int
-    """How many sentences were spoken to their end."""
+    """Number of sentences that were spoken completely."""
     cancelled: bool
-    """input.cancel ended it."""
+    """Whether input.cancel ended the utterance."""
 
 
 class SessionError(_Described):
-    """Something went wrong. The connection stays open once there is a configuration."""
+    """An error. The connection stays open if a session.config was accepted before."""
 
     type: Literal["error"]
     message: str
-    """What went wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
     code: str
     """As in errors over HTTP."""
     param: str | None
-    """The field at fault, if one is."""
+    """The field at fault, if any."""
     utterance_index: int | None = None
-    """As in audio.start. Here if the error ends a sentence, which its audio.done follows."""
+    """As in audio.start. Present if the error ends a sentence; the sentence's audio.done follows."""
     sentence_index: int | None = None
-    """As in audio.start. Here if the error ends a sentence."""
+    """As in audio.start. Present if the error ends a sentence."""
     partial_audio: Literal[True] | None = None
-    """Here if some of the sentence's audio was sent."""
+    """Present if part of the sentence's audio was sent."""
     action: Literal["discard"] | None = None
-    """What to do with that audio. Here if some was sent."""
+    """What to do with that audio. Present if part of it was sent."""
 
 
 FROM_CLIENT = (SessionConfig, InputText, InputDone, InputCancel, SessionClose)
-FROM_SERVER = (AudioStart, AudioDone, SessionDone, SessionError)  # and binary messages, which are audio
+FROM_SERVER = (AudioStart, AudioDone, SessionDone, SessionError)  # and binary messages with audio
 
 
 def audio_start(utterance: int, sentence: int, text: str, config: SessionConfig) -> Message:
-    """`text` is the sentence's, or, when it is still arriving, what is there of it."""
+    """`text`: the text of the sentence, or its first piece if the text is still arriving."""
     return AudioStart(
         type="audio.start",
         utterance_index=utterance,
@@ -164,7 +164,7 @@ def audio_start(utterance: int, sentence: int, text: str, config: SessionConfig)
 
 
 def audio_done(utterance: int, sentence: int, size: int, *, error: bool = False, cancelled: bool = False) -> Message:
-    """`size` is the sum of the binary messages."""
+    """`size`: total bytes of the binary messages."""
     return AudioDone(
         type="audio.done",
         utterance_index=utterance,
@@ -183,11 +183,11 @@ def session_done(utterance: int, sentences: int, *, cancelled: bool = False) -> 
 
 
 def error(problem: Exception, **place: Any) -> Message:  # noqa: ANN401 - as SessionError has them
-    """`place` says which utterance and sentence it ends, if it does."""
+    """`place`: further fields of SessionError, such as the utterance and the sentence that the error ends."""
     code, param = "invalid_value", None
     if isinstance(problem, Failure):
         code, param = CODE.get(problem.kind, problem.kind), problem.param
     elif isinstance(problem, ApiError):
         code, param = problem.code or code, problem.param
-    told = SessionError(type="error", message=str(problem), code=code, param=param, **place)
-    return told.model_dump(exclude_unset=True)
+    message = SessionError(type="error", message=str(problem), code=code, param=param, **place)
+    return message.model_dump(exclude_unset=True)

@@ -1,4 +1,4 @@
-"""The WebSocket that speaks text while it is being written."""
+"""The route of the WebSocket that speaks text while it is being written."""
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
@@ -13,7 +13,7 @@ from vllm_cosyvoice.recording import Recording
 
 
 def router(engine: Engine, connections: Connections, model_id: str, arguments: Arguments) -> APIRouter:
-    """Its route, for the model called `model_id`."""
+    """Return the route, for the model called `model_id`."""
     routes = APIRouter()
 
     async def check(config: SessionConfig) -> str | Recording:

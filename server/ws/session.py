@@ -1,6 +1,6 @@
-"""One connection of `WS /v1/audio/speech/stream`: text comes in as it is written, speech goes out as it is made.
+"""One connection of `WS /v1/audio/speech/stream`: receives text as it is written, sends speech as it is generated.
 
-Two tasks share the work: one reads, so that a cancel is heard at any time, and one speaks, utterance by utterance.
+One task reads, so that it sees a cancel at any time; another speaks, one utterance after the other.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.text.characters import whole_characters
 
 SECONDS_FOR_CONFIG = 10.0
-MOST_UTTERANCES = 8  # begun and not yet spoken
+MOST_UTTERANCES = 8  # begun and not finished
 
 Check = Callable[[SessionConfig], Awaitable[str | Recording]]  # → the voice; raises ApiError
 
 
 class Session:
-    """Serves one connection; `run` does it all."""
+    """Serves one connection with `run`."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Session:
         longest_text: int,
         leaving: asyncio.Event,
     ) -> None:
-        """`longest_text`: characters of an utterance. `leaving` is set when the server stops."""
+        """`longest_text`: maximum characters of an utterance. `leaving` is set when the server stops."""
         self._connection = connection
         self._engine = engine
         self._id = session_id
@@ -54,18 +54,18 @@ class Session:
         self._leaving = leaving
         self._configured = 0  # times
         self._begun = 0  # utterances
-        self._half = ""  # of a character, whose other half comes with the next message
-        self._open: Utterance | None = None  # its text is arriving
+        self._half = ""  # first half of a surrogate pair; the second half comes with the next message
+        self._open: Utterance | None = None  # the utterance whose text is arriving
         self._unfinished: deque[Utterance] = deque()
-        self._changed = asyncio.Event()  # there is something to speak, or reason to leave
-        self._close_code: int | None = None  # leave with it when all is spoken
+        self._changed = asyncio.Event()  # wakes the speaking task
+        self._close_code: int | None = None  # if set, close with it when all utterances are spoken
 
     async def run(self) -> None:
-        """Until either side leaves. Raises WebSocketDisconnect, in a group, when the client does."""
+        """Serve until either side closes. If the client does, raises WebSocketDisconnect in an exception group."""
         try:
             message = await self._connection.receive(busy=lambda: False, patience=SECONDS_FOR_CONFIG)
             if isinstance(message, bytes) or message.get("type") != "session.config":
-                raise ProtocolError("The first message has to be a session.config.")
+                raise ProtocolError("The first message must be a session.config.")
             await self._configure(message)
         except (ProtocolError, ApiError, Failure, Silent) as problem:
             await self._connection.send(messages.error(problem))
@@ -106,13 +106,13 @@ class Session:
                 return
 
     def _is_owed(self) -> bool:
-        """Whether the client waits for us."""
+        """Return whether the client waits for speech."""
         return any(utterance.complete for utterance in self._unfinished)
 
     async def _handle(self, message: dict[str, Any] | bytes) -> None:
         match message:
             case bytes():
-                raise ProtocolError("Messages are JSON objects with a type, not bytes.")
+                raise ProtocolError("Messages must be JSON objects with a type, not bytes.")
             case {"type": "session.config"}:
                 await self._configure(message)
             case {"type": "input.text", "text": str(text)}:
@@ -127,15 +127,15 @@ class Session:
                 if self._open:
                     self._end()
             case {"type": "input.text"}:
-                raise ProtocolError("input.text needs text, a string.")
+                raise ProtocolError("input.text needs the field text, a string.")
             case {"type": kind}:
-                raise ProtocolError(f"There is no message {kind!r} here.")
+                raise ProtocolError(f"There is no message type {kind!r}.")
             case _:
-                raise ProtocolError("That message has no type.")
+                raise ProtocolError("The message has no type.")
 
     async def _configure(self, message: dict[str, Any]) -> None:
         if self._open:
-            raise ProtocolError("An utterance has begun: send input.done or input.cancel ahead of session.config.")
+            raise ProtocolError("An utterance has begun: send input.done or input.cancel before session.config.")
         config = SessionConfig.of(message)
         voice = await self._check(config)
         self._configured += 1
@@ -144,27 +144,27 @@ class Session:
 
     def _add(self, text: str) -> None:
         if len(text) > LARGEST_TEXT:
-            raise ProtocolError(f"That text has {len(text)} characters; send at most {LARGEST_TEXT} at a time.")
+            raise ProtocolError(f"The text has {len(text)} characters; send at most {LARGEST_TEXT} at a time.")
         text, self._half = whole_characters(self._half + text)
         check_text(text)
         if text:
             self._utterance().add(text)
 
     def _end(self) -> None:
-        """No more text for the utterance."""
+        """End the text of the open utterance."""
         half, self._half = self._half, ""
         self._utterance().end()
         self._open = None
         if half:
-            raise ProtocolError("The text ended in the middle of a character, which is left out.")
+            raise ProtocolError("The text ended in the middle of a character; that character is dropped.")
 
     def _utterance(self) -> Utterance:
-        """The one that is open, or a new one."""
+        """Return the open utterance, or begin a new one."""
         if self._open is None:
             if self._close_code is not None:
                 raise ProtocolError("This session is closing.")
             if len(self._unfinished) >= MOST_UTTERANCES:
-                raise ProtocolError(f"{MOST_UTTERANCES} utterances wait already: wait for a session.done.")
+                raise ProtocolError(f"{MOST_UTTERANCES} utterances are already waiting: wait for a session.done.")
             self._open = Utterance(
                 self._connection,
                 self._engine,
@@ -180,7 +180,7 @@ class Session:
         return self._open
 
     async def _cancel(self) -> None:
-        """Stop the sound and whatever was to become sound. Each utterance gets its session.done, here or before."""
+        """Stop all utterances. Each gets its session.done here, unless it was sent before."""
         self._speaking.cancel()
         await asyncio.wait([self._speaking])
         cancelled, self._unfinished, self._open, self._half = self._unfinished, deque(), None, ""

@@ -1,4 +1,4 @@
-"""One utterance of a session: its text while it arrives, and its speech, which is sent as it is made."""
+"""One utterance of a session: receives its text as it arrives, and sends its speech as it is generated."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -22,7 +22,7 @@ SENTENCES_AHEAD = 2  # generated at the same time
 @dataclass(frozen=True)
 class _Piece:
     sentence: str
-    data: bytes | None  # None: the sentence ends
+    data: bytes | None  # None: end of the sentence
 
 
 class Utterance:
@@ -49,30 +49,30 @@ class Utterance:
         self._length = 0  # characters
         self._complete = asyncio.Event()
         self._spoken = 0  # sentences
-        self._sounding = False  # in the middle of a sentence
+        self._sounding = False  # audio.start was sent, audio.done not yet
         self._sent = 0  # bytes of the current sentence
 
     @property
     def complete(self) -> bool:
-        """Whether all of the text is here."""
+        """Whether the text is complete."""
         return self._complete.is_set()
 
     def add(self, text: str) -> None:
-        """The next piece of the text; with one too many, the utterance fails, and what follows is not looked at."""
-        before, self._length = self._length, self._length + len(text)
+        """Add the next piece of the text. Above `longest_text` characters the utterance fails and ignores the rest."""
+        previous_length, self._length = self._length, self._length + len(text)
         if self._length <= self._longest_text:
             self._text.put_nowait(text)
-        elif before <= self._longest_text:
+        elif previous_length <= self._longest_text:
             reason = f"An utterance has at most {self._longest_text} characters: send input.done between paragraphs."
             self._text.put_nowait(Failure("invalid", reason, "text"))
 
     def end(self) -> None:
-        """No more text."""
+        """End the text."""
         self._text.put_nowait(None)
         self._complete.set()
 
     async def speak(self) -> None:
-        """Send it all, to the session.done. What goes wrong is sent as well."""
+        """Send the speech and the session.done. A failure is sent as a message, too."""
         try:
             async with aclosing(in_order(self._sentences(), SENTENCES_AHEAD)) as pieces:
                 async for piece in pieces:
@@ -83,13 +83,13 @@ class Utterance:
         await self._connection.send(messages.session_done(self._index, self._spoken))
 
     async def send_cancelled(self) -> None:
-        """The end of what `speak` left when it was cancelled; nothing is sent between that and this."""
+        """Send the end of the utterance after `speak` was cancelled. Nothing else may be sent in between."""
         if self._sounding:
             await self._connection.send(messages.audio_done(self._index, self._spoken, self._sent, cancelled=True))
         await self._connection.send(messages.session_done(self._index, self._spoken, cancelled=True))
 
     async def _sentences(self) -> AsyncIterator[AsyncGenerator[_Piece, None]]:
-        """Each sentence's audio; without splitting, all of the text counts as one. An empty text has none."""
+        """Yield the audio of each sentence. Without splitting, the text is one sentence; an empty text has none."""
         config, text = self._config, self._pieces()
         if config.split_granularity == "none":
             async for piece in text:

@@ -67,8 +67,8 @@ def _solved(flow: DiTFlow, golden: Mapping[str, Tensor]) -> Iterator[tuple[str, 
             yield name, flow([_row(flow, case, golden)])[0].T, expected
         elif kind == "mu" and case != "estimator":
             row = _row(flow, case, golden)
-            tokens, heard = torch.tensor([row.tokens]), torch.tensor([len(row.tokens)])
-            yield name, flow.mu(tokens, heard, row.spoken, None, None)[0].T, expected
+            tokens, counts = torch.tensor([row.tokens]), torch.tensor([len(row.tokens)])
+            yield name, flow.mu(tokens, counts, row.spoken, None, None)[0].T, expected
         elif name == "noise_head":
             yield name, flow.noise[: expected.shape[1]].T, expected
         elif name == "noise_tail":

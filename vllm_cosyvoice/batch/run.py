@@ -42,7 +42,7 @@ def run_batch(
         todo = {
             number: line for number, line in lines.items() if not manifest.has(line, model, _file(line, file_format))
         }
-        print(f"{source}: {len(todo)} lines to speak, {len(lines) - len(todo)} spoken before, {len(errors)} wrong")
+        print(f"{source}: {len(todo)} lines to speak, {len(lines) - len(todo)} spoken before, {len(errors)} invalid")
         if not todo:
             return len(errors)
         with (

@@ -96,18 +96,18 @@ CURES = (
 def _check(settings: HyperYaml) -> None:
     """Raise CheckpointError if a class or a fixed value differs from a CosyVoice2 that this engine can run."""
     for part, class_name in CLASSES.items():
-        found = settings.get(f"{part}.{CLASS}")
-        if found != class_name:
+        value = settings.get(f"{part}.{CLASS}")
+        if value != class_name:
             raise CheckpointError(
-                f"{settings.path} is not a CosyVoice2 configuration: {part} is {found or 'missing'}, not {class_name};"
+                f"{settings.path} is not a CosyVoice2 configuration: {part} is {value or 'missing'}, not {class_name};"
                 f" this engine runs CosyVoice2 models only, such as FunAudioLLM/CosyVoice2-0.5B"
             )
     for values, cure in CURES:
         for name, expected in values.items():
-            found = settings.get(name, expected)  # omitted values default to the release's
-            if found != expected:
+            value = settings.get(name, expected)  # omitted values default to the release's
+            if value != expected:
                 raise CheckpointError(
-                    f"{settings.path} sets {name.removesuffix(f'.{CLASS}')} to {found}, but this engine is built for"
+                    f"{settings.path} sets {name.removesuffix(f'.{CLASS}')} to {value}, but this engine is built for"
                     f" {expected}; {cure}"
                 )
 

@@ -99,7 +99,7 @@ def open_model(path: Path) -> ModelDirectory:
 
 
 def read_settings(path: Path) -> tuple[ModelFamily, HyperYaml]:
-    """Read and check the settings of the model directory `path`, and tell its family.
+    """Read and check the settings of the model directory `path`, and determine its family.
 
     Raises:
         CheckpointError: the YAML is missing, or it belongs to a family that this engine can't run.

@@ -134,13 +134,13 @@ def check_layout(path: Path, tensors: Mapping[str, torch.Tensor], layout: Layout
         raise CheckpointError(f"{path} lacks {_some(missing)}; it does not belong to this model's configuration")
     if unknown := [name for name in tensors if name not in layout]:
         raise CheckpointError(f"{path} contains {_some(unknown)}, which is not in CosyVoice2; is it another model's?")
-    wrong = [
+    mismatches = [
         f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
         for name, shape in layout.items()
         if tuple(tensors[name].shape) != shape
     ]
-    if wrong:
-        raise CheckpointError(f"{path} has {_some(wrong)}; it does not belong to this model's configuration")
+    if mismatches:
+        raise CheckpointError(f"{path} has {_some(mismatches)}; it does not belong to this model's configuration")
     if other := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
         raise CheckpointError(f"{path} is quantised ({_some(other)} is not floating point); use the original weights")
 

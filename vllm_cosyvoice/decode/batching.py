@@ -1,4 +1,4 @@
-"""When to decode which utterances: the one whose listener runs out of audio first is decoded first."""
+"""Schedules decode calls: the utterance whose listener runs out of audio first is decoded first."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from vllm_cosyvoice.decode.playback import Playback
 
 SHORT_CALL = 0.08  # target length of a call in seconds while someone listens: an urgent utterance may wait this long
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens: rows share its fixed cost
-MARGIN = 0.2  # seconds between audio and its deadline: for the call under way, and for the way to the listener
-HEAD_START = 5.0  # seconds that a listener may have stalled before that counts more than another's first audio
-FIRST_HOP_CALLS = 6  # that a first hop's audio lasts: while it plays, another chunk must arrive and be decoded
-PATIENCE = 2.0  # seconds that an utterance nobody listens to may be put off once it is complete
-MEMORY = 0.9  # weight of a call in the cost estimate once the next one has been made
+MARGIN = 0.2  # seconds between audio and its deadline, for the call in progress and for the delivery
+HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
+FIRST_HOP_CALLS = 6  # length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded
+PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
+MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
 
 
 class CostEstimate:
-    """What a decode call takes: a constant and so much a frame, fitted to the last calls."""
+    """Estimates the duration of a decode call as a constant plus a cost per frame, fitted to recent calls."""
 
     def __init__(self) -> None:
         self._count = self._frames = self._seconds = self._squares = self._products = 0.0
 
     def learn(self, frames: int, seconds: float) -> None:
-        """A call that computed so many frames has taken so long."""
+        """Add a call that computed `frames` in `seconds`."""
         self._count = MEMORY * self._count + 1
         self._frames = MEMORY * self._frames + frames
         self._seconds = MEMORY * self._seconds + seconds
@@ -31,11 +31,11 @@ class CostEstimate:
 
     @property
     def usual(self) -> float:
-        """Seconds of the last calls, on average; infinite before anything is known."""
+        """Average duration of recent calls in seconds; infinite before the first call."""
         return self._seconds / self._count if self._count else math.inf
 
     def seconds(self, frames: int) -> float:
-        """What a call of so many frames will take; 0 before anything is known."""
+        """Estimated duration of a call of `frames`, in seconds; 0 before the first call."""
         if not self._frames:
             return 0.0
         per_frame = self._seconds / self._frames
@@ -47,17 +47,17 @@ class CostEstimate:
 
 
 class Job(NamedTuple):
-    """One utterance that could be decoded now."""
+    """An utterance that can be decoded now."""
 
     due: float  # when its audio is needed
     frames: int  # to compute
-    last: bool  # it would be decoded to its end: waiting longer saves nothing
+    last: bool  # whether it is decoded to its end, so that waiting longer saves nothing
 
 
 def due(now: float, ready_since: float, playback: Playback | None) -> float:
-    """When an utterance that could be decoded since `ready_since` is due; without `playback` it is wanted as a whole.
+    """The deadline of an utterance that has been ready since `ready_since`; `playback` is None if it is not streamed.
 
-    First audio is overdue at once, so it goes before all that is in time, and before most that is late.
+    First audio is overdue at once, so it precedes all audio that is on time and most audio that is late.
     """
     if playback is None:
         return ready_since + PATIENCE
@@ -66,23 +66,23 @@ def due(now: float, ready_since: float, playback: Playback | None) -> float:
 
 
 class Plan(NamedTuple):
-    """What to do now."""
+    """The decode call to make now."""
 
-    batch: list[int]  # the jobs of one decode call
-    look_again: float | None  # if there is nothing to do: when there will be, should nothing change
+    batch: list[int]  # indices of its jobs
+    look_again: float | None  # if the batch is empty: when to plan again, if nothing changes before
 
 
 def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, listened_to: bool) -> Plan:
-    """The decode call to make now, of at most `max_rows` jobs; `listened_to`: some utterance is, ready or not.
+    """Plan a decode call of at most `max_rows` jobs; `listened_to`: any utterance, ready or not, has a listener.
 
-    Urgent jobs are taken in the order of their deadlines, so nothing that comes later can put one off for ever. Others
-    wait for more tokens, as their hop recomputes those before it; but those that end their streams fill up a call.
+    Urgent jobs are taken in the order of their deadlines, so later jobs can't starve them. Other jobs wait for more
+    tokens, because each hop recomputes all tokens before it; but jobs that end their utterance fill up the call.
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
     candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
-    filled_up = SHORT_CALL if listened_to else LONG_CALL
-    candidates += [(index, filled_up) for index in order if starts[index] > now and jobs[index].last]
+    fill_limit = SHORT_CALL if listened_to else LONG_CALL
+    candidates += [(index, fill_limit) for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0
     for index, longest_call in candidates:

@@ -1,8 +1,8 @@
 """Speech tokens to audio, for many streams at once: the flow, then the vocoder.
 
-A streamed utterance is decoded in hops. Each hop computes the mel of prompt and tokens so far afresh; because attention
-goes by chunks of 25 tokens, counted from the start of the prompt and kept to the end, a hop that ends with a chunk
-gives the frames that any other hops would have given. So hops may be as large as there are tokens.
+A streamed utterance is decoded in hops. Each hop recomputes the mel of the prompt and of all tokens so far. All hops
+use attention in chunks of 25 tokens, counted from the start of the prompt. So a hop that ends on a chunk boundary gives
+the same frames as any other series of hops, and a hop may take as many tokens as have arrived.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-LOUDEST = 32_767  # of int16
+LOUDEST = 32_767  # largest int16
 LIBC = ctypes.CDLL(None)
 
 
@@ -39,14 +39,14 @@ class SpeechDecoder:
 
     Args:
         device: "auto" is the GPU if there is one.
-        data_type: "float16", "bfloat16" or "float32", of the flow; "auto" is bfloat16 on a GPU and float32 on a CPU.
-            The vocoder computes in float32, on a GPU with convolutions in float16.
-        load_trt: let TensorRT compute the flow, if it is installed.
+        data_type: dtype of the flow, "float16", "bfloat16" or "float32"; "auto" is bfloat16 on a GPU and float32 on a
+            CPU. The vocoder uses float32, and on a GPU float16 for convolutions.
+        load_trt: run the flow with TensorRT, if it is installed.
 
-    On a GPU, all kernels are compiled and a few sizes of call captured: `capture_next` captures the others.
+    On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.
 
     Raises:
-        ValueError: there is no such data type, or the weights don't fit the configuration.
+        ValueError: the data type is unknown, or the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on this GPU.
     """
 
@@ -74,14 +74,14 @@ class SpeechDecoder:
         if gpu:
             self._vocoder = self._start_on(gpu, vocoder)
         self._uploads = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
-        # Tokens; None: by load. On a CPU calls are so long that it would always be a chunk; and if it always is, equal
-        # seeds give equal audio.
+        # Tokens; None: depends on the load. On a CPU, calls take so long that it would always be a chunk; fixing it
+        # makes equal seeds give equal audio.
         self.usual_first_hop = None if on_gpu else CHUNK_TOKENS
-        self.usual_rows = 16 if on_gpu else 1  # streams worth one call: a CPU is as fast with one after the other
+        self.usual_rows = 16 if on_gpu else 1  # streams per call; a CPU gains nothing from batches
 
     def _start_on(self, gpu: Gpu, vocoder: Vocoder) -> "PackedVocoder":
-        """Compile all kernels and capture what calls need first; returns what computes `vocoder`."""
-        from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # these need Triton
+        """Compile all kernels, capture the call sizes that are needed first, and return the packed `vocoder`."""
+        from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # these imports need Triton
         from vllm_cosyvoice.gpu.kernel_launch import compiling
         from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
@@ -98,17 +98,17 @@ class SpeechDecoder:
         return packed_vocoder
 
     def prompt(self, voice: Voice) -> FlowPrompt:
-        """`voice` on the device: make it once for each voice. May run beside `decode`, in another thread.
+        """Upload `voice` to the device, once for each voice. May run in another thread during `decode`.
 
         Raises:
-            ValueError: the voice's mel does not have two frames a token.
+            ValueError: the voice's mel does not have two frames per token.
         """
         if voice.mel.shape != (FRAMES_PER_TOKEN * len(voice.speech_tokens), MEL_BINS):
             raise ValueError(
-                f"a voice of {len(voice.speech_tokens)} speech tokens takes {FRAMES_PER_TOKEN} mel frames a token,"
+                f"a voice of {len(voice.speech_tokens)} speech tokens needs {FRAMES_PER_TOKEN} mel frames per token,"
                 f" not a mel of shape {voice.mel.shape}; encode the recording again"
             )
-        with torch.cuda.stream(self._uploads):  # so that neither waits for the other
+        with torch.cuda.stream(self._uploads):  # so that the upload and `decode` do not wait for each other
             prompt = FlowPrompt(
                 tokens=voice.speech_tokens.tolist(),
                 mel=torch.from_numpy(voice.mel).to(self.device),
@@ -119,13 +119,13 @@ class SpeechDecoder:
         return prompt
 
     def begin(self, utterance: Utterance, prompt: FlowPrompt, first_hop: int | None = CHUNK_TOKENS) -> Utterance:
-        """Give `utterance` its voice; returns the utterance.
+        """Give `utterance` its voice, and return the utterance.
 
         Args:
-            first_hop: tokens after which the first audio comes, at speed 1; at others what lasts as long. The cut has
-                to fall on a chunk's end, so the prompt's head is trimmed by up to 24 tokens; if it is too short for
-                that, the first hop is longer. None: nobody waits for the first audio, as an earlier utterance of the
-                request is still to be heard, so there is no need for an early hop.
+            first_hop: tokens of the first hop at speed 1; at other speeds, the hop has the same duration. It must end
+                on a chunk boundary, so up to 24 tokens are trimmed from the start of the prompt; if the prompt is too
+                short for that, the hop is longer. None: nobody waits for the first audio, because an earlier utterance
+                of the request is still being played, so an early hop is not needed.
 
         Raises:
             ValueError: the first hop has no audio, or the utterance is too long.
@@ -135,7 +135,7 @@ class SpeechDecoder:
 
     @torch.inference_mode()
     def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:
-        """The next audio of each utterance up to its cut, int16 mono at 24 kHz; it may be empty.
+        """Decode each utterance up to its cut, and return its new audio, int16 mono at 24 kHz; it may be empty.
 
         Utterances of similar length share one flow solve and one vocoder call.
         """
@@ -147,22 +147,22 @@ class SpeechDecoder:
         return [pieces.get(utterance, np.empty(0, np.int16)) for utterance, _ in work]
 
     def capture_next(self) -> bool:
-        """Capture the flow's calls of one more size, if one is left; whether there is another.
+        """Capture the flow's next call size, if one is left, and return whether more are left.
 
-        It takes some tenths of a second in which nothing is decoded, and must be called by the thread that decodes. A
-        call that waits for its size is computed as one of the next larger size, up to twice as large.
+        Call it in the thread that decodes; it takes some tenths of a second. Until a size is captured, its calls run as
+        the next larger captured size, which is up to twice as large.
         """
         try:
             return self._packed_flow is not None and self._packed_flow.capture_next()
         except torch.OutOfMemoryError:
-            log.warning("There is no GPU memory to capture further sizes: calls are computed as larger ones.")
+            log.warning("There is not enough GPU memory to capture more call sizes: calls run as larger sizes.")
             self._packed_flow = None
             return False
 
     def give_back_memory(self) -> None:
-        """Return what tensors have freed to the system, in some milliseconds: for when there is nothing to decode.
+        """Return the memory of freed tensors to the system, which takes some milliseconds. Call it when idle.
 
-        On a CPU, glibc keeps it, and a decoder of many lengths would grow by hundreds of megabytes.
+        On a CPU, glibc keeps this memory, and a decoder of many lengths would grow by hundreds of megabytes.
         """
         if self.device.type == "cpu" and hasattr(LIBC, "malloc_trim"):
             LIBC.malloc_trim(0)

@@ -14,42 +14,42 @@ from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
 # Seconds of a call that decodes a streamed utterance to its end. If it would take longer, as on a CPU, and compute at
-# least twice the frames of an ordinary hop, that hop is made first: the listener would run out of audio meanwhile.
+# least twice the frames of an ordinary hop, that hop comes first, so that the listener does not run out of audio.
 LONGEST_LAST_HOP = 1.0
-SECONDS_TO_CAPTURE = 1.0  # that must be free for one more size of call; it takes half of that
+SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, which takes half of it
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
 Work = tuple[Utterance, Cut]
 
 
 class DecodeLoop:
-    """Batches what is to be decoded into one call after the other, by the listeners' deadlines.
+    """Runs one decode call after another, and batches utterances by their listeners' deadlines.
 
-    All methods belong to one event loop; the decoding itself runs in one thread, so that loop stays responsive.
+    Use it on one event loop. Decoding runs in a thread, so the loop stays responsive.
     """
 
     def __init__(self, decoder: SpeechDecoder, max_rows: int | None = None) -> None:
-        """At most `max_rows` utterances go into one call; None: as many as are worth it on the decoder's device."""
+        """`max_rows`: largest number of utterances per call; None: the best one for the decoder's device."""
         self._decoder = decoder
         self._max_rows = max_rows or decoder.usual_rows
         self._utterances: dict[Utterance, Deliver] = {}
         self._cost = CostEstimate()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._begun: float | None = None  # when the decode call that is under way has
+        self._begun: float | None = None  # start time of the decode call in progress
 
     @property
     def seconds_in_call(self) -> float:
-        """How long the decode call that is under way takes already; 0 if none is."""
+        """Seconds since the start of the decode call in progress; 0 if there is none."""
         return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @property
     def first_hop(self) -> int:
-        """Tokens of a first hop that lasts until the second is out, if calls stay as long as they are."""
+        """Tokens of a first hop whose audio lasts until the second hop is decoded, if calls take as long as now."""
         return first_hop(FIRST_HOP_CALLS * self._cost.usual)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
-        """Decode `utterance` once its voice and its tokens come.
+        """Decode `utterance` as its voice and its tokens arrive.
 
         `deliver` gets each piece of audio (int16 [samples]), then None once, or the error that ended the utterance.
         """
@@ -62,18 +62,18 @@ class DecodeLoop:
         self._look_at(utterance)
 
     def push(self, utterance: Utterance, tokens: list[int], *, last: bool) -> None:
-        """More speech tokens; `last` ends the utterance. Raises ValueError as `Utterance.push`."""
+        """Add speech tokens; `last` finishes the utterance. Raises ValueError, see `Utterance.push`."""
         utterance.push(tokens)
         if last:
             utterance.finish()
         self._look_at(utterance)
 
     def drop(self, utterance: Utterance) -> None:
-        """Forget `utterance`: nothing more is delivered for it, also of a decode call that is under way."""
+        """Forget `utterance`: nothing more is delivered for it, not even the result of the decode call in progress."""
         self._utterances.pop(utterance, None)
 
     def _look_at(self, utterance: Utterance) -> None:
-        """Wake the loop if a decode could get `utterance` further than it could before."""
+        """Wake the loop if `utterance` can be decoded further than before."""
         cut = utterance.next_cut()
         if cut and cut != utterance.reachable:
             utterance.reachable = cut
@@ -81,7 +81,7 @@ class DecodeLoop:
             self._wake.set()
 
     async def run(self) -> None:
-        """Decode for ever; cancel to stop."""
+        """Decode until cancelled."""
         try:
             while True:
                 self._wake.clear()
@@ -94,7 +94,7 @@ class DecodeLoop:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _next_work(self) -> tuple[list[Work], float | None]:
-        """What is decoded now; if it is nothing, when to look again."""
+        """The work of the next decode call, and if there is none, when to look again."""
         now = time.monotonic()
         candidates = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
@@ -103,16 +103,16 @@ class DecodeLoop:
         return [candidates[index] for index in batch], look_again
 
     def _cut(self, utterance: Utterance) -> Cut | None:
-        """How far a decode of `utterance` goes now: to its end only if the listener need not wait long for that."""
+        """How far to decode `utterance` now: to its end only if the listener does not wait long for that."""
         cut = utterance.next_cut()
         if cut and cut.last and utterance.streaming and self._cost.seconds(utterance.frames(cut)) > LONGEST_LAST_HOP:
-            shorter = utterance.next_cut(to_the_end=False)
-            if shorter and 2 * utterance.frames(shorter) <= utterance.frames(cut):
-                return shorter
+            ordinary_cut = utterance.next_cut(to_the_end=False)
+            if ordinary_cut and 2 * utterance.frames(ordinary_cut) <= utterance.frames(cut):
+                return ordinary_cut
         return cut
 
     async def _rest(self, until: float | None) -> None:
-        """Wait for something to change, or for a moment of the monotonic clock."""
+        """Wait for a change, or until a time of the monotonic clock."""
         loop = asyncio.get_running_loop()
         if until is None:
             await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
@@ -127,14 +127,14 @@ class DecodeLoop:
                 timer.cancel()
 
     async def _decode(self, work: list[Work]) -> None:
-        begun = self._begun = time.monotonic()
+        start = self._begun = time.monotonic()
         try:
             pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, work)
         except Exception as error:
             self._fail(work, error)
         else:
             frames = sum(utterance.frames(cut) for utterance, cut in work)
-            self._cost.learn(frames, time.monotonic() - begun)
+            self._cost.learn(frames, time.monotonic() - start)
             self._deliver(work, pieces)
         finally:
             self._begun = None

@@ -1,4 +1,4 @@
-"""One utterance on its way from speech tokens to audio: all that is kept of it between two decode calls."""
+"""The state of one utterance between decode calls, from its first speech token to its last audio."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import VocoderStream
 from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
-SHORTEST_TRIMMED_PROMPT = 50  # tokens: a prompt that would get shorter is not trimmed, the first hop is longer instead
+SHORTEST_TRIMMED_PROMPT = 50  # tokens; a prompt is not trimmed below this, the first hop is longer instead
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,27 +27,27 @@ class FlowPrompt:
     speaker: Tensor  # [80], see `Flow.speaker`
 
     def without_head(self, tokens: int) -> "FlowPrompt":
-        """The same voice, `tokens` later."""
+        """The same voice without its first `tokens`."""
         return FlowPrompt(self.tokens[tokens:], self.mel[FRAMES_PER_TOKEN * tokens :], self.speaker)
 
 
 class Utterance:
-    """Waits for its voice, which `SpeechDecoder.begin` brings; then it is decoded, hop by hop, until it is `done`.
+    """An utterance. `SpeechDecoder.begin` gives it a voice; then it is decoded hop by hop until it is `done`.
 
-    `push` and `finish` may be called before the voice is there, and while another thread decodes.
+    `push` and `finish` may be called before it has a voice, and while another thread decodes.
 
     Args:
         streaming: decode in hops with the streaming mask; otherwise in one go, with full attention, once finished.
         speed: 2 is twice as fast.
-        seed: of the vocoder's noise.
-        playback: of its audio, if the request has other utterances.
+        seed: seed of the vocoder's noise.
+        playback: playback of its audio, if the request has other utterances.
 
     Raises:
         ValueError: the speed is out of range.
     """
 
-    prompt: FlowPrompt  # once it has its voice
-    vocoder: VocoderStream  # likewise
+    prompt: FlowPrompt  # set if `has_voice`
+    vocoder: VocoderStream  # set if `has_voice`
 
     def __init__(
         self, *, streaming: bool = True, speed: float = 1.0, seed: int = 0, playback: Playback | None = None
@@ -60,36 +60,34 @@ class Utterance:
         self.finished = False  # no more tokens will come
         self.has_voice = False
         self.reachable: Cut | None = None  # how far a decode could go when the loop last looked
-        self.ready_since: float | None = None  # when the first decode could be made
+        self.ready_since: float | None = None  # when the first decode became possible
         self.decoded = 0  # tokens whose mel the vocoder has
         self.hops = 0  # decodes so far
-        self.done = False  # all audio is out
+        self.done = False  # all audio has been returned
         self._first_hop = CHUNK_TOKENS
-        self._first_hop_waits = False  # the caller does: the first hop stays short, however many tokens there are
+        self._first_hop_waits = False  # whether the caller waits for it, so that it stays short
 
     def push(self, tokens: Sequence[int]) -> None:
-        """More speech tokens.
+        """Add speech tokens.
 
         Raises:
-            ValueError: the utterance is finished or gets too long, or these are no speech tokens.
+            ValueError: the utterance is finished or becomes too long, or a token is not a speech token.
         """
         if self.finished:
             raise ValueError("the utterance is finished; start another one for more speech tokens")
-        wrong = next((token for token in tokens if not 0 <= token < SPEECH_TOKENS), None)
-        if wrong is not None:
-            raise ValueError(
-                f"{wrong} is no speech token, which are 0 to {SPEECH_TOKENS - 1}; leave out control tokens"
-            )
+        invalid = next((token for token in tokens if not 0 <= token < SPEECH_TOKENS), None)
+        if invalid is not None:
+            raise ValueError(f"{invalid} is not a speech token (0 to {SPEECH_TOKENS - 1}); leave out control tokens")
         _check_length((len(self.prompt.tokens) if self.has_voice else 0) + len(self.tokens) + len(tokens))
         self.tokens.extend(tokens)
         self.playback.expect(len(tokens) / TOKEN_RATE / self.speed)
 
     def finish(self) -> None:
-        """No more tokens will come."""
+        """Mark the end of the tokens."""
         self.finished = True
 
     def begin(self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None) -> None:
-        """The voice is here; see `SpeechDecoder.begin`."""
+        """Set the voice; see `SpeechDecoder.begin`."""
         self._first_hop_waits = first_hop is not None
         first_hop = CHUNK_TOKENS if first_hop is None else first_hop
         if FRAMES_PER_TOKEN * first_hop <= HOLD_BACK:
@@ -107,14 +105,14 @@ class Utterance:
         self.prompt, self.vocoder, self.has_voice = prompt, vocoder, True
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
-        """How far a decode would go now, None if it would not get on.
+        """How far a decode would go now; None if it would make no progress.
 
-        An utterance that is not streamed is decoded once, when it is finished. For the hops of the others see `hops`;
-        `to_the_end`: what is finished is decoded to its end.
+        An utterance that is not streamed is decoded once, when it is finished. For the others, see `hops`; with
+        `to_the_end`, a finished one is decoded to its end.
         """
         if self.done or not self.has_voice:
             return None
-        finished = self.finished  # read first: then all tokens that were pushed before it are counted
+        finished = self.finished  # read this first, so that no token pushed before it is missed
         arrived = len(self.tokens)
         if not self.streaming:
             return Cut(arrived, last=True) if finished else None
@@ -127,17 +125,17 @@ class Utterance:
         )
 
     def frames(self, cut: Cut) -> int:
-        """Frames that the flow computes to go as far as `cut`."""
+        """Number of frames that the flow computes for a decode up to `cut`."""
         return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens)
 
     def flow_row(self, cut: Cut) -> FlowRow:
-        """What the flow needs to go as far as `cut`."""
+        """The flow's input for a decode up to `cut`."""
         look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
         tokens = self.prompt.tokens + self.tokens[: cut.tokens + look_ahead]
         return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming)
 
     def advance(self, cut: Cut, mel: Tensor) -> None:
-        """Hand the vocoder what is new in `mel`, the mel of all tokens up to `cut`."""
+        """Pass the new part of `mel`, the mel of all tokens up to `cut`, to the vocoder."""
         self.vocoder.push(mel[FRAMES_PER_TOKEN * self.decoded :])
         self.decoded = cut.tokens
 

@@ -116,7 +116,7 @@ class SpeechTokenGenerator:
         await self.engine.check_health()
         longest = LONGEST_SILENCE_ON_CPU if current_platform.is_cpu() else LONGEST_SILENCE
         if self._in_engine and time.monotonic() - self._progress > longest:
-            raise EngineDeadError(f"It has requests, but gave nothing for {longest:.0f} s.")
+            raise EngineDeadError(f"It has requests, but had no output for {longest:.0f} s.")
 
     def shutdown(self) -> None:
         """Stop the engine's processes; requests in flight fail."""
@@ -172,10 +172,10 @@ class SpeechTokenGenerator:
                 sampling, MIN_SPEECH_PER_TEXT * stream.text_tokens, MAX_SPEECH_PER_TEXT * stream.text_tokens
             )
             return max(0, shortest - stream.speech_tokens), longest - stream.speech_tokens
-        left = (
+        limit = (
             until_fill if sampling.max_tokens is None else min(until_fill, sampling.max_tokens - stream.speech_tokens)
         )
-        return left, left
+        return limit, limit
 
     async def _checked(self, text: AsyncIterator[Sequence[int]]) -> AsyncIterator[Sequence[int]]:
         """Pass `text` on; raise ValueError for an invalid id or if it is empty."""

@@ -79,10 +79,10 @@ class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy do
             return
         requests = self._requests.values()
         if new := [request for request in requests if request.slot is None]:
-            taken = {request.slot for request in requests}
-            free = (slot for slot in range(len(self._records)) if slot not in taken)
+            used_slots = {request.slot for request in requests}
+            free_slots = (slot for slot in range(len(self._records)) if slot not in used_slots)
             for request in new:
-                request.slot = next(free)
+                request.slot = next(free_slots)
             records = np.stack([record(request.params, request.generated) for request in new])
             self._records[[request.slot for request in new]] = torch.from_numpy(records)
         self._generated = [request.generated for request in requests]

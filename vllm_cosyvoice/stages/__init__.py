@@ -1,1 +1,1 @@
-"""The stages of the engine. Each is told one message at a time, and nothing in it waits; long work runs in threads."""
+"""The stages of the engine. Each handles one message at a time without blocking; long work runs in threads."""

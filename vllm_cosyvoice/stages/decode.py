@@ -41,7 +41,7 @@ class _Segment:
 
 
 class DecodeStage:
-    """Feeds a DecodeLoop. A voice is fetched when a segment needs it, which is while its first tokens are generated."""
+    """Feeds a DecodeLoop. Fetches a voice when a segment needs it, while the segment's first tokens are generated."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class DecodeStage:
         cache_capacity: int,
         first_hop: int | None = CHUNK_TOKENS,
     ) -> None:
-        """`first_hop`: tokens after which the first audio comes; None: by load."""
+        """`first_hop`: tokens of the first hop; None: depends on the load."""
         self._post = post
         self._decoder = decoder
         self._loop = loop
         self._cache_capacity = cache_capacity
         self._first_hop = first_hop
         self._playbacks: dict[str, Playback] = {}  # of each request's latest segment, until it has been played
-        self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # utterances keep theirs when it goes from here
+        self._prompts: OrderedDict[str, FlowPrompt] = OrderedDict()  # LRU cache; utterances keep evicted prompts
         self._lost: asyncio.Queue[Exception] = asyncio.Queue()
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="voices")
-        self._uploads: dict[str, asyncio.Task[None]] = {}  # of voices that are on their way to the device
+        self._uploads: dict[str, asyncio.Task[None]] = {}  # uploads of voices in progress
         self._segments: dict[str, _Segment] = {}
         self._decoded = 0
         self._failed = 0
@@ -85,7 +85,7 @@ class DecodeStage:
                     self._post.send(segment.open.reply_to, message)
 
     def drop(self, address: Address) -> None:
-        """Let go of what a dead engine had here; fail what a dead generator or encoder still owed."""
+        """Drop the segments of a dead engine; fail segments that still need a dead generator or encoder."""
         for segment_id, segment in list(self._segments.items()):
             if address == segment.open.reply_to:
                 self._forget(segment_id)
@@ -108,70 +108,70 @@ class DecodeStage:
         }
 
     async def watch_device(self) -> NoReturn:
-        """Raise the error by which the device was lost to this process while a voice was brought to it."""
+        """Wait until the upload of a voice shows that this process has lost the device, and raise its error."""
         raise await self._lost.get()
 
-    def _open(self, wanted: Open) -> None:
-        if self._post.is_dead(wanted.reply_to) or self._post.is_dead(wanted.generator):
+    def _open(self, opening: Open) -> None:
+        if self._post.is_dead(opening.reply_to) or self._post.is_dead(opening.generator):
             return
-        asked = any(
-            not s.utterance.has_voice and s.open.request_id == wanted.request_id for s in self._segments.values()
+        requested = any(
+            not s.utterance.has_voice and s.open.request_id == opening.request_id for s in self._segments.values()
         )
         utterance = Utterance(
-            streaming=wanted.streaming,
-            speed=wanted.speed,
-            seed=wanted.seed,
-            playback=self._playback(wanted.request_id),
+            streaming=opening.streaming,
+            speed=opening.speed,
+            seed=opening.seed,
+            playback=self._playback(opening.request_id),
         )
-        segment = self._segments[wanted.segment_id] = _Segment(wanted, utterance)
+        segment = self._segments[opening.segment_id] = _Segment(opening, utterance)
         self._loop.add(utterance, lambda piece: self._deliver(segment, piece))
-        if prompt := self._prompts.get(wanted.voice_key):
+        if prompt := self._prompts.get(opening.voice_key):
             self._hits += 1
-            self._prompts.move_to_end(wanted.voice_key)
+            self._prompts.move_to_end(opening.voice_key)
             self._begin(segment, prompt)
-        elif wanted.voice_key in self._uploads:
-            pass  # it begins when the voice is there
-        elif self._post.is_dead(wanted.encoder):
+        elif opening.voice_key in self._uploads:
+            pass  # it begins after the upload
+        elif self._post.is_dead(opening.encoder):
             self._fail(segment, "unavailable", "The encode process that held the voice has died; try again.")
-        elif not asked:
+        elif not requested:
             self._misses += 1
-            self._post.send(wanted.encoder, VoiceWanted(wanted.request_id, self._post.address))
+            self._post.send(opening.encoder, VoiceWanted(opening.request_id, self._post.address))
 
     def _playback(self, request_id: str) -> Playback:
-        """Of the next segment of this request: segments are opened in the order of the text."""
+        """Create the playback of this request's next segment. Segments are opened in the order of the text."""
         now = time.monotonic()
-        live = {segment.open.request_id for segment in self._segments.values()}
+        live_ids = {segment.open.request_id for segment in self._segments.values()}
         self._playbacks = {
-            known: playback
-            for known, playback in self._playbacks.items()
-            if known in live or (playback.runs_out(now) or now) > now
+            id: playback
+            for id, playback in self._playbacks.items()
+            if id in live_ids or (playback.runs_out(now) or now) > now
         }
         playback = self._playbacks[request_id] = Playback(self._playbacks.get(request_id))
         return playback
 
     def _learn(self, voice: Voice) -> None:
-        """Bring a voice to the device, in a thread: the copy waits for the decode call that is under way."""
+        """Upload a voice to the device in a thread, because the copy waits for the decode call in progress."""
         if voice.key in self._prompts:
             self._keep(voice.key, self._prompts[voice.key])
         elif voice.key not in self._uploads:
-            uploading = asyncio.get_running_loop().run_in_executor(self._uploader, self._decoder.prompt, voice)
-            self._uploads[voice.key] = asyncio.create_task(self._upload(voice.key, uploading))
+            prompt = asyncio.get_running_loop().run_in_executor(self._uploader, self._decoder.prompt, voice)
+            self._uploads[voice.key] = asyncio.create_task(self._upload(voice.key, prompt))
 
-    async def _upload(self, key: str, uploading: "asyncio.Future[FlowPrompt]") -> None:
+    async def _upload(self, key: str, prompt: "asyncio.Future[FlowPrompt]") -> None:
         try:
-            self._keep(key, await uploading)
+            self._keep(key, await prompt)
         except Exception as error:
             if isinstance(error, torch.AcceleratorError):
                 self._lost.put_nowait(error)
                 return
-            log.exception("A voice could not be brought to the decoder.")
+            log.exception("A voice could not be uploaded to the decoder's device.")
             for segment in self._waiting_for(key):
                 self._deliver(segment, error)
         finally:
             del self._uploads[key]
 
     def _keep(self, key: str, prompt: FlowPrompt) -> None:
-        """Have the voice for further segments, and begin those that wait for it."""
+        """Cache the voice for later segments, and begin those that wait for it."""
         self._prompts[key] = prompt
         self._prompts.move_to_end(key)
         while len(self._prompts) > self._cache_capacity:
@@ -201,9 +201,9 @@ class DecodeStage:
 
     def _deliver(self, segment: _Segment, piece: np.ndarray | Exception | None) -> None:
         if piece is None:
-            return  # the piece before it was marked as the last
+            return  # the previous piece was marked as the last
         if isinstance(piece, torch.AcceleratorError):
-            raise piece  # the device is lost to this process: the next one gets it back
+            raise piece  # this process has lost the device; only a new process can use it
         if isinstance(piece, Exception):
             log.error("Segment %s could not be decoded.", segment.open.segment_id, exc_info=piece)
             self._fail(segment, "internal", "The audio could not be decoded.")
@@ -228,7 +228,7 @@ class DecodeStage:
 
 
 def _gpu_memory(device: torch.device) -> dict[str, int]:
-    """What a GPU has, what all processes take of it, and what this process's tensors take."""
+    """Memory of a GPU in bytes: used by this process's tensors, used by all processes, and in total."""
     if device.type != "cuda":
         return {}
     free, total = torch.cuda.mem_get_info(device)

@@ -37,7 +37,7 @@ class EncodeStage:
     """Prepares texts in one thread and recordings in another, and keeps each request's voice until it is released."""
 
     def __init__(self, post: Post, preparation: Preparation, capacity: int | None = None) -> None:
-        """`capacity`: requests that may wait here; None: any number."""
+        """`capacity`: largest number of waiting requests; None: no limit."""
         self._post = post
         self._preparation = preparation
         self._capacity = capacity
@@ -74,7 +74,7 @@ class EncodeStage:
         if self._post.is_dead(request.reply_to):
             return
         if self._capacity is not None and len(self._preparing) >= self._capacity:
-            reason = f"{self._capacity} requests are waiting already; try again in a moment."
+            reason = f"{self._capacity} requests are already waiting; try again in a moment."
             self._post.send(request.reply_to, Failed(request.request_id, "overloaded", reason))
             return
         self._owners[request.request_id] = request.reply_to
@@ -94,12 +94,12 @@ class EncodeStage:
         self._post.send(request.reply_to, answer)
 
     async def _answer(self, request: Question) -> tuple[Message, Voice | None]:
-        """The answer, and the voice to hold for it."""
+        """The answer, and the voice to hold for the request."""
         run, preparation, request_id = asyncio.get_running_loop().run_in_executor, self._preparation, request.request_id
         match request:
-            case Prepare(request=asked):
-                voice = await self._voice(asked.voice)
-                answer = await run(self._texts, self._prepare_text, asked, voice)
+            case Prepare(request=speech_request):
+                voice = await self._voice(speech_request.voice)
+                answer = await run(self._texts, self._prepare_text, speech_request, voice)
                 return answer, voice
             case Convert():
                 voice = await self._voice(request.request.voice)
@@ -113,25 +113,25 @@ class EncodeStage:
             case DeleteVoice():
                 return Voices(request_id, [await run(None, preparation.delete, request.name)]), None
 
-    def _prepare_text(self, asked: SpeechRequest, voice: Voice) -> Prepared | StreamPrepared:
-        preparation, cross_lingual = self._preparation, asked.cross_lingual
-        if asked.text is not None:
+    def _prepare_text(self, request: SpeechRequest, voice: Voice) -> Prepared | StreamPrepared:
+        preparation, cross_lingual = self._preparation, request.cross_lingual
+        if request.text is not None:
             segments = preparation.segments(
-                asked.text,
+                request.text,
                 voice,
-                asked.instructions,
+                request.instructions,
                 cross_lingual=cross_lingual,
-                normalize=asked.normalize,
-                language=asked.language,
-                pronunciations=asked.pronunciations,
+                normalize=request.normalize,
+                language=request.language,
+                pronunciations=request.pronunciations,
             )
-            return Prepared(asked.id, segments, voice.key)
+            return Prepared(request.id, segments, voice.key)
         prompt_text = preparation.prompt_text(voice, cross_lingual=cross_lingual)
         prompt_speech = preparation.prompt_speech(voice, cross_lingual=cross_lingual)
-        return StreamPrepared(asked.id, prompt_text, prompt_speech, voice.key)
+        return StreamPrepared(request.id, prompt_text, prompt_speech, voice.key)
 
     async def _voice(self, source: str | Recording | Voice) -> Voice:
-        """A voice that is in memory waits for no other's recording."""
+        """Get the voice of `source`. A voice in memory does not wait for the recordings of other voices."""
         if isinstance(source, Voice):
             return source
         run = asyncio.get_running_loop().run_in_executor
@@ -161,7 +161,7 @@ class EncodeStage:
         return Failed(request.request_id, kind, str(error), "name")
 
     def _release(self, request_id: str) -> None:
-        """Forget a request. Its work is cancelled if it has not begun; once begun, its outcome goes nowhere."""
+        """Forget a request. Work that has not started is cancelled; the result of started work is dropped."""
         if task := self._preparing.pop(request_id, None):
             task.cancel()
         self._voices.pop(request_id, None)

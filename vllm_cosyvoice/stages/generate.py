@@ -1,4 +1,4 @@
-"""The generate stage: vLLM turns segments into speech tokens, which go straight on to a decoder."""
+"""The generate stage: vLLM turns segments into speech tokens, which are sent directly to a decoder."""
 
 import asyncio
 import logging
@@ -35,12 +35,12 @@ class _Live:
 
 
 class GenerateStage:
-    """One task for each segment. The tokens of one engine step leave in one message for each decoder."""
+    """Runs one task per segment. The tokens of one engine step are sent in one message per decoder."""
 
     def __init__(
         self, post: Post, generator: SpeechTokenGenerator, arriving: ArrivingText, capacity: int | None = None
     ) -> None:
-        """`capacity`: segments that may be here; None: any number."""
+        """`capacity`: largest number of segments, running and waiting; None: no limit."""
         self._post = post
         self._generator = generator
         self._arriving = arriving
@@ -61,7 +61,7 @@ class GenerateStage:
                 self._abort(message)
 
     def drop(self, address: Address) -> None:
-        """End what a dead engine owned. For a dead decoder the engines send Aborts themselves."""
+        """Abort the segments of a dead engine. For a dead decoder, the engines send the Aborts."""
         for segment_id, live in list(self._live.items()):
             if live.work.open.reply_to == address:
                 self._abort(Abort(segment_id, live.work.decoder))
@@ -77,7 +77,7 @@ class GenerateStage:
         }
 
     async def watch_engine(self) -> NoReturn:
-        """Raise EngineDeadError once vLLM's engine is dead or hangs: vLLM tells nobody while it is idle."""
+        """Raise EngineDeadError once vLLM's engine is dead or hangs. While idle, vLLM does not report this itself."""
         while True:
             await self._generator.check_health()
             await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
@@ -88,7 +88,7 @@ class GenerateStage:
             return
         if work.refusable and self._capacity is not None and len(self._live) >= self._capacity:
             self._refused += 1
-            reason = f"{self._capacity} segments are being generated or wait for it; try again in a moment."
+            reason = f"{self._capacity} segments are already running or waiting; try again in a moment."
             self._post.send(reply_to, Failed(segment_id, "overloaded", reason))
             return
         if isinstance(work, Generate):
@@ -122,7 +122,7 @@ class GenerateStage:
             self._live.pop(segment_id, None)
 
     def _steps(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> AsyncGenerator[list[int], None]:
-        """The speech tokens of `work`, as they come."""
+        """Stream the speech tokens of `work`."""
         segment_id = work.open.segment_id
         if isinstance(work, Generate):
             return self._generator.generate(segment_id, work.segment, work.sampling)
@@ -132,7 +132,7 @@ class GenerateStage:
         )
 
     def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:
-        """vLLM hands out a whole step in one turn of the event loop: what that turn brings is sent at its end."""
+        """Queue tokens. vLLM outputs a whole step in one iteration of the event loop, at whose end they are sent."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send)
         self._unsent.setdefault(decoder, []).append((segment_id, tokens, last))

@@ -1,15 +1,15 @@
-"""What the stages say to each other, and the engine to them.
+"""Messages between the engine and the stages.
 
-A request is one call of a caller; it has a request id, and each of its segments a segment id. An address is where a
-stage's inbox is, and is never used twice: a process that is started again gets a new one, so a message for a dead
-process can't reach its successor.
+A request is one call by a client. It has a request id, and each of its segments has a segment id. An address identifies
+a stage's inbox and is never reused: a restarted process gets a new one, so a message for a dead process can't reach its
+successor.
 
     engine   ── Prepare, Release ─────────▶ encode      ── Prepared | StreamPrepared | Failed ▶ engine
     engine   ── Convert, Release ─────────▶ encode      ── Converted | Failed ────────────────▶ engine
     engine   ── ListVoices, RegisterVoice, DeleteVoice, Release ─▶ encode ── Voices | Failed ─▶ engine
     engine   ── Generate, Abort ──────────▶ generate    ── Open, Tokens…, Abort | Failed ─────▶ decode
     engine   ── GenerateFromText, Text…, Abort ▶ generate ── the same ────────────────────────▶ decode
-    engine   ── Open, Tokens, Abort ──────▶ decode      (voice conversion: nothing is to be generated)
+    engine   ── Open, Tokens, Abort ──────▶ decode      (voice conversion: there is nothing to generate)
     decode   ── VoiceWanted ──────────────▶ encode      ── VoiceData ─────────────────────────▶ decode
     decode   ── Audio… | Failed ──────────▶ engine
 """
@@ -29,30 +29,30 @@ StageKind = Literal["encode", "generate", "decode"]
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
-    """Base of all messages; the tag is the class's name."""
+    """Base of all messages; the tag is the class name."""
 
 
 class OfRequest(Message, frozen=True):
-    """Base of what needs the whole request."""
+    """Base of messages with the whole request."""
 
     request: SpeechRequest
     reply_to: Address
 
     @property
     def request_id(self) -> str:
-        """The request's."""
+        """The request's id."""
         return self.request.id
 
 
 class Prepare(OfRequest, frozen=True):
-    """Make segments and a voice of this request, and hold the voice for it until Release.
+    """Prepare the request's segments and voice, and hold the voice until Release.
 
-    Of a request without a text, which is yet to arrive, make what goes ahead of the text.
+    If the request has no text, because it is still to arrive, prepare the prompt that precedes it.
     """
 
 
 class Prepared(Message, frozen=True):
-    """The answer to Prepare with a text."""
+    """The answer to Prepare for a request with a text."""
 
     request_id: str
     segments: list[Segment]
@@ -60,7 +60,7 @@ class Prepared(Message, frozen=True):
 
 
 class StreamPrepared(Message, frozen=True):
-    """The answer to Prepare without one: what goes ahead of the text, in tokenizer ids and speech tokens."""
+    """The answer to Prepare for a request without a text: the prompt, in tokenizer ids and speech tokens."""
 
     request_id: str
     prompt_text: list[int]
@@ -69,7 +69,7 @@ class StreamPrepared(Message, frozen=True):
 
 
 class Convert(OfRequest, frozen=True):
-    """Make speech tokens of `audio` and a voice to speak them again, and hold the voice until Release."""
+    """Convert `audio` to speech tokens, prepare the voice that speaks them again, and hold it until Release."""
 
     audio: bytes  # a file of any format
 
@@ -83,14 +83,14 @@ class Converted(Message, frozen=True):
 
 
 class ListVoices(Message, frozen=True):
-    """Which voices can be asked for by name?"""
+    """List the voices that can be requested by name."""
 
     request_id: str
     reply_to: Address
 
 
 class RegisterVoice(Message, frozen=True):
-    """Judge this recording, and keep the voice it makes under `name`."""
+    """Check this recording, and register the voice made from it as `name`."""
 
     request_id: str
     reply_to: Address
@@ -99,7 +99,7 @@ class RegisterVoice(Message, frozen=True):
 
 
 class DeleteVoice(Message, frozen=True):
-    """Forget the registered voice `name`."""
+    """Delete the registered voice `name`."""
 
     request_id: str
     reply_to: Address
@@ -107,61 +107,61 @@ class DeleteVoice(Message, frozen=True):
 
 
 class Voices(Message, frozen=True):
-    """The answer to ListVoices, and to RegisterVoice and DeleteVoice, with the voice that came or went."""
+    """The answer to ListVoices, and to RegisterVoice and DeleteVoice, with the registered or deleted voice."""
 
     request_id: str
     voices: list[StoredVoice]
 
 
 class Release(Message, frozen=True):
-    """The request has ended, however: stop working for it, let go of its voice. Sent once for each asked of encode."""
+    """The request has ended for any reason: stop its work and drop its voice. Sent once for each question to encode."""
 
     request_id: str
 
 
 class VoiceWanted(Message, frozen=True):
-    """The voice held for this request is needed at `reply_to`."""
+    """Send the voice held for this request to `reply_to`."""
 
     request_id: str
     reply_to: Address
 
 
 class VoiceData(Message, frozen=True):
-    """The answer to VoiceWanted. No answer comes once the request is released: its Abort is on the way then."""
+    """The answer to VoiceWanted. After Release, there is no answer: the segment's Abort is on the way then."""
 
     request_id: str
     voice: Voice
 
 
 class Open(Message, frozen=True):
-    """A segment's tokens are to come from `generator`: make audio of them for `reply_to`.
+    """Make audio for `reply_to` from the segment's tokens, which `generator` will send.
 
-    In voice conversion they come from the http worker itself.
+    In voice conversion, the engine sends them itself.
     """
 
     segment_id: str
     request_id: str
     reply_to: Address
     generator: Address
-    encoder: Address  # who holds the voice
+    encoder: Address  # holds the voice
     voice_key: str
     speed: float
     seed: int
-    streaming: bool = True  # the audio is wanted in pieces, as soon as they can be made; otherwise in one
+    streaming: bool = True  # send audio in pieces, as soon as possible; otherwise in one
 
 
 class Generate(Message, frozen=True):
-    """Generate `segment` and have `decoder` make audio of it."""
+    """Generate the speech tokens of `segment`, and have `decoder` make audio from them."""
 
     segment: Segment
     sampling: SamplingOptions
     decoder: Address
     open: Open
-    refusable: bool  # when too much is waiting; only a request's first segment is, so speech never breaks off for load
+    refusable: bool  # on overload; only a request's first segment is refusable, so overload never cuts speech off
 
 
 class GenerateFromText(Message, frozen=True):
-    """Generate speech for the Text that follows, as it comes, and have `decoder` make audio of it."""
+    """Generate speech tokens for the Text messages that follow, and have `decoder` make audio from them."""
 
     prompt_text: list[int]
     prompt_speech: list[int]
@@ -172,7 +172,7 @@ class GenerateFromText(Message, frozen=True):
 
 
 class Text(Message, frozen=True):
-    """The next piece of a segment's text, cut anywhere."""
+    """The next piece of a segment's text, split anywhere."""
 
     segment_id: str
     text: str
@@ -180,14 +180,14 @@ class Text(Message, frozen=True):
 
 
 class Abort(Message, frozen=True):
-    """Nobody wants this segment any more. Generate passes it on to `decoder`, behind whatever it sent there."""
+    """The segment is no longer needed. The generate stage forwards this to `decoder` after its earlier messages."""
 
     segment_id: str
     decoder: Address
 
 
 class Tokens(Message, frozen=True):
-    """New speech tokens of one step, for every segment that got some: id, tokens, and whether they are the last."""
+    """The new speech tokens of one step, by segment: id, tokens, and whether they are the last."""
 
     new: list[tuple[str, list[int], bool]]
 
@@ -202,7 +202,7 @@ class Audio(Message, frozen=True):
 
 
 class Failed(Message, frozen=True):
-    """The end of a request (from encode, by request id) or a segment (from generate and decode, by segment id)."""
+    """A request (from encode, by request id) or a segment (from generate or decode, by segment id) has failed."""
 
     id: str
     kind: FailureKind
@@ -211,12 +211,12 @@ class Failed(Message, frozen=True):
 
 
 class Post(Protocol):
-    """How a stage reaches the others. Messages from one to another arrive in the order they were sent."""
+    """Sends a stage's messages to the others. Messages from one stage to another arrive in order."""
 
     address: Address  # of this stage
 
     def send(self, to: Address, message: Message) -> None:
-        """Send, and never wait."""
+        """Send without waiting."""
 
     def is_dead(self, address: Address) -> bool:
-        """Whether the stage at `address` has died, so that nothing sent there arrives."""
+        """Whether the stage at `address` has died, so that messages to it are lost."""

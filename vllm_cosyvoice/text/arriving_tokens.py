@@ -13,7 +13,7 @@ NEVER_SPACED = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00
 
 
 async def up_to_words(pieces: AsyncIterator[str]) -> str:
-    """What comes up to the first letter or number, or all of a text without any; `pieces` can be read on from there."""
+    """Read `pieces` up to the first letter or number, or to the end if there is none, and return the text so far."""
     beginning = ""
     async for piece in pieces:
         beginning += piece
@@ -23,7 +23,7 @@ async def up_to_words(pieces: AsyncIterator[str]) -> str:
 
 
 async def joined(beginning: str, rest: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-    """`beginning`, and what follows."""
+    """Yield `beginning`, then `rest`."""
     yield beginning
     async for piece in rest:
         yield piece

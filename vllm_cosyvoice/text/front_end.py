@@ -95,7 +95,7 @@ class TextFrontEnd:
 
 
 def _parts(text: str) -> list[str | Pause]:
-    """`text` cut at its pauses. Raises ValueError for an empty one."""
+    """Split `text` at its pauses. Raises ValueError for an empty text."""
     if not text.strip():
         raise ValueError("There is nothing to speak: the text is empty. Send at least one word.")
     return split_at_pauses(text)

@@ -40,7 +40,7 @@ def _read_piece(piece: str, language: str, finer: tuple[re.Pattern[str], ...] = 
 
 @lru_cache(maxsize=4096)  # wetext takes about 1 ms for a number, and callers' texts have many in common
 def _spoken(text: str, language: str) -> str:
-    """What wetext makes of `text`; "" if it can't read it."""
+    """Read `text` with wetext; return "" if wetext can't read it."""
     try:
         return str(grammar(language).normalize(text))
     except AssertionError:

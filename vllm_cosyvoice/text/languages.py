@@ -97,7 +97,7 @@ def _by_words(text: str) -> str:
             points[language] += word_points
     if not text.isascii():
         for language, letters in LETTERS.items():
-            found = sum(letter in letters for letter in text.lower())
-            points[language] = points.get(language, 0) + min(found, ENOUGH_POINTS)
+            count = sum(letter in letters for letter in text.lower())
+            points[language] = points.get(language, 0) + min(count, ENOUGH_POINTS)
     best = max(points, key=lambda language: points[language])
     return best if points[best] >= ENOUGH_POINTS and points[best] > points["en"] else "en"

@@ -49,7 +49,7 @@ def sentences(text: str, stops: str) -> list[str]:
     """
     stop = f"(?!{INSIDE_WORD})[{re.escape(stops)}]"
     end = re.compile(rf'({stop}["”]?)((?:{stop}["”]?)*)')
-    found: list[str] = []
+    parts: list[str] = []
     opening, start = "", 0
     for match in end.finditer(text):
         if match[0] == "." and match.end() < len(text) and is_abbreviation(text, match.end()):
@@ -57,12 +57,12 @@ def sentences(text: str, stops: str) -> list[str]:
         body = opening + text[start : match.start()]
         further_quotes = re.sub(stop, "", match[2])
         if body:
-            found.append(body + match[1] + further_quotes)
+            parts.append(body + match[1] + further_quotes)
             opening = ""
         else:  # a stop before any text ends no sentence, so a quote after it opens the first one
             opening = match[1][1:] + further_quotes
         start = match.end()
-    return found
+    return parts
 
 
 def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pages for people: each is put together from small files, and asks nobody but this server for anything."""
+"""The web pages. Each is assembled from small files and loads nothing from other servers."""
 
 import base64
 import hashlib
@@ -15,11 +15,11 @@ from vllm_cosyvoice.config import DEMO_MODEL
 
 FOLDER = Path(__file__).parent
 PAGES = {"/": "playground.html", "/docs": "docs.html", "/figures": "figures.html"}
-LANGUAGES = ("en", "zh", "ja", "ko")  # what CosyVoice2 was trained on
+LANGUAGES = ("en", "zh", "ja", "ko")  # on which CosyVoice2 was trained
 
 
 def router(arguments: Arguments) -> APIRouter:
-    """The playground at `/`, the description of the API at `/docs`, and how the server does at `/figures`."""
+    """Return the routes of the playground at `/`, the API reference at `/docs` and the live metrics at `/figures`."""
     routes = APIRouter(include_in_schema=False)
     facts = json.dumps(facts_for_pages(arguments))
     for path, name in PAGES.items():
@@ -28,7 +28,7 @@ def router(arguments: Arguments) -> APIRouter:
 
 
 def facts_for_pages(arguments: Arguments) -> dict[str, object]:
-    """What the playground has to know before anybody asks for speech."""
+    """Return the settings of the server that the playground needs."""
     is_demo = Path(arguments.model_dir) == DEMO_MODEL
     return {
         "longestText": arguments.max_input_chars,  # characters
@@ -43,7 +43,7 @@ def _show(page: str) -> Callable[[], HTMLResponse]:
 
 
 def _assembled(name: str, facts: str) -> str:
-    """The page with the files in it that it names, so that its policy can name what runs by its hash."""
+    """Return the page with its files inlined, so that its content security policy can list them by hash."""
     page = _read(name)
     page = re.sub(r'<link rel="stylesheet" href="(.+?)">', lambda link: f"<style>{_read(link[1])}</style>", page)
     page = re.sub(r'<script src="(.+?)"></script>', lambda link: f"<script>{_read(link[1])}</script>", page)
@@ -55,7 +55,7 @@ def _read(name: str) -> str:
 
 
 def _headers(page: str) -> dict[str, str]:
-    """Let the page run what is written in it, ask this server, and nothing else."""
+    """Let the page run only its inline code and send requests only to this server."""
     policy = [
         "default-src 'none'",
         f"script-src {_hashes_of('script', page)}",
@@ -63,7 +63,7 @@ def _headers(page: str) -> dict[str, str]:
         "connect-src 'self'",
         "img-src data:",
         "media-src blob:",
-        *(f"{what} 'none'" for what in ("base-uri", "form-action", "frame-ancestors")),
+        *(f"{directive} 'none'" for directive in ("base-uri", "form-action", "frame-ancestors")),
     ]
     return {
         "content-security-policy": "; ".join(policy),
@@ -74,6 +74,6 @@ def _headers(page: str) -> dict[str, str]:
 
 
 def _hashes_of(tag: str, page: str) -> str:
-    """How a content security policy names the elements of that kind."""
+    """Return the hashes of the elements `tag`, as a content security policy lists them."""
     digests = [hashlib.sha256(content.encode()) for content in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)]
     return " ".join(f"'sha256-{base64.b64encode(digest.digest()).decode()}'" for digest in digests)

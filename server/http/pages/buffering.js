@@ -1,9 +1,9 @@
-// How much audio to have in hand before it is played, so that it does not run out.
+// How much audio to buffer before playback, so that it does not run dry.
 "use strict";
 
-const ONE_BURST = 50;               // milliseconds: what comes within them was made together
-const SLOWER = 1.1;                 // how many times longer the rest may take than what has come
-const CHARACTERS_A_SECOND = 12;     // of slow speech: a text that is longer than expected is heard with a pause
+const ONE_BURST = 50;               // milliseconds: pieces within this time were generated together
+const SLOWER = 1.1;                 // how much slower the rest may be generated
+const CHARACTERS_A_SECOND = 12;     // of slow speech: if speech is longer than expected, playback pauses
 const SYLLABLE_SIGNS_A_SECOND = 4;  // Chinese, Japanese and Korean characters
 
 function expectedSeconds(text, speed) {
@@ -26,7 +26,7 @@ class Arrivals {
     else this.#bursts.push({ at: now, seconds });
   }
 
-  // Seconds of audio made in a second. From one burst alone it looks slower than it is.
+  // Seconds of audio generated per second. A single burst gives too low a rate.
   get #rate() {
     const [first] = this.#bursts, last = this.#bursts.at(-1), made = this.#made;
     const overall = made / (last.at - this.#started);
@@ -38,10 +38,10 @@ class Arrivals {
     return this.#bursts.reduce((sum, { seconds }) => sum + seconds, 0);
   }
 
-  // Seconds of audio that last until the end, while the rest is made, and one burst more, since audio comes in bursts.
+  // Seconds of audio to buffer so that playback lasts while the rest is generated, plus one burst.
   get needed() {
     const burst = Math.max(...this.#bursts.map(({ seconds }) => seconds));
-    const left = Math.max(this.#expected - this.#made, burst);
-    return left * Math.max(0, SLOWER / this.#rate - 1) + burst;
+    const remaining = Math.max(this.#expected - this.#made, burst);
+    return remaining * Math.max(0, SLOWER / this.#rate - 1) + burst;
   }
 }

@@ -1,4 +1,4 @@
-// The same speech from somebody's own code.
+// The same request as code: curl and Python.
 "use strict";
 
 const asShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
@@ -48,7 +48,7 @@ function selectTab(tab) {
 async function copy() {
   try {
     await navigator.clipboard.writeText($("code").textContent);
-  } catch {  // pages that came over plain http have no clipboard, and others may be denied it
+  } catch {  // pages over plain HTTP have no clipboard, and the user may deny it
     getSelection().selectAllChildren($("code"));
     document.execCommand("copy");
     getSelection().removeAllRanges();

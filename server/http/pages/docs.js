@@ -1,4 +1,4 @@
-// The API's description, as the server gives it in OpenAPI's format.
+// The API reference, rendered from /openapi.json.
 "use strict";
 
 const code = (text) => element("code", { textContent: text });

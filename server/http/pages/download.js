@@ -1,7 +1,7 @@
-// Saving what was spoken, in a format of one's choice.
+// Saves the speech in a chosen format.
 "use strict";
 
-const FORMATS = {  // those with a function are made of what the player has, the others by the server
+const FORMATS = {  // with a function: made from the player's audio; null: made by the server
   wav: () => wavFile(player.pieces, player.samples),
   mp3: null,
   opus: null,

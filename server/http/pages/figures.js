@@ -1,4 +1,4 @@
-// How the server does: the numbers of /metrics, every few seconds.
+// Live metrics of the server, from /metrics.
 "use strict";
 
 const SECONDS_BETWEEN_LOOKS = 3;
@@ -16,11 +16,11 @@ const SPEECH = {
   "Audio": (series) => seconds(total(series, "audio_seconds_total")),
   "First audio": (series) => pair(series, "first_audio_seconds", milliseconds),
   "Real-time factor": (series) => pair(series, "real_time_factor", (factor) => factor.toFixed(2)),
-  "Silence for want of audio": (series) => pair(series, "underrun_seconds", milliseconds),
+  "Playback stalls": (series) => pair(series, "underrun_seconds", milliseconds),
 };
 const OUTCOMES = ["ok", "invalid", "refused", "failed", "left"];
 
-const looks = [];  // { at: milliseconds, series } of the last minute, the oldest first
+const looks = [];  // { at: milliseconds, series } of the last minute, oldest first
 let paused = false;
 
 const seconds = (value) => `${value.toFixed(1)} s`;
@@ -28,8 +28,8 @@ const milliseconds = (value) => `${Math.round(value * 1000)} ms`;
 const gigabytes = (bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 function pair(series, name, format) {
-  const found = [0.5, 0.95].map((share) => quantile(series, name, share));
-  return found.includes(null) ? "–" : found.map(format).join(" / ");
+  const quantiles = [0.5, 0.95].map((share) => quantile(series, name, share));
+  return quantiles.includes(null) ? "–" : quantiles.map(format).join(" / ");
 }
 
 const ofGenerate = (series) => series.filter(({ labels }) => labels.process.startsWith("generate"));
@@ -63,8 +63,8 @@ function showGpus(series) {
   $("gpus").replaceChildren(...totals.map(({ labels: { process }, value: all }) => {
     const used = total(series, "gpu_memory_used_bytes", { process });
     const ours = total(series, "gpu_memory_allocated_bytes", { process });
-    const words = `${process}: ${gigabytes(used)} of ${gigabytes(all)} taken, ${gigabytes(ours)} by the decoder's tensors`;
-    return element("label", {}, words, element("meter", { max: all, high: all * 0.95, value: used }));
+    const text = `${process}: ${gigabytes(used)} of ${gigabytes(all)} used, ${gigabytes(ours)} by the decoder's tensors`;
+    return element("label", {}, text, element("meter", { max: all, high: all * 0.95, value: used }));
   }));
 }
 

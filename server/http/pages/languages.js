@@ -1,7 +1,7 @@
-// Texts in the languages that the model speaks, and instructions that it knows.
+// Example texts and instructions for the languages of the model.
 "use strict";
 
-const facts = JSON.parse($("facts").textContent);  // what the server says of itself
+const facts = JSON.parse($("facts").textContent);  // settings of the server
 
 const LANGUAGES = {
   en: {

@@ -1,4 +1,4 @@
-// The last texts that were spoken here, to take one up again with its voice.
+// The last texts that were spoken in this browser, to select one again with its voice.
 "use strict";
 
 const MOST_LAST_TEXTS = 10;

@@ -1,4 +1,4 @@
-// Markdown as the descriptions of an API use it: paragraphs, lists, `code`, **bold** and [links](/).
+// Renders the Markdown of API descriptions: paragraphs, lists, `code`, **bold** and [links](/).
 "use strict";
 
 const MARKS = /`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\(((?:https?:\/|#|\/)[^)\s]*)\)/g;

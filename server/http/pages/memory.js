@@ -1,4 +1,4 @@
-// What this browser remembers of its user: the last texts and voices, the voices added here, the volume.
+// What this browser stores: the last texts and voices, the voices added here, the volume.
 "use strict";
 
 const PREFIX = "cosyvoice ";
@@ -6,7 +6,7 @@ const PREFIX = "cosyvoice ";
 function recall(name, otherwise) {
   try {
     return JSON.parse(localStorage.getItem(PREFIX + name)) ?? otherwise;
-  } catch {  // the browser lets no page keep anything
+  } catch {  // storage is turned off
     return otherwise;
   }
 }
@@ -14,11 +14,11 @@ function recall(name, otherwise) {
 function remember(name, value) {
   try {
     localStorage.setItem(PREFIX + name, JSON.stringify(value));
-  } catch {  // the page works without
+  } catch {  // storage is turned off, and the page works without it
   }
 }
 
-// Puts `value` at the front of a list of the last `most` that are not the `same`.
+// Moves `value` to the front of a list of the last `most` values; `same` compares two values.
 function rememberFirst(name, value, most, same) {
   remember(name, [value, ...recall(name, []).filter((other) => !same(other, value))].slice(0, most));
 }

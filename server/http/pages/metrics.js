@@ -1,7 +1,7 @@
-// Prometheus' text format, as /metrics answers in it.
+// Parses /metrics, which is in Prometheus' text format.
 "use strict";
 
-// Every series: { name, labels, value }.
+// Returns all series: { name, labels, value }.
 function parsed(text) {
   return [...text.matchAll(/^cosyvoice_(\w+)\{(.*)\} (\S+)$/gm)].map(([, name, labels, value]) => ({
     name,
@@ -10,19 +10,19 @@ function parsed(text) {
   }));
 }
 
-function total(series, name, wanted = {}) {
-  const fits = ({ labels }) => Object.entries(wanted).every(([label, content]) => labels[label] === content);
-  return series.filter((one) => one.name === name && fits(one)).reduce((sum, { value }) => sum + value, 0);
+function total(series, name, selector = {}) {
+  const matches = ({ labels }) => Object.entries(selector).every(([label, content]) => labels[label] === content);
+  return series.filter((one) => one.name === name && matches(one)).reduce((sum, { value }) => sum + value, 0);
 }
 
-// What has been counted between two looks. A process that was started anew in between counts from nothing.
+// Returns the differences between two scrapes. A counter that fell, because its process was restarted, gives 0.
 function since(before, now) {
   const key = ({ name, labels }) => JSON.stringify([name, labels]);
   const old = new Map(before.map((one) => [key(one), one.value]));
   return now.map((one) => ({ ...one, value: Math.max(0, one.value - (old.get(key(one)) ?? 0)) }));
 }
 
-// The value that the share `share` of all is at or below, between two bounds by proportion; null: nothing was counted.
+// Returns the quantile `share` of a histogram, interpolated between two bounds; null if it is empty.
 function quantile(series, name, share) {
   const count = total(series, `${name}_count`);
   if (!count) return null;

@@ -1,15 +1,15 @@
-// What every script of a page needs.
+// Helpers of all scripts.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
-// Says in the element `where` what went wrong; null: nothing did.
+// Shows a problem (an error or a text) in the element `where`; null hides it.
 function show(where, problem) {
   $(where).textContent = problem ? problem.message ?? problem : "";
   $(where).hidden = !problem;

@@ -1,20 +1,20 @@
-// Sound: PCM that is kept as it arrives, and played without a seam once it is let flow.
+// Keeps PCM as it arrives, and plays it without gaps after `flow` is called.
 "use strict";
 
 const SAMPLE_RATE = 24000;
-const PEAK_SAMPLES = 240;        // one peak of the waveform for 10 ms
-const HEAD_START = 0.03;         // seconds that the first piece waits, so that none of it is late
+const PEAK_SAMPLES = 240;        // one peak of the waveform per 10 ms
+const HEAD_START = 0.03;         // seconds of delay of the first piece, so that its start is not cut off
 
 class Player {
   #context = null;
   #gain = null;
   #volume = 1;
   #sources = new Set();
-  #end = 0;            // when, on the context's clock, what is scheduled ends
+  #end = 0;            // when the scheduled audio ends, on the context's clock
   #scheduled = 0;      // samples
-  #waiting = [];       // Float32Array: what has come and is not scheduled
-  #rest = [];          // samples short of a peak
-  flowing = false;     // what comes is scheduled at once
+  #waiting = [];       // Float32Array: audio that is not scheduled yet
+  #rest = [];          // samples of the next, incomplete peak
+  flowing = false;     // new audio is scheduled at once
   pieces = [];         // Int16Array
   peaks = [];          // 0 … 1
   samples = 0;
@@ -32,7 +32,7 @@ class Player {
     if (this.#gain) this.#gain.gain.value = volume;
   }
 
-  async begin() {      // in a click or a key press: browsers allow sound only then
+  async begin() {      // call it in a click or a key press: browsers allow audio only then
     Object.assign(this, { pieces: [], peaks: [], samples: 0, gaps: 0 });
     this.#rest = [];
     this.halt();

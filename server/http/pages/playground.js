@@ -1,4 +1,4 @@
-// What happens when: the form, the keys, and the picture that follows the sound.
+// Event handlers: the form, the keys, and the animation of the waveform.
 "use strict";
 
 async function loadModel() {

@@ -1,9 +1,9 @@
-// Asking the server, with the API key if it wants one. The key is kept until the tab is closed, and on no disk.
+// Sends requests to the server, with the API key if there is one. The key is kept only until the tab is closed.
 "use strict";
 
 let needsKey = false;
 
-// The answer, whatever its status is.
+// Returns the response, whatever its status is.
 async function request(path, options = {}) {
   const key = $("key").value.trim();
   const authorization = key ? { Authorization: `Bearer ${key}` } : {};
@@ -15,7 +15,7 @@ async function request(path, options = {}) {
   return answer;
 }
 
-// The answer if all is well; else an Error with the server's message.
+// Returns the response if its status is ok; else throws an Error with the server's message.
 async function ask(path, options = {}) {
   const answer = await request(path, options);
   if (answer.ok) return answer;

@@ -1,14 +1,14 @@
-// Speaking: from the form to the player, piece by piece.
+// Streams speech from the server to the player.
 "use strict";
 
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 const player = new Player();
 let modelId = "tts-1";
-let speaking = null;    // AbortController of the request under way
+let speaking = null;    // AbortController of the current request
 let arrivals = null;    // Arrivals of that request
-let lastSpoken = null;  // what was asked for, with its seed
+let lastSpoken = null;  // body of the last request, with its seed
 
-// What the form asks for.
+// Returns the body of the request that the form describes.
 function wanted() {
   const fields = { model: modelId, input: $("text").value, voice: $("voice").value, response_format: $("format").value };
   if ($("instructions").value.trim()) fields.instructions = $("instructions").value.trim();
@@ -17,10 +17,10 @@ function wanted() {
   return fields;
 }
 
-// Why the text can't be sent; null if it can.
+// Returns an error message if the text is too long, else null.
 function tooLong() {
-  const over = [...$("text").value].length - facts.longestText;
-  return over > 0 ? `This server takes at most ${facts.longestText} characters. Shorten the text by ${over}.` : null;
+  const excess = [...$("text").value].length - facts.longestText;
+  return excess > 0 ? `This server accepts at most ${facts.longestText} characters. Shorten the text by ${excess}.` : null;
 }
 
 async function speak() {
@@ -32,20 +32,20 @@ async function speak() {
   stop();
   sample.pause();
   const current = speaking = new AbortController();
-  const asked = { ...wanted(), seed: $("seed").value === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number($("seed").value) };
-  usedText(asked.input, asked.voice);
-  usedVoice(asked.voice);
+  const body = { ...wanted(), seed: $("seed").value === "" ? crypto.getRandomValues(new Uint32Array(1))[0] : Number($("seed").value) };
+  usedText(body.input, body.voice);
+  usedVoice(body.voice);
   show("problem", null);
   show("download-problem", null);
   for (const id of ["first-audio", "duration", "factor", "gaps"]) $(id).textContent = "–";
   state("waiting", "Waiting for the first audio…");
   leadToPlayer();
   await player.begin();
-  lastSpoken = asked;
+  lastSpoken = body;
   const started = performance.now();
-  arrivals = new Arrivals(expectedSeconds(asked.input, asked.speed ?? 1));
+  arrivals = new Arrivals(expectedSeconds(body.input, body.speed ?? 1));
   try {
-    const options = asJson({ ...asked, response_format: "pcm" });
+    const options = asJson({ ...body, response_format: "pcm" });
     const answer = await ask("/v1/audio/speech", { ...options, signal: current.signal });
     await receive(answer.body.getReader(), started, current);
     if (current.signal.aborted) return;
@@ -53,14 +53,14 @@ async function speak() {
   } catch (error) {
     if (current.signal.aborted) return;
     state("error", "Failed.");
-    show("problem", error instanceof TypeError ? "The connection broke off before the speech was complete." : error);
+    show("problem", error instanceof TypeError ? "The connection was lost before the speech was complete." : error);
   }
-  if (!player.flowing) letFlow();  // no more will come
+  if (!player.flowing) letFlow();  // no more audio will come
   speaking = null;
   buttons();
 }
 
-// On a small screen the player is out of sight.
+// Scrolls to the player if it is outside the window, as on a small screen.
 function leadToPlayer() {
   const { top, bottom } = $("audio").getBoundingClientRect();
   if (top < 0 || bottom > innerHeight) $("audio").scrollIntoView({ behavior: stillness.matches ? "instant" : "smooth" });
@@ -89,7 +89,7 @@ async function receive(reader, started, current) {
   }
 }
 
-// Lets the sound flow when there is enough of it.
+// Starts playback when enough audio is buffered.
 function playOrBuffer() {
   if (player.dry) player.hold();
   if (player.flowing) return;
@@ -100,7 +100,7 @@ function playOrBuffer() {
   } else {
     $("buffer").max = needed;
     $("buffer").value = player.buffered;
-    state("buffering", "Buffering: speech is made slower than it plays.");
+    state("buffering", "Buffering: speech is generated slower than it plays.");
   }
 }
 
@@ -119,11 +119,11 @@ function stop() {
   buttons();
 }
 
-function state(name, words) {
+function state(name, text) {
   if (document.body.dataset.state === name) return;
   document.body.dataset.state = name;
   if (name === "waiting") document.body.dataset.bytes = 0;
-  $("status").textContent = words;
+  $("status").textContent = text;
   $("buffer").hidden = name !== "buffering";
   buttons();
 }

@@ -1,4 +1,4 @@
-// A form for one operation of the API that sends the request and shows the answer.
+// A form for one operation of the API: sends the request and shows the answer.
 "use strict";
 
 const EXAMPLE_BODIES = {
@@ -6,7 +6,7 @@ const EXAMPLE_BODIES = {
   "/v1/audio/speech/batch": { voice: "default", items: [{ input: "Good morning." }, { input: "Good night." }] },
 };
 
-// What is sent is built of `fields`, each of which has `name`, `in` (path, query or form), `required` and `schema`.
+// `fields` are the inputs of the form; each has `name`, `in` (path, query or form), `required` and `schema`.
 function tryForm(method, path, fields, takesJson) {
   const inputs = fields.map((field) => ({ field, input: inputFor(field) }));
   const json = takesJson ? element("textarea", { rows: 7, spellcheck: false, value: JSON.stringify(EXAMPLE_BODIES[path] ?? {}, null, 2) }) : null;
@@ -25,10 +25,10 @@ function tryForm(method, path, fields, takesJson) {
     answer.replaceChildren();
     const started = performance.now();
     try {
-      const got = await request(addressOf(path, inputs), { method, ...bodyOf(inputs, json) });
-      const shown = await shownAnswer(got);
-      status.textContent = `Status ${got.status} after ${Math.round(performance.now() - started)} ms.`;
-      answer.replaceChildren(...shown);
+      const response = await request(addressOf(path, inputs), { method, ...bodyOf(inputs, json) });
+      const elements = await shownAnswer(response);
+      status.textContent = `Status ${response.status} after ${Math.round(performance.now() - started)} ms.`;
+      answer.replaceChildren(...elements);
     } catch (error) {
       status.textContent = error.message;
     } finally {

@@ -1,4 +1,4 @@
-// Adding a voice: from a file or the microphone.
+// The dialog that adds a voice, from a file or the microphone.
 "use strict";
 
 const LONGEST_RECORDING = 30;    // seconds
@@ -21,7 +21,7 @@ async function record() {
   }
   show("voice-problem", null);
   if (!navigator.mediaDevices || !window.MediaRecorder) {
-    show("voice-problem", "Browsers record on https pages and on localhost only. Choose a file instead.");
+    show("voice-problem", "Browsers record only on HTTPS pages and on localhost. Choose a file instead.");
     return;
   }
   try {

@@ -1,11 +1,11 @@
-// The voices: a list that can be searched, a sample of each, and those that were added in this browser.
+// The voices: a list with a search, a sample of each, and the voices that were added in this browser.
 "use strict";
 
 const MOST_LAST_VOICES = 5;
 const LARGEST_LIST = 6;  // rows that a search shows
 
-let voices = [];              // { id, name, created_at }, as the server lists them
-const samples = new Map();    // voice → address of the sound of its greeting
+let voices = [];              // { id, name, created_at }, as listed by the server
+const samples = new Map();    // voice → URL of its spoken greeting
 const sample = new Audio();
 
 const sameVoice = (one, other) => one.id === other.id && one.created_at === other.created_at;
@@ -24,24 +24,24 @@ async function loadVoices(chosen = $("voice").value || recall("last voices", [])
 }
 
 function showVoices(chosen = $("voice").value) {
-  const wanted = $("voice-search").value.trim().toLowerCase();
-  const found = voices.filter(({ name }) => name.toLowerCase().includes(wanted));
-  const last = recall("last voices", []).map((id) => found.find((voice) => voice.id === id)).filter(Boolean);
-  const others = found.filter((voice) => !last.includes(voice));
-  const kept = voices.filter(({ id }) => id === chosen && !found.some((voice) => voice.id === id));
-  const groups = [["Chosen", kept], ["Last used", last], ["All voices", others]].filter(([, group]) => group.length);
+  const query = $("voice-search").value.trim().toLowerCase();
+  const matches = voices.filter(({ name }) => name.toLowerCase().includes(query));
+  const last = recall("last voices", []).map((id) => matches.find((voice) => voice.id === id)).filter(Boolean);
+  const others = matches.filter((voice) => !last.includes(voice));
+  const selection = voices.filter(({ id }) => id === chosen && !matches.some((voice) => voice.id === id));
+  const groups = [["Chosen", selection], ["Last used", last], ["All voices", others]].filter(([, group]) => group.length);
   $("voice").replaceChildren(...groups.map(([label, group]) =>
     element("optgroup", { label }, ...group.map(({ id, name }) => new Option(name, id)))));
   $("voice").value = chosen;
-  $("voice").size = wanted ? Math.min(LARGEST_LIST, found.length + kept.length + groups.length) : 1;
-  $("voices-found").textContent = wanted ? `${found.length} of ${voices.length} voices. Enter takes the first.` : "";
+  $("voice").size = query ? Math.min(LARGEST_LIST, matches.length + selection.length + groups.length) : 1;
+  $("voices-found").textContent = query ? `${matches.length} of ${voices.length} voices. Press Enter to select the first.` : "";
   showCode();
 }
 
 function takeFirstFound() {
-  const found = $("voice").querySelector("optgroup:not([label=Chosen]) option");
+  const option = $("voice").querySelector("optgroup:not([label=Chosen]) option");
   $("voice-search").value = "";
-  showVoices(found?.value);
+  showVoices(option?.value);
   $("voice").focus();
 }
 
@@ -114,7 +114,7 @@ sample.volume = recall("volume", 1);
 $("voice-search").oninput = () => showVoices();
 $("voice-search").onkeydown = (event) => {
   if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();  // else it would send the form
+  event.preventDefault();  // Enter would submit the form
   takeFirstFound();
 };
 $("listen").onclick = listen;

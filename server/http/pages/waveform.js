@@ -1,4 +1,4 @@
-// The waveform, with how far it has been played.
+// The waveform with the playback position.
 "use strict";
 
 const SHORTEST_SHOWN = 4;  // seconds
@@ -20,9 +20,9 @@ class Waveform {
   draw() {
     const player = this.#player, canvas = this.#canvas, scale = window.devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
-    const seen = [width, scale, player.position, player.samples, darkness.matches].join();
-    if (seen === this.#drawn) return;
-    this.#drawn = seen;
+    const view = [width, scale, player.position, player.samples, darkness.matches].join();
+    if (view === this.#drawn) return;
+    this.#drawn = view;
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
     const style = getComputedStyle(document.documentElement), pen = canvas.getContext("2d");
@@ -31,11 +31,11 @@ class Waveform {
     const played = player.position * SAMPLE_RATE / PEAK_SAMPLES / shown * bars;
     for (let bar = 0; bar < bars; bar++) {
       const peaks = player.peaks.slice(Math.floor(bar * shown / bars), Math.ceil((bar + 1) * shown / bars));
-      const tall = Math.max(2, Math.min(1, Math.max(0, ...peaks) * 1.1) * (height - 16));
+      const barHeight = Math.max(2, Math.min(1, Math.max(0, ...peaks) * 1.1) * (height - 16));
       pen.fillStyle = style.getPropertyValue(bar < played ? "--accent" : "--unplayed");
       pen.globalAlpha = peaks.length ? 1 : .45;
       pen.beginPath();
-      pen.roundRect(bar * 4 + .5, (height - tall) / 2, 3, tall, 1.5);
+      pen.roundRect(bar * 4 + .5, (height - barHeight) / 2, 3, barHeight, 1.5);
       pen.fill();
     }
     canvas.setAttribute("aria-valuemax", player.seconds.toFixed(1));
@@ -47,7 +47,7 @@ class Waveform {
   get enabled() { return this.#canvas.getAttribute("aria-disabled") === "false"; }
   set enabled(enabled) { this.#canvas.setAttribute("aria-disabled", String(!enabled)); }
 
-  // Calls `seek` with the seconds that somebody points at, or goes to with the keys.
+  // Calls `seek` with the position in seconds that the user selects with the pointer or the keys.
   onSeek(seek) {
     this.#canvas.onclick = (event) => {
       if (this.enabled) seek(event.offsetX / this.#canvas.clientWidth * Math.max(this.#player.seconds, SHORTEST_SHOWN));

@@ -5,7 +5,7 @@ so the content of the padding never affects a real frame and needs no masking it
 
 The time only modulates: it gives each norm its weight and bias, and each residual branch its gate. All frames and rows
 of a step share these terms, so the terms of the solver's ten times are constants of the model. With them, `Modulation`,
-which holds 42 % of the weights, is no longer needed.
+which holds 43 % of the weights, is no longer needed.
 """
 
 import math

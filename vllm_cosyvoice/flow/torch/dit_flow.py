@@ -38,7 +38,7 @@ class DiTFlow(FlowMatching):
         del flow.estimator.modulation  # the solve needs no other times than `step_times`
         return flow
 
-    def mu(self, tokens: Tensor, heard: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
         """See `FlowMatching.mu`. Nothing here attends, so the masks are not used."""
-        mu: Tensor = self.encoder(tokens, heard, spoken).float()
+        mu: Tensor = self.encoder(tokens, counts, spoken).float()
         return mu

@@ -121,18 +121,18 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, tokens: Tensor, heard: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None
+        self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None
     ) -> Tensor:
         """Compute the hidden frames [rows, 2 · spoken, width].
 
         Args:
             tokens: [rows, at least spoken], each row's tokens followed by its look-ahead tokens.
-            heard: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
+            counts: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
             spoken: the number of tokens of the longest row, without look-ahead.
             mask, frame_mask: attention masks at the token rate and at the frame rate, see `masks`.
         """
         x = self.embed(self.token_embedding(tokens.clamp(min=0)))
-        x = x * (torch.arange(tokens.shape[1], device=tokens.device) < heard[:, None])[..., None]
+        x = x * (torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None])[..., None]
         x = self.look_ahead(x, spoken)
         for block in self.blocks:
             x = block(x, mask)

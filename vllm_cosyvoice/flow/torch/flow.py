@@ -50,7 +50,7 @@ class FlowMatching(nn.Module):
         """Convert `state`, with the names and shapes of `flow.pt`, to this module's state dict."""
         raise NotImplementedError
 
-    def mu(self, tokens: Tensor, heard: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
         """Compute the estimator's condition mu [rows, 2 · spoken, 80] float32; the arguments are those of `Encoder`."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class FlowMatching(nn.Module):
             ids[: len(row.tokens)] = torch.tensor(row.tokens)
         token_counts = [len(row.tokens) for row in rows]
         chunk_sizes = [CHUNK_TOKENS if row.streaming else longest for row in rows]
-        heard, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
+        counts, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
 
         mask = frame_mask = pair_mask = None
         if any(row.streaming for row in rows) or min(spoken) < longest:
@@ -114,7 +114,7 @@ class FlowMatching(nn.Module):
             pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
             frame_mask = pair_mask[: len(rows)]
 
-        mu = self.mu(tokens.to(device), heard, longest, mask, frame_mask)
+        mu = self.mu(tokens.to(device), counts, longest, mask, frame_mask)
         prompt_mel = torch.zeros_like(mu)
         for index, row in enumerate(rows):
             prompt_mel[index, : len(row.prompt_mel)] = row.prompt_mel
@@ -160,8 +160,8 @@ class Flow(FlowMatching):
         self.encoder_proj = nn.Linear(config.width, MEL_BINS)
         self.estimator = Estimator(config)
 
-    def mu(self, tokens: Tensor, heard: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
         """See `FlowMatching.mu`."""
-        hidden = self.encoder(tokens, heard, spoken, mask, frame_mask)
+        hidden = self.encoder(tokens, counts, spoken, mask, frame_mask)
         mu: Tensor = self.encoder_proj(hidden.float())
         return mu

@@ -15,15 +15,15 @@ class TokenEncoder(nn.Module):
         self.token_embedding = nn.Embedding(config.token_vocab_size, MEL_BINS)
         self.look_ahead = LookAhead(MEL_BINS, config.look_ahead_width)
 
-    def forward(self, tokens: Tensor, heard: Tensor, spoken: int) -> Tensor:
+    def forward(self, tokens: Tensor, counts: Tensor, spoken: int) -> Tensor:
         """Compute mu [rows, 2 · spoken, 80].
 
         Args:
             tokens: [rows, at least spoken], each row's tokens followed by its look-ahead tokens.
-            heard: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
+            counts: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
             spoken: the number of tokens of the longest row, without look-ahead.
         """
         x = self.token_embedding(tokens.clamp(min=0))
-        x = x * (torch.arange(tokens.shape[1], device=tokens.device) < heard[:, None])[..., None]
+        x = x * (torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None])[..., None]
         mu: Tensor = self.look_ahead(x, spoken).repeat_interleave(FRAMES_PER_TOKEN, dim=1)
         return mu
