@@ -23,5 +23,5 @@ def model_directory(arguments: argparse.Namespace) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / arguments.size
-        write_random_checkpoint(directory, SIZES[arguments.size], seed=0)
+        write_random_checkpoint(directory, SIZES["cosyvoice2", arguments.size], seed=0)
         yield directory

@@ -16,7 +16,7 @@ from tests.golden_cases import Case
 DATA = Path(__file__).with_name("golden_data")
 AREAS = ("text", "features", "ras", "hift", "flow", "llm")
 COSYVOICE3_DATA = Path(__file__).with_name("golden_data3")
-COSYVOICE3_AREAS = ("causal_hift",)
+COSYVOICE3_AREAS = ("dit_flow", "causal_hift")
 
 
 def areas(data: Path) -> tuple[str, ...]:

@@ -9,9 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+# Matrices of CosyVoice3's estimator that are called embeddings, but project.
+PROJECTIONS = ("decoder.estimator.time_embed.", "decoder.estimator.input_embed.")
+
 
 def seeded_tensor(name: str, shape: Sequence[int], salt: str = "") -> torch.Tensor:
     """The float32 tensor called `name`: normal draws, scaled by what kind of tensor the name says it is."""
+    if name.endswith("rotary_embed.inv_freq"):  # a constant of the model, not a weight
+        return 10_000 ** (-torch.arange(shape[0]) / shape[0])
     generator = torch.Generator().manual_seed(zlib.crc32(f"{salt}{name}".encode()))
     draws = torch.randn(tuple(shape), generator=generator)
     vector = len(shape) == 1
@@ -23,7 +28,7 @@ def seeded_tensor(name: str, shape: Sequence[int], salt: str = "") -> torch.Tens
         return 0.1 * draws
     if vector:
         return 0.05 * draws
-    if "embed" in name:
+    if "embed" in name and not name.startswith(PROJECTIONS):
         return 0.5 * draws
     return draws / math.sqrt(math.prod(shape[1:]))
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from tests.seeded_weights import seeded_state
-from vllm_cosyvoice.checkpoint.layout import causal_vocoder_layout, flow_layout, vocoder_layout
-from vllm_cosyvoice.config import CausalVocoderConfig, FlowConfig, VocoderConfig
+from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout
+from vllm_cosyvoice.config import CausalVocoderConfig, DiTFlowConfig, FlowConfig, VocoderConfig
 
 FLOW = FlowConfig(
     width=64,
@@ -19,12 +19,13 @@ FLOW = FlowConfig(
     estimator_blocks=1,
     estimator_mid_stages=1,
 )
+DIT_FLOW = DiTFlowConfig(look_ahead_width=48, width=64, blocks=3, heads=4, head_dim=16, feed_forward=128)
 VOCODER = VocoderConfig(base_channels=32, f0_channels=16)
 CAUSAL_VOCODER = CausalVocoderConfig(base_channels=32, f0_channels=16)
 
 
-def flow_state() -> dict[str, Tensor]:
-    return seeded_state(flow_layout(FLOW))
+def flow_state(config: FlowConfig | DiTFlowConfig = FLOW) -> dict[str, Tensor]:
+    return seeded_state(flow_layout(config))
 
 
 def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:
@@ -32,7 +33,7 @@ def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:
 
 
 def causal_vocoder_state() -> dict[str, Tensor]:
-    return _with_a_voice(seeded_state(causal_vocoder_layout(CAUSAL_VOCODER)))
+    return _with_a_voice(seeded_state(vocoder_layout(CAUSAL_VOCODER)))
 
 
 def _with_a_voice(state: dict[str, Tensor]) -> dict[str, Tensor]:

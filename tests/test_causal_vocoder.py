@@ -18,7 +18,7 @@ from tools.random_checkpoint import TINY
 from tools.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.checkpoint.layout import causal_vocoder_layout
+from vllm_cosyvoice.checkpoint.layout import vocoder_layout
 from vllm_cosyvoice.checkpoint.sizes import causal_vocoder_config
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME, CausalVocoderConfig, ModelConfig, VocoderConfig
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
@@ -241,7 +241,7 @@ def test_the_weights_of_a_cosyvoice2_are_refused() -> None:
 def test_layout_is_that_of_the_reference(size: str, channels: int) -> None:
     manifest = json.loads((COSYVOICE3_DATA / "manifest.json").read_text())
     config = CausalVocoderConfig(base_channels=channels, f0_channels=channels)
-    layout = {name: list(shape) for name, shape in causal_vocoder_layout(config).items()}
+    layout = {name: list(shape) for name, shape in vocoder_layout(config).items()}
     assert layout == manifest[f"hift.{size}"]
 
 

@@ -30,7 +30,7 @@ from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, ModelConfig
+from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, FlowConfig, ModelConfig
 from vllm_cosyvoice.flow.torch.loading import flow_weights
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
@@ -259,6 +259,7 @@ def new_speaker_encoder() -> SpeakerEncoder:
 
 def new_flow(config: ModelConfig, device: torch.device | str) -> tuple[Parameters, Served]:
     """Untrained."""
+    assert isinstance(config.flow, FlowConfig)
     parameters = new_parameters(flow.layout(config.flow), device)
     parameters["input_embedding.weight"].data.normal_()
     factor(parameters, "input_embedding.weight")

@@ -1,7 +1,7 @@
-"""The sizes of a CosyVoice2 model and the arithmetic of its audio.
+"""The sizes of a CosyVoice model and the arithmetic of its audio.
 
 All code that counts samples, frames or tokens uses these constants.
-The data classes contain the sizes that differ between models. Their defaults are those of CosyVoice2-0.5B.
+The data classes contain the sizes that differ between models. Their defaults are those of the releases.
 """
 
 from dataclasses import dataclass, field
@@ -62,6 +62,20 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class DiTFlowConfig:
+    """Flow matching with a diffusion transformer, as in Fun-CosyVoice3-0.5B. `look_ahead_width` is the encoder's."""
+
+    token_vocab_size: int = 6561
+    look_ahead_width: int = 1024
+    width: int = 1024
+    blocks: int = 22
+    heads: int = 16
+    head_dim: int = 64
+    feed_forward: int = 2048
+    guidance: float = 0.7
+
+
+@dataclass(frozen=True)
 class VocoderConfig:
     """HiFT: mel to waveform."""
 
@@ -93,5 +107,5 @@ class ModelConfig:
     """All sizes of one model directory."""
 
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
-    flow: FlowConfig = field(default_factory=FlowConfig)
+    flow: FlowConfig | DiTFlowConfig = field(default_factory=FlowConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)

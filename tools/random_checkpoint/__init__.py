@@ -16,8 +16,18 @@ from tools.random_checkpoint.settings import yaml_text
 from tools.random_checkpoint.tokenizer import write_tokenizer
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
+from vllm_cosyvoice.checkpoint.cosyvoice3 import COSYVOICE3
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
-from vllm_cosyvoice.config import SPEAKER_DIM, FlowConfig, LanguageModelConfig, ModelConfig, VocoderConfig
+from vllm_cosyvoice.checkpoint.family import ModelFamily
+from vllm_cosyvoice.config import (
+    SPEAKER_DIM,
+    CausalVocoderConfig,
+    DiTFlowConfig,
+    FlowConfig,
+    LanguageModelConfig,
+    ModelConfig,
+    VocoderConfig,
+)
 
 ESTIMATOR = "flow.decoder.estimator.fp32.onnx"
 PRESET_NAMES = ("中文女", "English male")
@@ -42,7 +52,14 @@ TINY = ModelConfig(
     ),
     VocoderConfig(base_channels=64, f0_channels=64),
 )
-SIZES = {"tiny": TINY, "full": FULL}
+FULL3 = ModelConfig(flow=DiTFlowConfig(), vocoder=CausalVocoderConfig())
+TINY3 = ModelConfig(
+    TINY.language_model,
+    DiTFlowConfig(look_ahead_width=64, width=64, blocks=2, heads=4, head_dim=16, feed_forward=128),
+    CausalVocoderConfig(base_channels=64, f0_channels=64),
+)
+SIZES = {("cosyvoice2", "tiny"): TINY, ("cosyvoice2", "full"): FULL}
+SIZES |= {("cosyvoice3", "tiny"): TINY3, ("cosyvoice3", "full"): FULL3}
 
 
 def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> None:
@@ -54,7 +71,7 @@ def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> Non
     write_model_directory(
         out,
         config,
-        language_model=weights.language_model_weights(config.language_model, seed),
+        language_model=weights.language_model_weights(config.language_model, seed, _family(config)),
         flow=weights.flow_weights(config.flow, seed),
         vocoder=weights.vocoder_weights(config.vocoder, seed),
         seed=seed,
@@ -87,18 +104,24 @@ def write_model_directory(
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         directory = Path(temporary) / out.name
         directory.mkdir()
-        (directory / COSYVOICE2.settings).write_text(yaml_text(config), encoding="utf-8")
+        family = _family(config)
+        (directory / family.settings).write_text(yaml_text(config), encoding="utf-8")
         write_tokenizer(directory / files.TOKENIZER, config.language_model)
         torch.save(language_model, directory / files.LANGUAGE_MODEL)
         torch.save(flow, directory / files.FLOW)
         # As in the release, with the generator's prefix from its GAN.
         torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, directory / files.VOCODER)
         torch.save(_preset_speakers(seed), directory / files.PRESET_SPEAKERS)
-        prompts = prompt_networks if config == FULL else graphs
+        prompts = prompt_networks if config in (FULL, FULL3) else graphs
         prompts.write_speaker_encoder(directory / files.SPEAKER_ENCODER, seed)
-        prompts.write_speech_tokenizer(directory / COSYVOICE2.speech_tokenizer, seed)
-        graphs.write_estimator(directory / ESTIMATOR, seed)
+        prompts.write_speech_tokenizer(directory / family.speech_tokenizer, seed)
+        if family is COSYVOICE2:
+            graphs.write_estimator(directory / ESTIMATOR, seed)
         directory.replace(out)
+
+
+def _family(config: ModelConfig) -> ModelFamily:
+    return COSYVOICE3 if isinstance(config.flow, DiTFlowConfig) else COSYVOICE2
 
 
 def _preset_speakers(seed: int) -> dict[str, dict[str, torch.Tensor]]:

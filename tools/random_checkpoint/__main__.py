@@ -12,14 +12,15 @@ def main() -> None:
     """Write one model directory."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.random_checkpoint",
-        description="Write a CosyVoice2 model directory with random weights.",
+        description="Write a model directory with random weights.",
     )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny, or the released sizes (3.1 GB)")
+    parser.add_argument("--family", choices=["cosyvoice2", "cosyvoice3"], default="cosyvoice2")
+    parser.add_argument("--size", choices=["tiny", "full"], default="tiny", help="tiny, or the released sizes (3 GB)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("out", type=Path, help="the directory to create")
     arguments = parser.parse_args()
     try:
-        write_random_checkpoint(arguments.out, SIZES[arguments.size], seed=arguments.seed)
+        write_random_checkpoint(arguments.out, SIZES[arguments.family, arguments.size], seed=arguments.seed)
     except CheckpointError as error:
         sys.exit(str(error))
 

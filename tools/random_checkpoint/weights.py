@@ -9,12 +9,16 @@ import zlib
 
 import torch
 
-from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, language_model_layout, vocoder_layout
-from vllm_cosyvoice.config import FlowConfig, LanguageModelConfig, VocoderConfig
+from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
+from vllm_cosyvoice.checkpoint.family import ModelFamily
+from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
+from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig, LanguageModelConfig, VocoderConfig
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, UNUSED
 
 State = dict[str, torch.Tensor]
 
+# Matrices of CosyVoice3's estimator that are called embeddings, but project.
+PROJECTIONS = ("decoder.estimator.time_embed.", "decoder.estimator.input_embed.")
 NEVER = -1e4  # a logit that is never drawn, but finite in bfloat16
 # The other 6561 logits have unit variance, so this is about the 25th largest, the last of the nucleus. After the least
 # length, speech ends with a probability of about 1 in 55 per token: a sentence gets about six speech tokens per text
@@ -28,20 +32,21 @@ LOUDNESS = -1.5  # mean log-magnitude of the spectrum, well below clipping
 LIVELINESS = 0.5  # size of the variations of log-magnitude and phase
 
 
-def language_model_weights(config: LanguageModelConfig, seed: int) -> State:
+def language_model_weights(config: LanguageModelConfig, seed: int, family: ModelFamily = COSYVOICE2) -> State:
     """`llm.pt`. As in the release, the text head is tied to the text embedding, so it takes no extra memory."""
-    layout = language_model_layout(config)
+    layout = family.language_model_layout(config)
     del layout["llm.model.lm_head.weight"]
     state = _draw(layout, seed)
     state["llm.model.lm_head.weight"] = state["llm.model.model.embed_tokens.weight"]
-    bias = state["llm_decoder.bias"].zero_()
-    bias[[UNUSED, FILL]] = NEVER
-    bias[END_OF_SPEECH] = END_LOGIT
-    state["llm_decoder.weight"][END_OF_SPEECH] *= END_SPREAD
+    if "llm_decoder.bias" in state:  # CosyVoice3 has none, so that its speech ends like any other token comes
+        bias = state["llm_decoder.bias"].zero_()
+        bias[[UNUSED, FILL]] = NEVER
+        bias[END_OF_SPEECH] = END_LOGIT
+        state["llm_decoder.weight"][END_OF_SPEECH] *= END_SPREAD
     return state
 
 
-def flow_weights(config: FlowConfig, seed: int) -> State:
+def flow_weights(config: FlowConfig | DiTFlowConfig, seed: int) -> State:
     """`flow.pt`."""
     return _draw(flow_layout(config), seed)
 
@@ -73,4 +78,5 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
         return torch.zeros(shape)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
     draws = torch.randn(shape, generator=generator)
-    return draws if "embed" in name and len(shape) == 2 else draws / math.sqrt(math.prod(shape[1:]))
+    table = "embed" in name and len(shape) == 2 and not name.startswith(PROJECTIONS)
+    return draws if table else draws / math.sqrt(math.prod(shape[1:]))

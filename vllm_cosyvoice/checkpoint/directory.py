@@ -8,15 +8,16 @@ import torch
 
 from vllm_cosyvoice.checkpoint import sizes, tensors, vllm_directory
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
+from vllm_cosyvoice.checkpoint.cosyvoice3 import COSYVOICE3
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.family import ModelFamily
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
-from vllm_cosyvoice.checkpoint.layout import with_folded_norms
+from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout, with_folded_norms
 from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
 from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
 
-FAMILIES = (COSYVOICE2,)
-OTHER_FAMILIES = ("cosyvoice.yaml", "cosyvoice3.yaml")  # their settings
+FAMILIES = (COSYVOICE2, COSYVOICE3)
+OTHER_FAMILY = "cosyvoice.yaml"  # its settings
 LANGUAGE_MODEL = "llm.pt"
 FLOW = "flow.pt"
 VOCODER = "hift.pt"
@@ -85,9 +86,9 @@ def open_model(path: Path) -> ModelDirectory:
     family, settings = read_settings(path)
     flow = tensors.read_tensors(path / FLOW, meta=True)
     config = family.sizes(settings, flow, _checked_tokenizer(path / TOKENIZER))
-    tensors.check_layout(path / FLOW, flow, family.flow_layout(config))
+    tensors.check_layout(path / FLOW, flow, flow_layout(config.flow))
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
-    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(family.vocoder_layout(config), vocoder))
+    tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
     layout = family.language_model_layout(config.language_model)
     language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
     if UNUSED_TENSOR not in language_model:
@@ -105,11 +106,11 @@ def read_settings(path: Path) -> tuple[ModelFamily, HyperYaml]:
         CheckpointError: the YAML is missing, or it belongs to a family that this engine can't run.
     """
     family = next((family for family in FAMILIES if (path / family.settings).is_file()), COSYVOICE2)
-    other = next((name for name in OTHER_FAMILIES if (path / name).is_file()), None)
-    if other and not (path / family.settings).is_file():
+    if (path / OTHER_FAMILY).is_file() and not (path / family.settings).is_file():
+        names = " or ".join(family.settings for family in FAMILIES)
         raise CheckpointError(
-            f"{path} contains {other} but no {family.settings}, so it is of another family or an early release;"
-            f" use the current FunAudioLLM/CosyVoice2-0.5B"
+            f"{path} contains {OTHER_FAMILY} but no {names}, so it is of another family or an early release; use the"
+            f" current FunAudioLLM/CosyVoice2-0.5B"
         )
     tensors.check_present(path / family.settings)
     settings = HyperYaml(path / family.settings)

@@ -84,8 +84,6 @@ class ModelFamily:
     architecture: str  # class of the language model in vLLM, registered by `llm.registration`
     sizes: Callable[[HyperYaml, Iterable[str], LanguageModelConfig], ModelConfig]  # the names are those in flow.pt
     language_model_layout: Callable[[LanguageModelConfig], Layout]
-    flow_layout: Callable[[ModelConfig], Layout]
-    vocoder_layout: Callable[[ModelConfig], Layout]
     # Converts instructions, if any, and a transcript, maybe empty, to the instruction and the transcript of the prompt.
     prompt_text: Callable[[str | None, str], tuple[str, str]]
     special_tokens: tuple[str, ...]  # of the tokenizer, in the order of their ids; "[breath]" and the like

@@ -8,6 +8,8 @@ from vllm_cosyvoice.config import (
     MEL_BINS,
     SPEAKER_DIM,
     VOCODER_LOOKAHEAD,
+    CausalVocoderConfig,
+    DiTFlowConfig,
     FlowConfig,
     LanguageModelConfig,
     VocoderConfig,
@@ -22,6 +24,9 @@ UPSAMPLE_KERNEL = 5
 ESTIMATOR_KERNEL = 3
 ESTIMATOR_INPUTS = 4 * MEL_BINS  # x, mu, speaker and condition, concatenated
 ESTIMATOR_EXPANSION = 4  # feed-forward and time embedding widths, in units of the estimator's channels
+DIT_TIME_DIM = 256
+DIT_POSITION_KERNEL = 31
+DIT_POSITION_GROUPS = 16
 PARAMETRIZED, NORM, DIRECTION = ".parametrizations.weight.", "original0", "original1"  # weight norm
 VOCODER_OUTER_KERNEL = 7  # conv_pre and conv_post
 F0_KERNEL = 3
@@ -59,8 +64,10 @@ def _qwen2(config: LanguageModelConfig) -> Layout:
     return entries
 
 
-def flow_layout(config: FlowConfig) -> Layout:
+def flow_layout(config: FlowConfig | DiTFlowConfig) -> Layout:
     """`flow.pt`: the token encoder and the estimator of the flow's velocity."""
+    if isinstance(config, DiTFlowConfig):
+        return _dit_flow(config)
     width = config.width
     entries: Layout = {"input_embedding.weight": (config.token_vocab_size, width)}
     entries |= _affine("spk_embed_affine_layer", MEL_BINS, SPEAKER_DIM)
@@ -77,8 +84,46 @@ def flow_layout(config: FlowConfig) -> Layout:
     return entries | _affine("encoder_proj", MEL_BINS, width) | _estimator("decoder.estimator", config)
 
 
+def _dit_flow(config: DiTFlowConfig) -> Layout:
+    """`flow.pt` of CosyVoice3: the token encoder and the diffusion transformer."""
+    width, attention = config.width, config.heads * config.head_dim
+    entries: Layout = {"input_embedding.weight": (config.token_vocab_size, MEL_BINS)}
+    entries |= _affine("spk_embed_affine_layer", MEL_BINS, SPEAKER_DIM)
+    first, second = LOOKAHEAD_KERNELS
+    entries |= _affine("pre_lookahead_layer.conv1", config.look_ahead_width, MEL_BINS, first)
+    entries |= _affine("pre_lookahead_layer.conv2", MEL_BINS, config.look_ahead_width, second)
+    name = "decoder.estimator"
+    entries |= _affine(f"{name}.time_embed.time_mlp.0", width, DIT_TIME_DIM)
+    entries |= _affine(f"{name}.time_embed.time_mlp.2", width, width)
+    entries |= _affine(f"{name}.input_embed.proj", width, ESTIMATOR_INPUTS)
+    for conv in ("conv1", "conv2"):
+        inputs = width // DIT_POSITION_GROUPS
+        entries |= _affine(f"{name}.input_embed.conv_pos_embed.{conv}.0", width, inputs, DIT_POSITION_KERNEL)
+    entries[f"{name}.rotary_embed.inv_freq"] = (config.head_dim // 2,)
+    for index in range(config.blocks):
+        block = f"{name}.transformer_blocks.{index}"
+        entries |= _affine(f"{block}.attn_norm.linear", 6 * width, width)
+        for which in "qkv":
+            entries |= _affine(f"{block}.attn.to_{which}", attention, width)
+        entries |= _affine(f"{block}.attn.to_out.0", width, attention)
+        entries |= _affine(f"{block}.ff.ff.0.0", config.feed_forward, width)
+        entries |= _affine(f"{block}.ff.ff.2", width, config.feed_forward)
+    return entries | _affine(f"{name}.norm_out.linear", 2 * width, width) | _affine(f"{name}.proj_out", MEL_BINS, width)
+
+
 def vocoder_layout(config: VocoderConfig) -> Layout:
     """`hift.pt`: f0 predictor, harmonic source and waveform generator."""
+    entries = _vocoder(config)
+    if isinstance(config, CausalVocoderConfig):  # other kernels, and upsampling without transposed convolutions
+        entries |= _weight_normed("conv_pre", config.base_channels, MEL_BINS, VOCODER_LOOKAHEAD + 1)
+        for index, kernel in enumerate(config.upsample_kernels):
+            inputs = config.base_channels >> index
+            entries |= _weight_normed(f"ups.{index}", inputs // 2, inputs, kernel)
+        entries |= _weight_normed("f0_predictor.condnet.0", config.f0_channels, MEL_BINS, F0_LOOKAHEAD + 1)
+    return entries
+
+
+def _vocoder(config: VocoderConfig) -> Layout:
     entries: Layout = _affine("m_source.l_linear", 1, config.harmonics + 1)
     entries |= _weight_normed("conv_pre", config.base_channels, MEL_BINS, VOCODER_OUTER_KERNEL)
     spectrum = config.n_fft + 2  # real and imaginary parts, or log-magnitude and phase, of n_fft / 2 + 1 bins
@@ -102,16 +147,6 @@ def vocoder_layout(config: VocoderConfig) -> Layout:
         entries |= _weight_normed(f"f0_predictor.condnet.{2 * index}", config.f0_channels, inputs, F0_KERNEL)
     entries |= _affine("f0_predictor.classifier", 1, config.f0_channels)
     return entries
-
-
-def causal_vocoder_layout(config: VocoderConfig) -> Layout:
-    """`hift.pt` of CosyVoice3: the names of `vocoder_layout`, but other kernels, and upsampling without transposing."""
-    entries = vocoder_layout(config)
-    entries |= _weight_normed("conv_pre", config.base_channels, MEL_BINS, VOCODER_LOOKAHEAD + 1)
-    for index, kernel in enumerate(config.upsample_kernels):
-        inputs = config.base_channels >> index
-        entries |= _weight_normed(f"ups.{index}", inputs // 2, inputs, kernel)
-    return entries | _weight_normed("f0_predictor.condnet.0", config.f0_channels, MEL_BINS, F0_LOOKAHEAD + 1)
 
 
 def with_folded_norms(layout: Layout, names: Collection[str]) -> Layout:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
+from vllm_cosyvoice.checkpoint.layout import DIT_POSITION_GROUPS
 from vllm_cosyvoice.config import (
     VOCODER_LOOKAHEAD,
     CausalVocoderConfig,
+    DiTFlowConfig,
     FlowConfig,
     LanguageModelConfig,
     VocoderConfig,
@@ -53,6 +55,26 @@ def flow_config(settings: HyperYaml, tensor_names: Iterable[str]) -> FlowConfig:
         estimator_head_dim=_integer(settings, "flow.decoder.estimator.attention_head_dim"),
         estimator_blocks=_integer(settings, "flow.decoder.estimator.n_blocks"),
         estimator_mid_stages=_integer(settings, "flow.decoder.estimator.num_mid_blocks"),
+        guidance=_number(settings, "flow.decoder.cfm_params.content.inference_cfg_rate"),
+    )
+
+
+def dit_flow_config(settings: HyperYaml) -> DiTFlowConfig:
+    """Sizes of CosyVoice3's flow."""
+    width = _integer(settings, "flow.decoder.estimator.dim")
+    if width % DIT_POSITION_GROUPS:
+        raise CheckpointError(
+            f"{settings.path} sets flow.decoder.estimator.dim to {width}, which is not a multiple of"
+            f" {DIT_POSITION_GROUPS}, the number of groups in its convolutions"
+        )
+    return DiTFlowConfig(
+        token_vocab_size=_integer(settings, "flow.vocab_size"),
+        look_ahead_width=_integer(settings, "flow.pre_lookahead_layer.channels"),
+        width=width,
+        blocks=_integer(settings, "flow.decoder.estimator.depth"),
+        heads=_integer(settings, "flow.decoder.estimator.heads"),
+        head_dim=_even(settings, "flow.decoder.estimator.dim_head"),
+        feed_forward=width * _integer(settings, "flow.decoder.estimator.ff_mult"),
         guidance=_number(settings, "flow.decoder.cfm_params.content.inference_cfg_rate"),
     )
 
@@ -139,6 +161,13 @@ def _number(settings: HyperYaml, name: str) -> float:
 
 def _integer(settings: HyperYaml, name: str) -> int:
     return _as_integer(settings, name, settings.get(name))
+
+
+def _even(settings: HyperYaml, name: str) -> int:
+    value = _integer(settings, name)
+    if value % 2:
+        raise CheckpointError(f"{settings.path} sets {name} to {value}, which is not an even number")
+    return value
 
 
 def _integers(settings: HyperYaml, name: str) -> tuple[int, ...]:

@@ -1,4 +1,8 @@
-"""Selects the flow's backend: TensorRT if requested and available, fused kernels on a GPU, PyTorch elsewhere."""
+"""Selects the flow by the class of its sizes, and its backend.
+
+The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere. A diffusion
+transformer has only PyTorch.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -8,9 +12,11 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
+from vllm_cosyvoice.config import DiTFlowConfig
 from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
+from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.gpu.device import Gpu
 
@@ -38,6 +44,12 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         UnsupportedGpuError: the kernels don't run on `device`.
     """
     config = model.config.flow
+    if isinstance(config, DiTFlowConfig):
+        if load_trt:
+            log.info("--load_trt: TensorRT does not run this model's diffusion transformer; the flow runs without it.")
+        if device.type == "cuda":
+            log.warning("The flow runs in plain PyTorch, which is slower: its diffusion transformer has no kernels.")
+        return DiTFlow.from_state(config, model.flow_state(), device, data_type)
     if load_trt:
         flow = Flow.from_state(config, model.flow_state(), device, data_type)
         flow.engine = tensorrt_estimator(flow.estimator)

@@ -32,10 +32,10 @@ class Embed(nn.Module):
 class LookAhead(nn.Module):
     """Lets each position see the next three."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
-        self.conv1 = FrameConv(width, width, LOOKAHEAD_TOKENS + 1, right=LOOKAHEAD_TOKENS)
-        self.conv2 = FrameConv(width, width, 3, left=2)
+        self.conv1 = FrameConv(width, inner_width, LOOKAHEAD_TOKENS + 1, right=LOOKAHEAD_TOKENS)
+        self.conv2 = FrameConv(inner_width, width, 3, left=2)
 
     def forward(self, x: Tensor, length: int) -> Tensor:
         """Compute the first `length` positions; later ones serve as look-ahead only."""
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         width, block = config.width, (config.width, config.heads, config.feed_forward)
         self.token_embedding = nn.Embedding(config.token_vocab_size, width)
         self.embed = Embed(width)
-        self.look_ahead = LookAhead(width)
+        self.look_ahead = LookAhead(width, width)
         self.blocks = nn.ModuleList(Block(*block) for _ in range(config.blocks))
         self.up_conv = FrameConv(width, width, 5, left=4)
         self.up_embed = Embed(width)

@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, FlowConfig
+from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, DiTFlowConfig, FlowConfig
 from vllm_cosyvoice.flow.euler import time_grid
 from vllm_cosyvoice.flow.noise import noise_table
 from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask
+from vllm_cosyvoice.flow.torch.dit import DiT
 from vllm_cosyvoice.flow.torch.encoder import Encoder
 from vllm_cosyvoice.flow.torch.estimator import Estimator
 from vllm_cosyvoice.flow.torch.loading import flow_weights
 from vllm_cosyvoice.flow.torch.masks import attention_mask
+from vllm_cosyvoice.flow.torch.token_encoder import TokenEncoder
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.nn.layers import load
 from vllm_cosyvoice.nn.padding import padded_groups
@@ -25,30 +27,41 @@ if TYPE_CHECKING:
     from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
 
 
-class Flow(nn.Module):
-    """Converts speech tokens to mel. Encoder and estimator use the dtype `data_type`, all else uses float32."""
+class FlowMatching(nn.Module):
+    """Converts speech tokens to mel. Encoder and estimator use the dtype `data_type`, all else uses float32.
 
+    Encoder and estimator are those of a subclass, which makes them from the sizes `config`.
+    """
+
+    encoder: Encoder | TokenEncoder
+    estimator: Estimator | DiT
     noise: Tensor  # [15000, 80], see `noise_table`
-    step_times: Tensor  # [steps, stages, channels]
+    step_times: Tensor  # [steps, …], see the estimator's `times`
     step_sizes: list[float]
     engine: "TensorRTEstimator | None" = None  # replaces the estimator
 
-    def __init__(self, config: FlowConfig) -> None:
+    def __init__(self, config: FlowConfig | DiTFlowConfig) -> None:
         super().__init__()
         self.guidance = config.guidance
-        self.encoder = Encoder(config)
-        self.encoder_proj = nn.Linear(config.width, MEL_BINS)
         self.speaker_proj = nn.Linear(SPEAKER_DIM, MEL_BINS)
-        self.estimator = Estimator(config)
+
+    @staticmethod
+    def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert `state`, with the names and shapes of `flow.pt`, to this module's state dict."""
+        raise NotImplementedError
+
+    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+        """Compute the estimator's condition mu [rows, 2 · spoken, 80] float32; the arguments are those of `Encoder`."""
+        raise NotImplementedError
 
     @classmethod
     def from_state(
         cls,
-        config: FlowConfig,
+        config: FlowConfig | DiTFlowConfig,
         state: Mapping[str, Tensor],
         device: torch.device | str = "cpu",
         data_type: torch.dtype = torch.float32,
-    ) -> "Flow":
+    ) -> Self:
         """Create a flow from the tensors of `flow.pt`.
 
         Raises:
@@ -56,7 +69,7 @@ class Flow(nn.Module):
         """
         with torch.device("meta"):
             flow = cls(config)
-        load(flow, flow_weights(state), "flow").to(device=device, dtype=torch.float32)
+        load(flow, cls.weights(state), "flow").to(device=device, dtype=torch.float32)
         grid = time_grid()
         flow.step_sizes = [after - before for before, after in pairwise(grid)]
         flow.step_times = flow.estimator.times(torch.tensor(grid[:-1], device=device)).to(data_type)
@@ -101,8 +114,7 @@ class Flow(nn.Module):
             pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
             frame_mask = pair_mask[: len(rows)]
 
-        hidden = self.encoder(tokens.to(device), counts, longest, mask, frame_mask)
-        mu = self.encoder_proj(hidden.float())
+        mu = self.mu(tokens.to(device), counts, longest, mask, frame_mask)
         prompt_mel = torch.zeros_like(mu)
         for index, row in enumerate(rows):
             prompt_mel[index, : len(row.prompt_mel)] = row.prompt_mel
@@ -122,7 +134,7 @@ class Flow(nn.Module):
             mask: [2 · rows, 1, frames, frames], see `masks`, or None if all frames see each other.
         """
         rows, frames, _ = mu.shape
-        condition = self.estimator.condition(mu, speaker, prompt_mel)
+        condition: Any = self.estimator.condition(mu, speaker, prompt_mel)
         x = self.noise[:frames].expand(rows, -1, -1)
         for time, size in zip(self.step_times, self.step_sizes, strict=True):
             if isinstance(mask, FrameMask):
@@ -133,3 +145,23 @@ class Flow(nn.Module):
             guided, free = velocities.float().chunk(2)
             x = x + size * torch.lerp(free, guided, 1 + self.guidance)
         return x
+
+
+class Flow(FlowMatching):
+    """CosyVoice2's flow: a transformer encodes the tokens, a U-Net estimates the velocity."""
+
+    encoder: Encoder
+    estimator: Estimator
+    weights = staticmethod(flow_weights)
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.encoder_proj = nn.Linear(config.width, MEL_BINS)
+        self.estimator = Estimator(config)
+
+    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+        """See `FlowMatching.mu`."""
+        hidden = self.encoder(tokens, counts, spoken, mask, frame_mask)
+        mu: Tensor = self.encoder_proj(hidden.float())
+        return mu

@@ -1,7 +1,7 @@
 """Converts the tensors of `flow.pt` to the layout of the modules in this package."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,18 +54,29 @@ def flow_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Convolutions become matrices; query, key and value become one matrix; the estimator's first block is split into the
     part over x and the part over the condition.
     """
-    weights = {}
-    for name, tensor in state.items():
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        weights[name] = tensor
+    weights = join_qkv(rename(state, RENAMES))
     for conv, split in (("conv1", "condition_conv"), ("shortcut", "condition_shortcut")):
         name = f"estimator.down.resnet.{conv}.weight"
         if name in weights:
             weights[name], condition = weights[name].tensor_split([MEL_BINS], dim=1)
             weights[f"estimator.{split}.weight"] = condition
+    return {name: frame_conv_weight(tensor) if tensor.ndim == 3 else tensor for name, tensor in weights.items()}
+
+
+def rename(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Apply `renames`, pairs of a pattern and its replacement, in order to each name in `state`."""
+    weights = {}
+    for name, tensor in state.items():
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        weights[name] = tensor
+    return weights
+
+
+def join_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Join the layers `q`, `k` and `v` of each attention in `weights` to one layer `qkv`, where all three are there."""
     for name in [name for name in weights if re.search(r"\.q\.(weight|bias)$", name)]:
         parts = [name.replace(".q.", f".{part}.") for part in "qkv"]
         if all(part in weights for part in parts):
             weights[name.replace(".q.", ".qkv.")] = torch.cat([weights.pop(part) for part in parts])
-    return {name: frame_conv_weight(tensor) if tensor.ndim == 3 else tensor for name, tensor in weights.items()}
+    return weights
