@@ -19,6 +19,13 @@ def _power(match: re.Match[str]) -> str:
 
 
 SIGN_RULES: list[Rule] = [
+    (re.compile(r"√\s*(?=[\w(])"), "square root of "),
+    (re.compile("∞"), "infinity"),
+    (re.compile(r"\s*(?:→|⇒|➜|➔)\s*"), ", "),
+    (re.compile(r"№\s*(?=\d)"), "number "),
+    (re.compile(r"(?<!\w)#(?=[A-Za-z])"), "hashtag "),
+    (re.compile(r"\b([A-DF])\+(?![\w+])"), r"\1 plus"),
+    (re.compile(r"(?<=UTC|GMT)[-−](?=\d)"), " minus "),
     (re.compile(r"(?<=[\w)])(?:([⁰¹²³⁴-⁹⁻]+)|\^\{?(-?\d+)\}?)"), _power),
     (re.compile(r"\s*(?:<=|≤)\s*"), " less than or equal to "),
     (re.compile(r"\s*(?:>=|≥)\s*"), " greater than or equal to "),

@@ -20,7 +20,7 @@ WORDS = {
 LAST_WORDS = {  # words that may end a sentence
     "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",
     "Jr": "junior", "Sr": "senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
-    "Ph.D": "PHD", "M.D": "MD",
+    "Ph.D": "PHD", "M.D": "MD", "Ln": "Lane", "Pkwy": "Parkway",
 }  # fmt: skip
 SAINTS = (
     "John|Louis|Mary|Paul|Peter|George|Patrick|Helens?|Petersburg|Francis|Thomas|James|Joseph|Andrews?|Nicholas|Lucia"
@@ -49,6 +49,10 @@ NUMBERED_WORDS = {
     "Vol": "volume",
     "p": "page",
     "pp": "pages",
+    "Apt": "apartment",
+    "Ch": "chapter",
+    "Sec": "section",
+    "Eq": "equation",
 }
 
 
@@ -58,6 +62,7 @@ WORD_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE), r" \1m"),
     (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}]|\s*(?:&|and)\s)"), lambda match: TITLES[match[1]]),
     (re.compile(r"(?<![\w.])(Mrs?|Ms|Dr)(?=\s+[A-Z])"), lambda match: TITLES[match[1]]),
+    (re.compile(r"(?<=[a-z] )Dr\b\.(?=,|\s+(?:in|and|at|near|on)\b)|(?<=[a-z] )Dr(?=\.$)"), "Drive"),
     (re.compile(rf"\bSt\.?(?=\s+(?:{SAINTS})\b)"), "Saint"),
     (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.(?:{SENTENCE_START}|(?=[\"”’)]*$))"), r"\1Street."),
     (re.compile(r"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St(?:\.(?!\s+[A-Z])|\b(?!\.|\s+[A-Z]))"), r"\1Street"),
@@ -78,10 +83,14 @@ WORD_RULES: list[Rule] = [
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
     ),
     (re.compile(rf"\b({DAY})\.?{DASH}({DAY})\b\.?"), lambda match: f"{DAYS[match[1]]} to {DAYS[match[2]]}"),
-    (re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"), r"\1 to \2"),
+    (
+        re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"),
+        lambda match: f"{MONTHS.get(match[1], match[1])} to {MONTHS.get(match[2], match[2])}",
+    ),
     (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as in wetext: TV's, GPU's
     (re.compile(r"\s*&\s*"), " and "),
     (re.compile(r"\b([Hh]e)/([Ss]he)\b|\b([Ss]he)/([Hh]e)\b"), lambda match: " or ".join(filter(None, match.groups()))),
+    (re.compile(r"(?<![\w/])s/he\b"), "she or he"),
     (re.compile(r"(?<![\w/.:@])(?<!\d )([A-Za-z]{1,15})/([A-Za-z]{1,15})(?![\w/.])"), r"\1 \2"),
 ]
 

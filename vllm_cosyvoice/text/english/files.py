@@ -1,0 +1,28 @@
+"""English names of files and paths: "report.pdf", "/etc/hosts"."""
+
+import re
+
+from vllm_cosyvoice.text.rules import Rule
+
+EXTENSION = (
+    r"(?:pdf|docx?|xlsx?|pptx?|txt|md|csv|json|jsonl|xml|ya?ml|toml|ini|cfg|conf|env|log|html?|css|jsx?|tsx?|py|ipynb|java|cpp|hpp"
+    r"|rs|go|rb|php|sh|bat|exe|dll|so|zip|tar|gz|7z|rar|jpe?g|png|gif|svg|webp|bmp|mp3|mp4|wav|flac|ogg|mov|avi|mkv|sql|db"
+    r"|lock|vue|kt|swift|onnx|pt|safetensors|gguf)"
+)
+
+
+def _name(match: re.Match[str]) -> str:
+    spoken = match[0].replace(".", " dot ").replace("_", " underscore ")
+    return re.sub(r"(?<=[A-Za-z])(?=\d)", " ", spoken)
+
+
+def _path(match: re.Match[str]) -> str:
+    spoken = match[0].replace("~", "tilde").replace("/", " slash ").replace("\\", " backslash ").replace(":", " colon")
+    return spoken.strip()
+
+
+FILE_RULES: list[Rule] = [
+    (re.compile(rf"(?<![\w.@/-])[\w-]*(?:\.[\w-]+){{0,3}}\.{EXTENSION}(?![\w@]|\.\w)"), _name),
+    (re.compile(r"(?<![\w./\\-])(?:~|\.{1,2})?(?:/[A-Za-z][\w-]*){2,}/?(?![\w/])|(?<!\S)~(?:/[\w-]+)+/?"), _path),
+    (re.compile(r"\b[A-Z]:(?:\\[\w-]+)+\\?"), _path),
+]
