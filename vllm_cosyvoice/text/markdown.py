@@ -15,6 +15,7 @@ INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200d-\u200f\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff]"
 )
 # Signs that decorate a text: bullets, ticks, stars.
+LIST_SIGN = re.compile(r"^([^\S\n]*)[•◦‣⁃▪●■◆►▶➤→][^\S\n]*(?=\S)", re.MULTILINE)  # an item that Markdown does not know
 DECORATION = re.compile("[•◦‣⁃▪▫●○■□◆◇◉★☆✓✔✗✘✦✧❖►▶◀▸※¶†‡]")
 BEFORE_MARK = re.compile(r"[^\S\n]+(?=[!?.,;:！？。，](?:\s|$))")
 EMOTICON = re.compile(r"(?<!\S)[:;=]-?[()DPp](?!\S)")
@@ -70,7 +71,7 @@ def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
 def _without_pictures(text: str, item_mark: str) -> str:
     """`text` without emoji and signs that only decorate."""
     text = KEYCAP.sub(r"\1", text)
-    bare = DECORATION.sub(" ", replace_emoji(text, " "))
+    bare = DECORATION.sub(" ", replace_emoji(LIST_SIGN.sub(r"\1- ", text), " "))
     if bare != text:
         bare = BEFORE_MARK.sub("", bare)
     return CIRCLED.sub(lambda sign: f" {ord(sign[0]) - 0x245F}{item_mark}", bare).translate(SUBSCRIPTS)

@@ -10,6 +10,7 @@ VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "�
 SIDE = r"(?:[kcm]?m|ft|in|px)\b"
 # Ranges, and slashes that are not fractions.
 RANGE_RULES: list[Rule] = [
+    (re.compile(rf"(?<![\w.,])-({AMOUNT})\s?[~～–—]\s?(?=-?\d)"), r"-\1 to "),
     (re.compile(r"(?<=\d)([½¼¾⅓⅔⅛])"), lambda match: " " + VULGAR[match[1]]),
     (
         re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)e([+-]?)(\d{1,3})(?![\w.]*\d)"),
@@ -117,7 +118,11 @@ UNIT_RULES: list[Rule] = [
         lambda match: f"{match[1]}{number(match[2])} {AHEAD_OF_NOUN[match[3]]}",
     ),
     (re.compile(r"(?<![\w/.])(\d{2,3})/(\d{2,3})(?=\s?mmHg)"), r"\1 over \2"),
-    (re.compile(rf"(?<![\w.,])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
+    (
+        re.compile(rf"(\d )?(?<![\w.,/])(\d{{1,2}}/\d{{1,2}}) ?({one_of(UNITS)})(?![\w/²³'’-])"),
+        lambda match: f"{match[1] or ''}{match[2]} {UNITS[match[3]]}{'s' if match[1] else ''}",
+    ),
+    (re.compile(rf"(?<![\w.,/])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
     (re.compile(r"(?<![\w.,])(\d+)k (?=run|race|walk)"), lambda match: f"{cardinal(match[1])} k "),
     (re.compile(rf"(?<![\w.,])({AMOUNT})M(?![\w-])"), lambda match: f"{number(match[1])} million"),
     (re.compile(rf"(?<![\w.,])({AMOUNT})(?:k|(?<=\d\d)K)(?![\w-])"), lambda match: f"{number(match[1])} thousand"),

@@ -94,6 +94,7 @@ CODE_RULES: list[Rule] = [
 LARGEST_IP_PART = 255
 VERSION_RULES: list[Rule] = [
     (re.compile(r"\b([A-Za-z]{2,})-?(?=\d+\.\d+\b)"), r"\1 "),
+    (re.compile(r"\b([A-Za-z]+) ?-?(\d+(?:\.\d+)?)-(?=\d+[BM]\b)"), r"\1 \2 "),  # Llama-3.1-8B
     (re.compile(r"(?<=[A-Za-z]{2})/(?=\d)"), " "),
     (
         re.compile(r"(?<![\w.])\d+(?:\.\d+){3}(?![\w]|\.\d)"),
