@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 from vllm_cosyvoice.text.abbreviations import UNFINISHED
+from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.grammar import read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.roman import MORE_LETTERS, NUMERAL, value
@@ -54,7 +55,6 @@ def _version_part(digits: str) -> str:
 
 # Addresses and names of files: dots, signs and digits are read one by one.
 SPELLED_SIGNS = str.maketrans({".": "点", "@": "艾特", "_": "下划线", "/": "斜杠", "?": "问号", "=": "等于", "&": "和"})
-EXTENSION = r"(?:pdf|docx?|xlsx?|pptx?|txt|md|csv|json|xml|ya?ml|html?|css|jsx?|tsx?|py|java|cpp|sh|exe|zip|tar|gz|rar|jpe?g|png|gif|mp3|mp4|wav)"
 ADDRESS_RULES: list[Rule] = [
     (re.compile(r"https?://"), ""),
     (
@@ -70,7 +70,8 @@ ADDRESS_RULES: list[Rule] = [
 ]
 
 RULERS = (
-    "亨利|路易|伊丽莎白|查理|查尔斯|拿破仑|爱德华|乔治|腓力|教皇|本笃|保罗|保禄|威廉|尼古拉|彼得|叶卡捷琳娜|理查|理查德|詹姆斯|腓特烈|卡洛斯|费利佩"
+    "亨利|路易|伊丽莎白|查理|查尔斯|拿破仑|爱德华|乔治|腓力|教皇|本笃|保罗|保禄|威廉|尼古拉|彼得|叶卡捷琳娜|理查"
+    "|理查德|詹姆斯|腓特烈|卡洛斯|费利佩"
 )
 ROMAN_RULES: list[Rule] = [
     (re.compile("[Ⅰ-Ⅻ]"), lambda match: unicodedata.normalize("NFKC", match[0])),
@@ -91,7 +92,10 @@ CODE_RULES: list[Rule] = [
         re.compile(r"(?<!\d)(?:\(0\d{2,3}\)|（0\d{2,3}）|0\d{2,3}[- ])\d{7,8}(?!\d)"),
         lambda match: _telephone(re.sub(r"[^\d]", "-", match[0].strip("(（"))),
     ),
-    (re.compile(r"(?<!\d)(?<!\d )0\d{2,3}[- ]\d{3,4}[ -]\d{4}(?!\d)"), lambda match: _telephone(match[0].replace(" ", "-"))),
+    (
+        re.compile(r"(?<!\d)(?<!\d )0\d{2,3}[- ]\d{3,4}[ -]\d{4}(?!\d)"),
+        lambda match: _telephone(match[0].replace(" ", "-")),
+    ),
     (re.compile(r"(?<=转)(?:分机)?(\d{2,5})(?!\d)"), lambda match: _digits(match[0])),
     (re.compile(r"(?<!\d)0\d{2,3}-\d{3,4}-\d{4}(?!\d)"), lambda match: _telephone(match[0])),
     (re.compile(r"\+86[- ]?(?=1[3-9]\d)"), "加八六，"),
@@ -123,13 +127,20 @@ CODE_RULES: list[Rule] = [
     ),
     (re.compile(r"(?<![A-Za-z\d])([A-Z]{2})(\d{3,4})(?=次?航班)"), lambda match: match[1] + _digits(match[2])),
     (re.compile(r"(?:(?<=波音)|(?<=空客))A?\d{3}(?![\d-])"), lambda match: _digits(match[0])),
-    (re.compile(r"(?<![\d.])\d{3}(?=路(?!程|灯|段|口|费)|国道|省道|县道)|(?<=[国省县]道)\d{3}"), lambda m: _digits(m[0])),
     (
-        re.compile(r"(?<![\d.])(?:985|211|996|618|404|502|503|500(?=错误|报错))(?=高校|大学|院校|工程|工作制|大促|活动|购物节|错误|报错|页面)"),
+        re.compile(r"(?<![\d.])\d{3}(?=路(?!程|灯|段|口|费)|国道|省道|县道)|(?<=[国省县]道)\d{3}"),
+        lambda m: _digits(m[0]),
+    ),
+    (
+        re.compile(
+            r"(?<![\d.])(?:985|211|996|618|404|502|503|500(?=错误|报错))(?=高校|大学|院校|工程|工作制|大促|活动|购物节|错误|报错|页面)"
+        ),
         lambda match: _digits(match[0]),
     ),
     (
-        re.compile(r"(?<![\d.])(\d{1,2})[·.](\d{1,2})(?=事件|假期|小长假|长假|黄金周|国庆|大促|晚会|购物节|事故|惨案|地震)"),
+        re.compile(
+            r"(?<![\d.])(\d{1,2})[·.](\d{1,2})(?=事件|假期|小长假|长假|黄金周|国庆|大促|晚会|购物节|事故|惨案|地震)"
+        ),
         lambda match: _digits(match[1].replace("10", "十").replace("12", "十二") + match[2]),
     ),
     (re.compile(rf"(?<![\d.])(\d{{3,5}})(?={ROOM})"), lambda match: _digits(match[1])),
@@ -170,11 +181,15 @@ TIME_RULES: list[Rule] = [
 # 两, not 二, before what is counted; wetext knows some of these words.
 COUNTED = (
     "公斤|千克|克|升|毫升|吨|公里|千米|厘米|毫米|次|种|倍|年(?!级|班|代)|项|份|杯|碗|瓶|盒|包|袋|片|粒|颗|道|门|首|部|台|辆|条|件|张|本|支|枝|把"
-    "|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人"
+    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人"
 )
 COUNT_RULES: list[Rule] = [
+    (re.compile(r"(?<!\d)2对2(?!\d)"), "二对二"),
     (re.compile(rf"(?<![\d.,:/第星周期点月~～–—到至-])2(?={COUNTED})"), "两"),
-    (re.compile(r"(?<=[栋幢楼])(\d{1,2})(?=单元)"), lambda match: _digits(match[1]) if len(match[1]) == 1 else match[1]),
+    (
+        re.compile(r"(?<=[栋幢楼])(\d{1,2})(?=单元)"),
+        lambda match: _digits(match[1]) if len(match[1]) == 1 else match[1],
+    ),
 ]
 
 # Ranges, scores, hyphens.
@@ -222,8 +237,8 @@ UNITS = {
 UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 CURRENCIES = {
     "€": "欧元", "£": "英镑", "$": "美元", "US$": "美元", "HK$": "港元", "NT$": "新台币", "A$": "澳元", "C$": "加元",
-    "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比", "USD": "美元", "EUR": "欧元", "GBP": "英镑", "HKD": "港元", "JPY": "日元",
-    "CNY": "元", "RMB": "元",
+    "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比", "USD": "美元", "EUR": "欧元", "GBP": "英镑", "HKD": "港元",
+    "JPY": "日元", "CNY": "元", "RMB": "元",
 }  # fmt: skip
 CURRENCY = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
 UNIT_RULES: list[Rule] = [
@@ -239,14 +254,19 @@ UNIT_RULES: list[Rule] = [
     (re.compile(r"(?<![\d/])9/11(?![\d/])"), "九一一"),
     (
         re.compile(r"(?<![\d/.])(\d{1,3})/(\d{1,3})(?![\d/.])"),
-        lambda match: f"{_denominator(match[2])}分之{match[1]}" if _is_fraction(match) else f"{_amount(match[1])}比{match[2]}",
+        lambda match: (
+            f"{_denominator(match[2])}分之{match[1]}" if _is_fraction(match) else f"{_amount(match[1])}比{match[2]}"
+        ),
     ),
     (re.compile(rf"(?<=\d)\s?({UNIT})(?![A-Za-z/²³])"), lambda match: UNITS[match[1]]),
     (
         re.compile(rf"({CURRENCY})\s?({AMOUNT})([万亿千百]*)"),
         lambda match: match[2].removesuffix(".00") + match[3] + CURRENCIES[match[1]],
     ),
-    (re.compile(r"(?<=[\d万亿])\s?([€£₩₹]|USD|EUR|GBP|HKD|JPY|CNY|RMB)(?![A-Za-z])"), lambda match: CURRENCIES[match[1]]),
+    (
+        re.compile(r"(?<=[\d万亿])\s?([€£₩₹]|USD|EUR|GBP|HKD|JPY|CNY|RMB)(?![A-Za-z])"),
+        lambda match: CURRENCIES[match[1]],
+    ),
     (re.compile(r"(?<=[元镑比])元"), ""),
 ]
 
@@ -318,7 +338,9 @@ LOOSE_SPACE = re.compile(rf"(?<![{WORD_MARK}]) | (?![{WORD_MARK}])")
 # wetext is slow, so it gets only the numbers, each with a few adjacent characters that may belong to it.
 NEIGHBOUR = rf"[^，。！？；、“”\"\\\n{HIDDEN}]"
 UNIT_LETTERS = r"[A-Za-z/%°℃²³]"
-NUMBERS = re.compile(rf"{NEIGHBOUR}{{0,2}}\d(?:{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}")
+NUMBERS = re.compile(
+    rf"{NEIGHBOUR}{{0,2}}\d(?:{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}(?:(?!\d){NEIGHBOUR}){{0,4}}"
+)
 HAS_DIGIT = re.compile(r"\d")
 NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *COUNT_RULES, *RANGE_RULES, *UNIT_RULES]
 

@@ -71,7 +71,8 @@ UNITS = {
     "mAh": "milliamp hour", "mmHg": "millimeters of mercury", "mmol/L": "millimoles per liter",
     "mg/dL": "milligrams per deciliter", "fps": "frames per second", "dB": "decibel", "Mbps": "megabits per second",
     "Gbps": "gigabits per second", "kcal": "kilocalorie", "µg": "microgram", "μg": "microgram", "mins": "minute",
-    "secs": "second", "hrs": "hour", "tbsp": "tablespoon", "tsp": "teaspoon", "px": "pixel", "Kbps": "kilobits per second",
+    "secs": "second", "hrs": "hour", "tbsp": "tablespoon", "tsp": "teaspoon", "px": "pixel",
+    "Kbps": "kilobits per second",
     "kbps": "kilobits per second", "GB/s": "gigabytes per second", "MB/s": "megabytes per second",
     "m/s²": "meters per second squared", "m/s2": "meters per second squared", "kg/m²": "kilograms per square meter",
     "sq ft": "square foot", "sq. ft": "square foot", "sq. ft.": "square foot", "ft²": "square foot",
@@ -131,6 +132,7 @@ UNIT_RULES: list[Rule] = [
 
 # wetext reads 1000 as "ten hundred", and drops the "one" of 1,000 to 1,999.
 THOUSAND_RULES: list[Rule] = [
+    (re.compile(r"(?<![\w.,$€£¥-])\d{1,3}(?:,\d{3})+(?=-[a-z])"), lambda match: number(match[0])),
     (re.compile(r"(?<![\w.,:/$€£¥-])1000(?![\w:/-]|[.,]\d)"), "one thousand"),
     (re.compile(r"(?<![\w.,:/$€£¥-])\d+\.0(?![\w.,/:-]*\d|[A-Za-z%°])"), lambda match: number(match[0])),
     (re.compile(r"(?<![\w.,$€£¥])1,\d{3}(?:\.\d+)?(?![\d,]*\d|[\w])"), lambda match: number(match[0])),

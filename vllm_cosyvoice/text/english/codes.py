@@ -2,7 +2,7 @@
 
 import re
 
-from vllm_cosyvoice.text.english.numbers import cardinal, in_groups, one_by_one, year
+from vllm_cosyvoice.text.english.numbers import cardinal, in_groups, one_by_one, plural, year
 from vllm_cosyvoice.text.english.patterns import ALONE, ENDED
 from vllm_cosyvoice.text.rules import Rule
 
@@ -10,11 +10,13 @@ from vllm_cosyvoice.text.rules import Rule
 CODE_WORD = r"(?:[Cc]ode|PIN|[Pp]in|ZIP|[Zz]ip|[Pp]asscode|[Pp]assword|OTP|[Ee]xtension|[Ee]xt\.?|[Aa]ccount|ending in)"
 # What has a number as its name; without "number", a short one may also count: "order 500 chairs".
 NUMBERED_THING = (
-    r"[Oo]rder|[Ii]nvoice|[Tt]racking|[Rr]eference|[Cc]onfirmation|[Ss]erial|[Cc]ase|[Tt]icket|[Pp]olicy|[Mm]ember(?:ship)?"
-    r"|[Ss]tudent|[Ee]mployee|[Bb]ooking|[Pp]assport|[Ll]icen[sc]e(?: plate)?|[Cc]ustomer|[Aa]ccount|[Pp]hone|[Rr]outing"
+    r"[Oo]rder|[Ii]nvoice|[Tt]racking|[Rr]eference|[Cc]onfirmation|[Ss]erial|[Cc]ase|[Tt]icket|[Pp]olicy"
+    r"|[Mm]ember(?:ship)?|[Ss]tudent|[Ee]mployee|[Bb]ooking|[Pp]assport|[Ll]icen[sc]e(?: plate)?|[Cc]ustomer|[Aa]ccount"
+    r"|[Pp]hone|[Rr]outing"
 )
 PLACE = (
-    r"[Rr]oom|[Ff]light|[Ee]rror|[Rr]oute|[Hh]ighway|[Ii]nterstate|Boeing|[Ss]uite|[Aa]partment|[Uu]nit|[Cc]hannel|HTTP|[Ss]tatus"
+    r"[Rr]oom|[Ff]light|[Ee]rror|[Rr]oute|[Hh]ighway|[Ii]nterstate|Boeing|[Ss]uite|[Aa]partment|[Uu]nit|[Cc]hannel|HTTP"
+    r"|[Ss]tatus"
 )
 
 
@@ -68,7 +70,9 @@ CODE_RULES: list[Rule] = [
         lambda match: match[1] + in_groups(match[2]),
     ),
     (
-        re.compile(rf"\b({NUMBERED_THING})((?: (?:number|no\.|ID|code))(?: is)?:? | )(#?)([A-Z]*\d[\dA-Z]*(?:-\d+)*){ENDED}"),
+        re.compile(
+            rf"\b({NUMBERED_THING})((?: (?:number|no\.|ID|code))(?: is)?:? | )(#?)([A-Z]*\d[\dA-Z]*(?:-\d+)*){ENDED}"
+        ),
         lambda match: _identifier(match),
     ),
     (re.compile(r"(?<=, )([A-Z]{2} )(\d{5}(?:-\d{4})?)\b"), lambda match: match[1] + in_groups(match[2], "zero")),
@@ -95,6 +99,7 @@ LARGEST_IP_PART = 255
 VERSION_RULES: list[Rule] = [
     (re.compile(r"\b([A-Za-z]{2,})-?(?=\d+\.\d+\b)"), r"\1 "),
     (re.compile(r"\b([A-Za-z]+) ?-?(\d+(?:\.\d+)?)-(?=\d+[BM]\b)"), r"\1 \2 "),  # Llama-3.1-8B
+    (re.compile(r"(?<=\b[A-Z]-)(\d+)s\b"), lambda match: plural(cardinal(match[1]))),  # F-16s
     (re.compile(r"(?<=[A-Za-z]{2})/(?=\d)"), " "),
     (
         re.compile(r"(?<![\w.])\d+(?:\.\d+){3}(?![\w]|\.\d)"),

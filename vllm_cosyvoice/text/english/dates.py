@@ -36,7 +36,10 @@ DATE_RULES: list[Rule] = [
     (re.compile(rf"{ALONE}((?:19|20)\d\d)\.(0[1-9]|1[0-2])\.{DAY}{ENDED}"), r"\1-\2-\3"),
     (re.compile(rf"{ALONE}{DAY}\.{MONTH_NUMBER}\.((?:19|20)\d\d){ENDED}"), r"\3-\2-\1"),
     (re.compile(rf"{ALONE}{MONTH_NUMBER}/{DAY}/(\d\d){ENDED}"), _short_year),
-    (re.compile(rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}\b)(?!,? \d+ (?!{MONTH}))"), lambda m: DAYS[m[1]]),
+    (
+        re.compile(rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}\b)(?!,? \d+ (?!{MONTH}))"),
+        lambda m: DAYS[m[1]],
+    ),
     (
         re.compile(
             rf"\b({MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?{DASH}(?:({MONTH})\.? )?(\d{{1,2}})(?:st|nd|rd|th)?(?![\w:-])"
@@ -44,7 +47,10 @@ DATE_RULES: list[Rule] = [
         _days,
     ),
     (re.compile(r"\bMay (\d{1,2})(?:st|nd|rd|th)?\b(?![:%-]|,? \d{4})"), lambda match: f"May {ordinal(match[1])}"),
-    (re.compile(r"(?<![\w.,-])(?:the )?(\d{1,2})(?:st|nd|rd|th)? May\b(?!,? \d{4})"), lambda m: f"the {ordinal(m[1])} of May"),
+    (
+        re.compile(r"(?<![\w.,-])(?:the )?(\d{1,2})(?:st|nd|rd|th)? May\b(?!,? \d{4})"),
+        lambda m: f"the {ordinal(m[1])} of May",
+    ),
     (re.compile(r"\bFY ?((?:19|20)\d\d)\b"), lambda match: f"FY {year(match[1])}"),
     # '98 is a year; the apostrophe would be read as a quote.
     (

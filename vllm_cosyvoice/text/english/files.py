@@ -2,13 +2,8 @@
 
 import re
 
+from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.rules import Rule
-
-EXTENSION = (
-    r"(?:pdf|docx?|xlsx?|pptx?|txt|md|csv|json|jsonl|xml|ya?ml|toml|ini|cfg|conf|env|log|html?|css|jsx?|tsx?|py|ipynb|java|cpp|hpp"
-    r"|rs|go|rb|php|sh|bat|exe|dll|so|zip|tar|gz|7z|rar|jpe?g|png|gif|svg|webp|bmp|mp3|mp4|wav|flac|ogg|mov|avi|mkv|sql|db"
-    r"|lock|vue|kt|swift|onnx|pt|safetensors|gguf)"
-)
 
 
 def _name(match: re.Match[str]) -> str:

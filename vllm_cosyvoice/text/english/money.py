@@ -57,10 +57,15 @@ NAMES = {"CHF": "Swiss francs", "CNY": "yuan", "RMB": "yuan", "R$": "reais", "CA
          "AUD": "Australian dollars"}  # fmt: skip
 PER = {"mo": "month", "yr": "year", "hr": "hour", "kg": "kilogram", "lb": "pound"}
 # Words after which "the $5" is no adjective: "the $5 he gave".
-CLAUSE = r"(?:he|she|they|we|you|it|i|who|that|which|were|has|had|will|would|can|could|you|goes|went|as|with|then|than)\b"
+CLAUSE = (
+    r"(?:he|she|they|we|you|it|i|who|that|which|were|has|had|will|would|can|could|you|goes|went|as|with|then|than)\b"
+)
 MONEY_RULES: list[Rule] = [
     (re.compile(rf"\b({one_of(CODES)})\s?(?=\d)"), lambda match: CODES[match[1]]),
-    (re.compile(rf"(?<![\w.,$€£¥])({AMOUNT}{SCALE}?)\s?({one_of(CODES)})\b"), lambda match: f"{CODES[match[4]]}{match[1]}"),
+    (
+        re.compile(rf"(?<![\w.,$€£¥])({AMOUNT}{SCALE}?)\s?({one_of(CODES)})\b"),
+        lambda match: f"{CODES[match[4]]}{match[1]}",
+    ),
     (re.compile(rf"(?<!\w)({one_of(NAMES)})\s?({AMOUNT})(?![\d.,]*\d)"), lambda match: f"{match[2]} {NAMES[match[1]]}"),
     (re.compile(r"(?<=\d)\s?(CHF|CNY|RMB|CAD|AUD)\b"), lambda match: f" {NAMES[match[1]]}"),
     (
@@ -73,7 +78,10 @@ MONEY_RULES: list[Rule] = [
     (re.compile(r"(?<=\d),(?=\d\d\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
     (re.compile(rf"({SIGN})({AMOUNT}){DASH}{SIGN}?({AMOUNT})(?![-/]\d)"), r"\2 to \1\3"),
     (
-        re.compile(rf"(?P<article>\b(?:[Tt]he|[Tt]his|[Ii]ts|[Tt]heir|[Oo]ur) ){SUM}(?!\w)(?=[ -](?!{FUNCTION_WORD}|{CLAUSE})[a-z])-?"),
+        re.compile(
+            rf"(?P<article>\b(?:[Tt]he|[Tt]his|[Ii]ts|[Tt]heir|[Oo]ur) ){SUM}(?!\w)"
+            rf"(?=[ -](?!{FUNCTION_WORD}|{CLAUSE})[a-z])-?"
+        ),
         _money,
     ),
     (re.compile(rf"(?P<article>\b[Aa]n? ){SUM}(?!\w)(?=[ -](?!{FUNCTION_WORD})[a-z])-?"), _money),

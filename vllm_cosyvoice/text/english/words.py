@@ -56,6 +56,7 @@ NUMBERED_WORDS = {
 }
 
 
+BEFORE_YEAR = {"c": "circa", "b": "born", "d": "died"}
 SENTENCE_STARTS = re.compile(SENTENCE_START)
 WORD_RULES: list[Rule] = [
     (re.compile(rf"(?<=\d)\s?([ap])\.m\.{CAPITAL}(?!\s+(?:{DAY}|{MONTH}|E[SD]?T|P[SD]?T|GMT|UTC))"), r" \1m."),
@@ -72,6 +73,8 @@ WORD_RULES: list[Rule] = [
         lambda match: NUMBERED_WORDS[match[1]] + " ",
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=w/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
+    (re.compile(r"(?<!\w)([cbd])\. ?(?=\d{3,4}\b)"), lambda match: BEFORE_YEAR[match[1]] + " "),
+    (re.compile(r"\bApt(?= \d)"), "apartment"),
     (re.compile(r"\bvs\b\.?"), "versus"),
     (re.compile(r"\bw/(?=\s)"), "with"),
     (re.compile(rf"\b({one_of(MONTHS)})\.?(?=\s+\d{{4}}\b)"), lambda match: MONTHS[match[1]]),

@@ -17,13 +17,12 @@ from vllm_cosyvoice.text.rules import Rule, apply
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 
 LANGUAGES = tuple(WORDS)
-GROUPED = r"\d{1,3}(?:[.  ]\d{3})+(?!\d)"
+GROUPED = r"\d{1,3}(?:[. ]\d{3})+(?!\d)"
 AMOUNT = rf"(?:{GROUPED}|\d+)(?:,\d+)?"
-ALONE = r"(?<![\w.,:/-])"
-SPACE = r"[  ]?"
 LETTER = r"[^\W\d_]"
-MARKS = str.maketrans({"−": "-", "：": ":", " ": " ", " ": " ", "½": "1/2", "¼": "1/4", "¾": "3/4"})
-LAST_WORDS = frozenset({"usw.", "etc.", "ecc.", "т.д.", "т. д.", "т.п.", "т. п.", "др.", "enz."})  # may end a sentence
+MARKS = str.maketrans({"−": "-", "：": ":", "½": "1/2", "¼": "1/4", "¾": "3/4"})
+# Abbreviations that may end a sentence.
+LAST_WORDS = ("usw.", "etc.", "ecc.", "т.д.", "т. д.", "т.п.", "т. п.", "др.", "enz.")
 
 
 def read(line: str, language: str) -> str:
@@ -86,7 +85,10 @@ def _code_rules(language: str) -> list[Rule]:
             lambda match: match[0] if re.fullmatch(r"\d{1,3}(?:\.\d{3})+", match[0])
             else f" {point} ".join(match[0].split(".")),
         ),
-        (re.compile(r"(?<![\w.,])(\d{1,3}\.\d{1,2}|\d+\.\d{4,})(?![\w.,]*\d)"), lambda m: m[0].replace(".", f" {point} ")),
+        (
+            re.compile(r"(?<![\w.,])(\d{1,3}\.\d{1,2}|\d+\.\d{4,})(?![\w.,]*\d)"),
+            lambda match: match[0].replace(".", f" {point} "),
+        ),
     ]  # fmt: skip
 
 
@@ -120,7 +122,8 @@ def _money_rules(language: str) -> list[Rule]:
         ),
         (
             re.compile(rf"(?<![\w.,])({AMOUNT})\s?({signs})(?!\w)(?<!\.)\.?(?<=[.\w$€£¥₽])"),
-            lambda match: spoken(match[1], match[2]) + ("." if match[0].endswith(".") and match.end() == len(match.string) else ""),
+            lambda match: spoken(match[1], match[2])
+            + ("." if match[0].endswith(".") and match.end() == len(match.string) else ""),
         ),
     ]  # fmt: skip
 

@@ -7,20 +7,23 @@ from num2words import num2words
 from vllm_cosyvoice.text.european.words import WORDS, Counted
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 
-NUMBERED = frozenset(  # nouns that a number follows as a name, so that it does not count the next word
-    "seite kapitel teil nummer stufe phase artikel absatz klasse gleis linie zimmer bus version platz typ schritt "
-    "página capítulo número nivel fase tipo artículo opción paso parte punto línea habitación versión "
-    "pagina capitolo numero livello articolo opzione passo linea versione "
-    "nível artigo opção linha versão page chapitre numéro niveau type article option étape partie ligne version "
-    "страница глава номер уровень часть статья пункт шаг группа линия этап версия дом квартира".split()
+# Nouns that a number follows as a name, so that it does not count the next word.
+NUMBERED = (
+    "seite kapitel teil nummer stufe phase artikel absatz klasse gleis linie zimmer bus version platz typ "
+    "schritt página capítulo número nivel fase tipo artículo opción paso parte punto línea habitación versión "
+    "pagina capitolo numero livello articolo opzione passo linea versione nível artigo opção linha versão page "
+    "chapitre numéro niveau type article option étape partie ligne страница глава номер уровень часть статья "
+    "пункт шаг группа линия этап версия дом квартира"
 )
-MASCULINE = frozenset(  # in spite of their ending
-    "día días mapa mapas problema problemas sistema sistemas programa programas tema temas idioma idiomas planeta "
-    "planetas dia dias euro".split()
+# In spite of their ending.
+MASCULINE = (
+    "día días mapa mapas problema problemas sistema sistemas programa programas tema temas idioma idiomas "
+    "planeta planetas dia dias euro"
 )
 FRENCH_FEMININE = re.compile(
     r"(?:heure|minute|seconde|foi|personne|semaine|année|page|journée|nuit|femme|fille|voiture|maison|place|chambre"
-    r"|pièce|table|porte|ville|langue|ligne|lettre|image|vidéo|photo|bouteille|tasse|pomme|sœur|mère|tante|cousine|amie|équipe|école|église|rue|carte|clé|.*tion|.*ée|.*ette|.*ure"
+    r"|pièce|table|porte|ville|langue|ligne|lettre|image|vidéo|photo|bouteille|tasse|pomme|sœur|mère|tante|cousine|amie"
+    r"|équipe|école|église|rue|carte|clé|.*tion|.*ée|.*ette|.*ure"
     r"|.*ance|.*ence|.*té)s?$"
 )
 FEMININE = {
@@ -83,7 +86,7 @@ def agree(match: re.Match[str], language: str) -> str:
     if (
         len(digits) > 9
         or digits[0] == "0"
-        or before.strip().lower() in NUMBERED
+        or before.strip().lower() in NUMBERED.split()
         or noun.lower() in WORDS[language].not_nouns.split()
         or (language == "de" and (noun[0].islower() or digits != "1"))
     ):
@@ -107,7 +110,7 @@ def gender_of(noun: str, value: int, language: str) -> str | None:
         return {"а": "f", "я": "f", "о": "n", "е": "n"}.get(noun[-1])
     if language not in FEMININE:
         return None
-    return "f" if noun not in MASCULINE and FEMININE[language].match(noun) else "m"
+    return "f" if noun not in MASCULINE.split() and FEMININE[language].match(noun) else "m"
 
 
 def _italian_article(noun: str, gender: str) -> str:

@@ -53,7 +53,10 @@ def _russian_years() -> list[Rule]:
         "годом": {"case": "i"},
     }
     return [
-        (re.compile(rf"(?<=\b[Вв] ){YEAR}\s?г\."), lambda match: f"{ordinal(match[1], 'ru', case='p')} году" + _stop(match)),
+        (
+            re.compile(rf"(?<=\b[Вв] ){YEAR}\s?г\."),
+            lambda match: f"{ordinal(match[1], 'ru', case='p')} году" + _stop(match),
+        ),
         (re.compile(rf"(?<![\w.,-]){YEAR}\s?г\.(?=\s*$)"), lambda match: f"{ordinal(match[1], 'ru')} год."),
         (re.compile(rf"(?<![\w.,-]){YEAR}\s?г\."), lambda match: f"{ordinal(match[1], 'ru', case='g')} года"),
         (

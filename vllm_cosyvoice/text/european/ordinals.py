@@ -12,7 +12,7 @@ GERMAN_NOUNS = (
     r"|Teil|Band|Absatz|Quartal|Generation|Ausgabe|Lebensjahr|Minute|FC|Spieltag|Jubiläum|Hochzeitstag"
 )
 STRONG_N = r"(?:am|im|vom|zum|zur|beim|dem|den|des|ab|bis|seit|unter|nach|vor|in der|auf der|von der)"
-RUSSIAN_ENDINGS = {
+RUSSIAN_ENDINGS: dict[str, dict[str, object]] = {
     "й": {}, "ый": {}, "ой": {}, "я": {"gender": "f"}, "ая": {"gender": "f"}, "е": {"gender": "n"},
     "ое": {"gender": "n"}, "го": {"case": "g"}, "ого": {"case": "g"}, "му": {"case": "d"}, "ому": {"case": "d"},
     "м": {"case": "p"}, "ом": {"case": "p"}, "х": {"plural": True, "case": "g"}, "ых": {"plural": True, "case": "g"},

@@ -218,10 +218,11 @@ WORDS = {
                 "noviembre", "diciembre"),
         month_joint=" de ",
         abbreviations=_pairs(
-            "Sr. = señor; Sra. = señora; Srta. = señorita; Dr. = doctor; Dra. = doctora; Prof. = profesor; n.º = número; "
-            "nº = número; N.º = número; Nº = número; EE. UU. = Estados Unidos; EE.UU. = Estados Unidos; Ud. = usted; "
+            "Sr. = señor; Sra. = señora; Srta. = señorita; Dr. = doctor; Dra. = doctora; Prof. = profesor; "
+            "n.º = número; nº = número; N.º = número; Nº = número; EE. UU. = Estados Unidos; EE.UU. = Estados Unidos; Ud. = usted; "
             "Uds. = ustedes; etc. = etcétera; p. ej. = por ejemplo; pág. = página; págs. = páginas; Avda. = avenida; "
-            "Av. = avenida; a. C. = antes de Cristo; d. C. = después de Cristo; tel. = teléfono; aprox. = aproximadamente; "
+            "Av. = avenida; a. C. = antes de Cristo; d. C. = después de Cristo; tel. = teléfono; "
+            "aprox. = aproximadamente; "
             "núm. = número; máx. = máximo; mín. = mínimo; cap. = capítulo; art. = artículo; D. = don; Dña. = doña"
         ),
         not_nouns="y o u a de del en con es son para por que el la los las al más",
