@@ -194,7 +194,6 @@ COUNT_RULES: list[Rule] = [
 
 # Ranges, scores, hyphens.
 RANGE_RULES: list[Rule] = [
-    (re.compile(r"(?<=[周期拜][一二三四五六日天])\s?[-~～—–]\s?(?=周|星期|礼拜)"), "到"),
     (re.compile(r"(?<=\d)\s?[×✕xX*]\s?(?=\d)"), "乘"),
     (re.compile(r"(?<![\d.\w])-(\d+)\s?[~～–—]\s?(?=-?\d)"), r"-\1到"),
     (re.compile(rf"(?<![\d.A-Za-z])({AMOUNT})%?{DASH}({AMOUNT})%"), r"\1%到\2%"),
@@ -285,6 +284,7 @@ def _is_fraction(match: re.Match[str]) -> bool:
 
 
 SIGN_RULES: list[Rule] = [
+    (re.compile(r"(?<=[周期拜][一二三四五六日天])\s?[-~～—–]\s?(?=周|星期|礼拜)"), "到"),
     (re.compile(r"√\s*(?=[\w(])"), "根号"),
     (re.compile("∞"), "无穷大"),
     (re.compile(r"\s*(?:→|⇒|➜)\s*"), "，"),

@@ -14,7 +14,9 @@ RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)([½¼¾⅓⅔⅛])"), lambda match: " " + VULGAR[match[1]]),
     (
         re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)e([+-]?)(\d{1,3})(?![\w.]*\d)"),
-        lambda match: f"{match[1]} times ten to the {'minus ' if match[2] == '-' else ''}{ordinal(match[3])}",
+        lambda match: (
+            f"{match[1]} times ten to the {'minus ' + cardinal(match[3]) if match[2] == '-' else ordinal(match[3])}"
+        ),
     ),
     (re.compile(rf"(?<=\d)\s?({SIDE})\s?[x×]\s?(?=\d)"), r"\1 by "),
     (re.compile(r"(?<=\d) / (?=\d)"), " divided by "),
@@ -110,6 +112,7 @@ UNIT_RULES: list[Rule] = [
     ),
     (re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)-(?=[a-z])"), lambda match: ordinal(match[1]) + "-"),
     (re.compile(r"(?<![\w.,])(\d)['’′](\d{1,2})[\"”″]"), lambda match: f"{number(match[1])} foot {number(match[2])}"),
+    (re.compile(r"(?<![\w.,])(\d+)['’′] ?[x×] ?(\d+)['’′](?!\w)"), r"\1 foot by \2 foot"),
     (re.compile(r"\b401\(?k\b\)?"), "four oh one k"),
     (
         re.compile(

@@ -46,7 +46,10 @@ DATE_RULES: list[Rule] = [
         ),
         _days,
     ),
-    (re.compile(r"\bMay (\d{1,2})(?:st|nd|rd|th)?\b(?![:%-]|,? \d{4})"), lambda match: f"May {ordinal(match[1])}"),
+    (
+        re.compile(r"\bMay (\d{1,2})(?:st|nd|rd|th)?\b(?![:%-]|,? \d{4}|\s(?!is\b|was\b|has\b)(?:people|[a-z]+s)\b)"),
+        lambda match: f"May {ordinal(match[1])}",
+    ),
     (
         re.compile(r"(?<![\w.,-])(?:the )?(\d{1,2})(?:st|nd|rd|th)? May\b(?!,? \d{4})"),
         lambda m: f"the {ordinal(m[1])} of May",

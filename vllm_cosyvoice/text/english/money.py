@@ -58,7 +58,8 @@ NAMES = {"CHF": "Swiss francs", "CNY": "yuan", "RMB": "yuan", "R$": "reais", "CA
 PER = {"mo": "month", "yr": "year", "hr": "hour", "kg": "kilogram", "lb": "pound"}
 # Words after which "the $5" is no adjective: "the $5 he gave".
 CLAUSE = (
-    r"(?:he|she|they|we|you|it|i|who|that|which|were|has|had|will|would|can|could|you|goes|went|as|with|then|than)\b"
+    r"(?:thousand|million|billion|trillion|he|she|they|we|you|it|i|who|that|which|were|has|had|will|would|can|could"
+    r"|goes|went|as|with|then|than)\b"
 )
 MONEY_RULES: list[Rule] = [
     (re.compile(rf"\b({one_of(CODES)})\s?(?=\d)"), lambda match: CODES[match[1]]),

@@ -219,8 +219,10 @@ WORDS = {
         month_joint=" de ",
         abbreviations=_pairs(
             "Sr. = señor; Sra. = señora; Srta. = señorita; Dr. = doctor; Dra. = doctora; Prof. = profesor; "
-            "n.º = número; nº = número; N.º = número; Nº = número; EE. UU. = Estados Unidos; EE.UU. = Estados Unidos; Ud. = usted; "
-            "Uds. = ustedes; etc. = etcétera; p. ej. = por ejemplo; pág. = página; págs. = páginas; Avda. = avenida; "
+            "n.º = número; nº = número; N.º = número; Nº = número; EE. UU. = Estados Unidos; "
+            "EE.UU. = Estados Unidos; "
+            "Ud. = usted; Uds. = ustedes; etc. = etcétera; p. ej. = por ejemplo; pág. = página; "
+            "págs. = páginas; Avda. = avenida; "
             "Av. = avenida; a. C. = antes de Cristo; d. C. = después de Cristo; tel. = teléfono; "
             "aprox. = aproximadamente; "
             "núm. = número; máx. = máximo; mín. = mínimo; cap. = capítulo; art. = artículo; D. = don; Dña. = doña"
