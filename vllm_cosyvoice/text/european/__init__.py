@@ -202,7 +202,7 @@ def _abbreviation_rules(words: Words) -> list[Rule]:
         return spellings[written] + ("." if ends and written.endswith(".") else "") + _gap(match)
 
     rules: list[Rule] = [(re.compile(rf"(?<![\w.])({written}){follows}"), spoken)]
-    if "Dr." in words.abbreviations and words.abbreviations.get("Str."):
+    if "Str." in words.abbreviations:  # also at the end of a word: "Hauptstr."
         rules.append((re.compile(r"(?<=[a-zäöüß])str\.(?=\s)|(?<=[a-zäöüß])str\.$"), "straße"))
     return rules
 

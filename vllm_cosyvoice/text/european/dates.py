@@ -87,7 +87,7 @@ def _date(language: str) -> Callable[[str, str, str, re.Match[str]], str]:
         )
         return words.month_joint.join(filter(None, (first if int(day) == 1 else str(int(day)), name, year)))
 
-    return spoken  # fmt: skip
+    return spoken
 
 
 def time_rules(language: str) -> list[Rule]:
