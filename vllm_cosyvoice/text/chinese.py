@@ -12,7 +12,7 @@ from vllm_cosyvoice.text.rules import Rule, apply
 
 NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
 AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
-WIDE = str.maketrans("０１２３４５６７８９％", "0123456789%")
+WIDE = str.maketrans("０１２３４５６７８９％∶", "0123456789%:")
 AMOUNT = r"\d+(?:\.\d+)?"
 DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
 ALONE = r"(?<![\d.,/:-])"
@@ -89,7 +89,7 @@ CALLED = "电话号?码?|手机号?码?|热线|客服|拨打|致电|传真|座�
 ROOM = "室(?!外|内|温)|号?房|房间|病房|教室|会议室|宿舍|寝室|包厢|包间|办公室|病室"
 CODE_RULES: list[Rule] = [
     (
-        re.compile(r"(?<!\d)(?:\(0\d{2,3}\)|（0\d{2,3}）|0\d{2,3}[- ])\d{7,8}(?!\d)"),
+        re.compile(r"(?<!\d)(?:[（(]0\d{2,3}[）)]\s?|0\d{2,3}[- ])(?:\d{7,8}|\d{3,4}[- ]\d{4})(?!\d)"),
         lambda match: _telephone(re.sub(r"[^\d]", "-", match[0].strip("(（"))),
     ),
     (
@@ -112,6 +112,12 @@ CODE_RULES: list[Rule] = [
     (
         re.compile(rf"((?:{NUMBERED})(?:[是为：:]|\s)*[A-Za-z]*)(\d+(?:-\d+)*){ENDED}"),
         lambda match: match[1] + "，".join(map(_digits, match[2].split("-"))),
+    ),
+    (re.compile(r"(?<!\d)(\d)米(\d\d)(?![\d米厘分])"), lambda match: f"{match[1]}米{_digits(match[2])}"),
+    (re.compile(r"(?<![A-Za-z\d])[A-Za-z]+_\d+(?![A-Za-z\d])"), lambda match: _digits(match[0].replace("_", "下划线"))),
+    (
+        re.compile(r"(?<![\d-])(\d{1,2})-(\d{1,2})-(\d{3,4})(?![\d-])"),
+        lambda match: f"{match[1]}杠{match[2]}杠{_digits(match[3])}",
     ),
     (
         re.compile(r"(?<![\d.-])(\d{1,3})-(\d{3,4})(?=室|号?房)"),
@@ -160,6 +166,10 @@ DATED = (
     r"|\d{1,2}月|[款版届级]|开始|起)"
 )
 TIME_RULES: list[Rule] = [
+    (
+        re.compile(r"(?<=[（(])(1\d{3}|20\d\d)\s?[-–—~～]\s?(1\d{3}|20\d\d)(?=[）)])"),
+        lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
+    ),
     (
         re.compile(rf"(?<!\d)((?:19|20)\d\d)(?:{DASH}|/)((?:19|20)?\d\d)(?=学年|财年|赛季|年度)"),
         lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
@@ -290,8 +300,9 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"\s*(?:→|⇒|➜)\s*"), "，"),
     (re.compile(r"№\s*(?=\d)"), "编号"),
     (re.compile(r"§\s*(?=\d)"), "第"),
+    (re.compile(r"(?<=[℃C度%])\s?[~～–—]\s?(?=-?\d)"), "到"),
     (re.compile(rf"(?<=[的了吧呢啊哦嘛呀哈啦哟嗯])[~～]+(?=[{HAN}])"), "，"),
-    (re.compile(r"[~～]+(?=$|[，。！？…\s”])"), ""),
+    (re.compile(r"[~～]+(?=$|[，。！？…”])"), ""),
     (re.compile(r"(?<=[\w)²³])\s*\^\s*(\d+)"), lambda match: "的" + match[1] + "次方"),
     (re.compile(r"\s*(?:<=|≤)\s*"), "小于等于"),
     (re.compile(r"\s*(?:>=|≥)\s*"), "大于等于"),

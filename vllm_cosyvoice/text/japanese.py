@@ -34,6 +34,7 @@ RULES: list[Rule] = [
         lambda match: "点".join(read_out(part, "ja") for part in match[0].split(".")),
     ),
     (re.compile(r"(?<=[A-Za-z])\.(?=\d)"), ""),
+    (re.compile(r"(?<=[年月日時分度])\s?[〜～~]\s?(?=\S)"), "から"),
     (re.compile(r"(?<=\d)(%?)\s?[–—~～〜-]\s?(?=\d)(?!\d+-)"), r"\1から"),
     (re.compile(r"(?<=[A-Za-z])-(?=\d)"), ""),
     (re.compile(r"[¥￥]\s?(\d[\d,.]*\d|\d)"), r"\1円"),

@@ -66,6 +66,7 @@ RULES: list[Rule] = [
     # 대 between two numbers is "to"; after a ten it is an age.
     (re.compile(r"(?<!\d)(\d{1,3})(\s?)대(\s?)(?=\d)"), lambda match: f"{sino(match[1])}{match[2]}대{match[3]}"),
     (re.compile(r"(?<!\d)([1-9]0)대"), lambda match: f"{sino(match[1])}대"),
+    (re.compile(r"(?<=\()(1\d{3}|20\d\d)\s?[-~]\s?(1\d{3}|20\d\d)(?=\))"), r"\1에서 \2"),
     (TELEPHONE, lambda match: ", ".join(map(_one_by_one, match[0].split("-")))),
     (
         re.compile(rf"([{''.join(CURRENCIES)}])\s?({NUMBER})(\s?[천만억조]+)?"),
@@ -78,6 +79,7 @@ RULES: list[Rule] = [
         re.compile(r"(?<![\d.,-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\d-])"),
         lambda match: f"{match[1]}년 {int(match[2])}월 {int(match[3])}일",
     ),
+    (re.compile(r"(?<=[℃도%])\s?[–~～]\s?(?=-?\d)"), "에서 "),
     (re.compile(r"(?<=\d)(%?)\s?[–~～-]\s?(?=\d)"), r"\1에서 "),
     (re.compile(r"(?<=[A-Za-z])-(?=\d)"), " "),
     (re.compile(r"(?<![\w.,])-(?=\d)"), "마이너스 "),

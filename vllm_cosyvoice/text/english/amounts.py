@@ -2,7 +2,7 @@
 
 import re
 
-from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal
+from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal, year
 from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH, FUNCTION_WORD, one_of
 from vllm_cosyvoice.text.rules import Rule
 
@@ -10,6 +10,7 @@ VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "�
 SIDE = r"(?:[kcm]?m|ft|in|px)\b"
 # Ranges, and slashes that are not fractions.
 RANGE_RULES: list[Rule] = [
+    (re.compile(r"(?<=°[CF])\s?/\s?(?=\d)"), " or "),
     (re.compile(rf"(?<![\w.,])-({AMOUNT})\s?[~～–—]\s?(?=-?\d)"), r"-\1 to "),
     (re.compile(r"(?<=\d)([½¼¾⅓⅔⅛])"), lambda match: " " + VULGAR[match[1]]),
     (
@@ -135,7 +136,8 @@ UNIT_RULES: list[Rule] = [
 
 # wetext reads 1000 as "ten hundred", and drops the "one" of 1,000 to 1,999.
 THOUSAND_RULES: list[Rule] = [
-    (re.compile(r"(?<![\w.,$€£¥-])\d{1,3}(?:,\d{3})+(?=-[a-z])"), lambda match: number(match[0])),
+    (re.compile(r"(?<![\w.,:/$€£¥-])((?:1[1-9]|20)\d\d)-(?=[a-z]{2})"), lambda match: year(match[1]) + "-"),
+    (re.compile(r"(?<![\w.,:/$€£¥-])(?:\d{3}|\d{1,3}(?:,\d{3})+)(?=-[a-z]{2})"), lambda match: number(match[0])),
     (re.compile(r"(?<![\w.,:/$€£¥-])1000(?![\w:/-]|[.,]\d)"), "one thousand"),
     (re.compile(r"(?<![\w.,:/$€£¥-])\d+\.0(?![\w.,/:-]*\d|[A-Za-z%°])"), lambda match: number(match[0])),
     (re.compile(r"(?<![\w.,$€£¥])1,\d{3}(?:\.\d+)?(?![\d,]*\d|[\w])"), lambda match: number(match[0])),

@@ -71,7 +71,7 @@ CODE_RULES: list[Rule] = [
     ),
     (
         re.compile(
-            rf"\b({NUMBERED_THING})((?: (?:number|no\.|ID|code))(?: is)?:? | )(#?)([A-Z]*\d[\dA-Z]*(?:-\d+)*){ENDED}"
+            rf"\b({NUMBERED_THING})((?: (?:number|no\.|ID|code))(?: is)?:? | )(#?)([A-Z]*-?\d[\dA-Z]*(?:-\d+)*){ENDED}"
         ),
         lambda match: _identifier(match),
     ),
@@ -100,6 +100,7 @@ VERSION_RULES: list[Rule] = [
     (re.compile(r"\b([A-Za-z]{2,})-?(?=\d+\.\d+\b)"), r"\1 "),
     (re.compile(r"\b([A-Za-z]+) ?-?(\d+(?:\.\d+)?)-(?=\d+[BM]\b)"), r"\1 \2 "),  # Llama-3.1-8B
     (re.compile(r"(?<=\b[A-Z]-)(\d+)s\b"), lambda match: plural(cardinal(match[1]))),  # F-16s
+    (re.compile(r"(?<![\w.])(\d+\.\d+)-(?=[a-z])"), r"\1 "),  # 1.0-beta
     (re.compile(r"(?<=[A-Za-z]{2})/(?=\d)"), " "),
     (
         re.compile(r"(?<![\w.])\d+(?:\.\d+){3}(?![\w]|\.\d)"),

@@ -37,7 +37,7 @@ DATE_RULES: list[Rule] = [
     (re.compile(rf"{ALONE}{DAY}\.{MONTH_NUMBER}\.((?:19|20)\d\d){ENDED}"), r"\3-\2-\1"),
     (re.compile(rf"{ALONE}{MONTH_NUMBER}/{DAY}/(\d\d){ENDED}"), _short_year),
     (
-        re.compile(rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}\b)(?!,? \d+ (?!{MONTH}))"),
+        re.compile(rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}(?:st|nd|rd|th)?\b)(?!,? \d+ (?!{MONTH}))"),
         lambda m: DAYS[m[1]],
     ),
     (

@@ -22,6 +22,10 @@ NUMBERED = (
 AFTER_FIRST = r"(?=[,.;:!?')]|$|['’]s\b|\s(?:of|was|ruled|reigned|died|became|had)\b)"
 
 ROMAN_RULES: list[Rule] = [
+    (
+        re.compile(rf"\b({NUMBERED})(s?) ({NUMERAL}) (and|or|to|through) ({NUMERAL})\b"),
+        lambda match: f"{match[1]}{match[2]} {cardinal(value(match[3]))} {match[4]} {cardinal(value(match[5]))}",
+    ),
     (re.compile(rf"\b({MORE_LETTERS}|XX)(?:th|st)?(?= [Cc]entur)"), lambda match: ordinal(value(match[1]))),
     (re.compile(r"\b(Super Bowl) ([XLVI]+)\b"), lambda match: f"{match[1]} {cardinal(value(match[2]))}"),
     (re.compile(r"\biPhone X(?=[SR]?\b)"), "iPhone ten"),

@@ -11,11 +11,12 @@ RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 def _power(match: re.Match[str]) -> str:
+    gap = " " if re.match(r"\w", match.string[match.end() :]) else ""
     exponent = (match[2] or match[1]).translate(RAISED)
     minus, digits = ("minus ", exponent[1:]) if exponent.startswith("-") else ("", exponent)
     if not minus and digits in POWERS:
-        return " " + POWERS[digits]
-    return f" to the {minus}{cardinal(digits) if minus else ordinal(digits)}"
+        return f" {POWERS[digits]}{gap}"
+    return f" to the {minus}{cardinal(digits) if minus else ordinal(digits)}{gap}"
 
 
 SIGN_RULES: list[Rule] = [

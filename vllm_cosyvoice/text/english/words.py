@@ -15,7 +15,8 @@ TITLES = {
 }  # fmt: skip
 WORDS = {
     "e.g": "for example", "eg": "for example", "i.e": "that is", "vs": "versus", "approx": "approximately",
-    "a.k.a": "also known as", "cf": "compare", "dept": "department", "Dept": "Department", "w/o": "without",
+    "a.k.a": "also known as", "cf": "compare",
+    "ca": "circa", "dept": "department", "Dept": "Department", "w/o": "without",
 }  # fmt: skip
 LAST_WORDS = {  # words that may end a sentence
     "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",

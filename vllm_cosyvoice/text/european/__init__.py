@@ -13,6 +13,7 @@ from vllm_cosyvoice.text.european.dates import date_rules, time_rules
 from vllm_cosyvoice.text.european.ordinals import ordinal_rules
 from vllm_cosyvoice.text.european.roman import roman_rules
 from vllm_cosyvoice.text.european.words import WORDS, Words
+from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.rules import Rule, apply
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 
@@ -54,10 +55,11 @@ def _rules(language: str) -> list[Rule]:
 def _address_rules(words: Words) -> list[Rule]:
     def spoken(address: re.Match[str]) -> str:
         plain = re.sub(r"^https?://", "", address[0])
-        return plain.replace("@", f" {words.at} ").replace(".", f" {words.point} ").replace("/", " ")
+        return plain.replace("@", f" {words.at} ").replace(".", f" {words.point} ").replace("/", " ").replace("_", " ")
 
+    name = rf"(?<![\w.@/-])[\w-]+\.{EXTENSION}(?![\w@]|\.\w)"
     mail = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    return [(re.compile(rf"{mail}|(?:https?://|\bwww\.)[\w./-]*\w"), spoken)]
+    return [(re.compile(rf"{mail}|(?:https?://|\bwww\.)[\w./-]*\w|{name}"), spoken)]
 
 
 def _code_rules(language: str) -> list[Rule]:
@@ -171,6 +173,10 @@ def _unit_rules(language: str) -> list[Rule]:
     words = WORDS[language]
     units = "|".join(re.escape(sign) for sign in sorted(words.units, key=len, reverse=True))
     rules: list[Rule] = [
+        (
+            re.compile(rf"(?<={LETTER})\s?/\s?({units})(?!\w)"),
+            lambda match: f" {words.signs['/']} {words.units[match[1]].one}",
+        ),
         (re.compile(rf"(?<![\w,.])[-](?={AMOUNT})"), words.signs["-"] + " "),
         (
             re.compile(rf"(?<![\w.,/-])({AMOUNT})\s?({units})(?![\w²³/])"),

@@ -112,8 +112,9 @@ def time_rules(language: str) -> list[Rule]:
     span = re.compile(rf"(?<![\w:.,/])({time}(?::[0-5]\d(?![\d:])|\s?h(?:\s?[0-5]\d)?))\s?[–—-]\s?(?=\d{{1,2}}\s?[:h])")
     rules: list[Rule] = [(span, rf"\1 {words.to} ")] if words.to else []
     rules += [(re.compile(rf"(?<![\w:.,/]){time}:([0-5]\d)(?![\d:]|\s?(?:zu|à|Tore)\b){name}"), spoken)]
+    if language in ("de", "nl"):
+        rules.append((re.compile(rf"(?<![\w:.,/]){time}\.([0-5]\d)\s?(?:Uhr|uur)\b"), spoken))
     if language == "de":
-        rules.append((re.compile(rf"(?<![\w:.,/]){time}\.([0-5]\d)\s?Uhr\b"), spoken))
         rules.append((re.compile(r"(?<![\w:.,/])(0?1)()\s?Uhr\b"), spoken))
     if language in ("fr", "pt"):
         rules.append((re.compile(rf"(?<![\w:.,/]){time}\s?h\s?([0-5]\d)?(?![\w/])"), spoken))

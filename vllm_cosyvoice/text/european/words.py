@@ -62,7 +62,8 @@ def _denominators(*names: str) -> dict[int, tuple[str, str]]:
 WORDS = {
     "de": Words(
         to="bis", score="zu", out_of="von", point="Punkt", at="at", coins="",
-        signs=_pairs("- = minus; + = plus; = = gleich; × = mal; ÷ = geteilt durch; § = Paragraf; ± = plus minus; "
+        signs=_pairs("/ = pro; - = minus; + = plus; = = gleich; × = mal; ÷ = geteilt durch; § = Paragraf; "
+                     "± = plus minus; "
                      "° = Grad; ≥ = größer gleich; ≤ = kleiner gleich; & = und; № = Nummer"),
         half=("ein halber", "eine halbe"),
         fractions=_denominators("halb/halbe", "Drittel", "Viertel", "Fünftel", "Sechstel", "Siebtel", "Achtel",
@@ -123,7 +124,8 @@ WORDS = {
     ),
     "fr": Words(
         to="à", score="à", out_of="sur", point="point", at="arobase", coins="",
-        signs=_pairs("- = moins; + = plus; = = égale; × = fois; ÷ = divisé par; § = paragraphe; ± = plus ou moins; "
+        signs=_pairs("/ = par; - = moins; + = plus; = = égale; × = fois; ÷ = divisé par; § = paragraphe; "
+                     "± = plus ou moins; "
                      "° = degrés; ≥ = supérieur ou égal à; ≤ = inférieur ou égal à; & = et; № = numéro"),
         half=("un demi", "une demi"),
         fractions=_denominators("demi/demis", "tiers", "quart/quarts", "cinquième/cinquièmes", "sixième/sixièmes",
@@ -176,7 +178,7 @@ WORDS = {
     ),
     "es": Words(
         to="a", score="a", out_of="de", point="punto", at="arroba", coins="con", clock="y",
-        signs=_pairs("- = menos; + = más; = = es igual a; × = por; ÷ = entre; § = sección; ± = más menos; "
+        signs=_pairs("/ = por; - = menos; + = más; = = es igual a; × = por; ÷ = entre; § = sección; ± = más menos; "
                      "° = grados; ≥ = mayor o igual que; ≤ = menor o igual que; & = y; № = número"),
         half=("medio", "media"),
         fractions=_denominators("medio/medios", "tercio/tercios", "cuarto/cuartos", "quinto/quintos", "sexto/sextos",
@@ -231,7 +233,7 @@ WORDS = {
     ),
     "it": Words(
         to="a", score="a", out_of="su", point="punto", at="chiocciola", coins="e", clock="e",
-        signs=_pairs("- = meno; + = più; = = uguale; × = per; ÷ = diviso; § = paragrafo; ± = più o meno; "
+        signs=_pairs("/ = al; - = meno; + = più; = = uguale; × = per; ÷ = diviso; § = paragrafo; ± = più o meno; "
                      "° = gradi; ≥ = maggiore o uguale a; ≤ = minore o uguale a; & = e; № = numero"),
         half=("mezzo", "mezza"),
         fractions=_denominators("mezzo/mezzi", "terzo/terzi", "quarto/quarti", "quinto/quinti", "sesto/sesti",
@@ -282,7 +284,7 @@ WORDS = {
     ),
     "pt": Words(
         to="a", score="a", out_of="de", point="ponto", at="arroba", coins="e",
-        signs=_pairs("- = menos; + = mais; = = é igual a; × = vezes; ÷ = dividido por; § = parágrafo; "
+        signs=_pairs("/ = por; - = menos; + = mais; = = é igual a; × = vezes; ÷ = dividido por; § = parágrafo; "
                      "± = mais ou menos; ° = graus; ≥ = maior ou igual a; ≤ = menor ou igual a; & = e; № = número"),
         half=("meio", "meia"),
         fractions=_denominators("meio/meios", "terço/terços", "quarto/quartos", "quinto/quintos", "sexto/sextos",
@@ -335,7 +337,7 @@ WORDS = {
     ),
     "ru": Words(
         to="", score="", out_of="из", point="точка", at="собака", coins="",
-        signs=_pairs("- = минус; + = плюс; = = равно; × = умножить на; ÷ = разделить на; § = параграф; "
+        signs=_pairs("/ = за; - = минус; + = плюс; = = равно; × = умножить на; ÷ = разделить на; § = параграф; "
                      "± = плюс-минус; ° = градусов; ≥ = больше или равно; ≤ = меньше или равно; & = и; № = номер"),
         half=("половина", "половина"),
         fractions=_denominators("вторая/вторых", "треть/трети", "четверть/четверти", "пятая/пятых", "шестая/шестых",
@@ -387,7 +389,7 @@ WORDS = {
     ),
     "nl": Words(
         to="tot", score="tegen", out_of="van de", point="punt", at="apenstaartje", coins="",
-        signs=_pairs("- = min; + = plus; = = is; × = keer; ÷ = gedeeld door; § = paragraaf; ± = plus of min; "
+        signs=_pairs("/ = per; - = min; + = plus; = = is; × = keer; ÷ = gedeeld door; § = paragraaf; ± = plus of min; "
                      "° = graden; ≥ = groter dan of gelijk aan; ≤ = kleiner dan of gelijk aan; & = en; № = nummer"),
         half=("een half", "een halve"),
         fractions=_denominators("half/halve", "derde", "vierde", "vijfde", "zesde", "zevende", "achtste", "negende",
