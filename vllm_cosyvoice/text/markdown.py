@@ -42,8 +42,8 @@ TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is not emphasis
 # What is hidden on a page or refers to another place of it.
 SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 NOTE = re.compile(r"^\[\^[\w-]+\]:[^\S\n]*|\[\^[\w-]+\]", re.MULTILINE)
-REFERENCE = re.compile(r"^\[[^\[\]\n]+\]:[^\S\n]*<?https?://\S*.*$|(?<=\])\[[\w-]+\](?!\()", re.MULTILINE)
-REFERRED = re.compile(r"\[([^\[\]\n]+)\](?=\x00)")
+TARGET = re.compile(r"^\[[^\[\]\n]+\]:[^\S\n]*<?https?://\S*.*$", re.MULTILINE)  # of "[text][1]"
+REFERENCE = re.compile(r"(?<![\w\]])\[(?=[^\W\d])([^\[\]\n]{1,200})\]\[[\w-]+\](?!\()")
 FORMULA = re.compile(r"\$\$([^$]+)\$\$|(?<![\w$])\$(?=[^\s\d$])([^$\n]{1,200})(?<=\S)\$(?![\w$])")
 ALIAS = re.compile(r"<sub\s+alias\s*=\s*([\"'])([^\"'<>]*)\1\s*>[^<>]*</sub>", re.IGNORECASE)
 RAISED = re.compile(r"(?:(?<=\d)|(?<=\b\w)|(?<=\)))<sup>(-?\d{1,3})</sup>", re.IGNORECASE)
@@ -59,7 +59,7 @@ def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
         text = _without_pictures(text, item_mark)
     text = EMOTICON.sub("", INVISIBLE.sub("", text))
     if "[" in text:
-        text = REFERRED.sub(r"\1", REFERENCE.sub("\x00", NOTE.sub("", text))).replace("\x00", "")
+        text = REFERENCE.sub(r"\1", TARGET.sub("", NOTE.sub("", text)))
     if "<" in text:
         text = RAISED.sub(r"^\1", ALIAS.sub(r"\2", SCRIPT.sub(" ", text)))
     text = FORMULA.sub(lambda formula: formula[1] or formula[2], text)
