@@ -387,6 +387,15 @@ def test_any_text_is_spoken_or_refused(front_end: TextFrontEnd, language: str) -
             assert all(letter in spoken for letter in letters), text  # every letter, in order
 
 
+@pytest.mark.parametrize("language", ["de", "es", "fr", "it", "ja", "ko", "nl", "pt", "ru"])
+def test_no_text_raises_in_any_language(language: str) -> None:
+    alphabet = "aI VX.,:;/-–~+=()[]$€₽%°º№½²0123456789１２٣๔①hкгмюеoª \n'’\u200b\u202e\x07🙂"
+    for text in random_texts(3, alphabet, count=15):
+        normalise(text, language)
+    for mark in "0I-/.:, €":
+        normalise(f"1{mark}" * 500, language)
+
+
 # tokens
 
 

@@ -1,15 +1,18 @@
 """Reads Chinese text: years, telephone numbers, units, dots and dashes; wetext reads the remaining numbers."""
 
 import re
+import unicodedata
 
 from vllm_cosyvoice.text.abbreviations import UNFINISHED
+from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.grammar import read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
+from vllm_cosyvoice.text.roman import MORE_LETTERS, NUMERAL, value
 from vllm_cosyvoice.text.rules import Rule, apply
 
 NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
 AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
-WIDE = str.maketrans("０１２３４５６７８９％", "0123456789%")
+WIDE = str.maketrans("０１２３４５６７８９％∶", "0123456789%:")
 AMOUNT = r"\d+(?:\.\d+)?"
 DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
 ALONE = r"(?<![\d.,/:-])"
@@ -33,6 +36,7 @@ def _telephone(digits: str) -> str:
 
 
 WRITING_RULES: list[Rule] = [  # how numbers are written
+    (re.compile(r"第(\d+)/(\d+)页"), r"第\1页，共\2页"),
     (re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])"), lambda match: match[0].replace(",", "")),
     (re.compile(r"−(?=\d)"), "-"),
     (re.compile(r"^\s*(\d{1,2})[.．]\s*(?=[^\d\s])"), r"\1、"),
@@ -49,18 +53,50 @@ def _version_part(digits: str) -> str:
     return _digits(digits) if len(digits) == 1 or digits[0] == "0" else read_out(digits, "zh")
 
 
+# Addresses and names of files: dots, signs and digits are read one by one.
+SPELLED_SIGNS = str.maketrans({".": "点", "@": "艾特", "_": "下划线", "/": "斜杠", "?": "问号", "=": "等于", "&": "和"})
+ADDRESS_RULES: list[Rule] = [
+    (re.compile(r"https?://"), ""),
+    (
+        re.compile(
+            r"(?<![A-Za-z\d.+_-])[A-Za-z\d.+_-]+@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)+|\bwww\.[A-Za-z\d./?=&_-]*[A-Za-z\d]"
+            rf"|(?<![A-Za-z\d.+_-])[A-Za-z\d_-]+(?:\.[A-Za-z\d_]+)*\.{EXTENSION}(?![A-Za-z\d])",
+            re.ASCII,
+        ),
+        lambda match: _digits(match[0].translate(SPELLED_SIGNS)),
+    ),
+    (re.compile(rf"@(?=[{HAN}])"), "艾特"),
+    (re.compile(rf"#(?=[{HAN}])|(?<=[{HAN}])#"), ""),
+]
+
+RULERS = (
+    "亨利|路易|伊丽莎白|查理|查尔斯|拿破仑|爱德华|乔治|腓力|教皇|本笃|保罗|保禄|威廉|尼古拉|彼得|叶卡捷琳娜|理查"
+    "|理查德|詹姆斯|腓特烈|卡洛斯|费利佩"
+)
+ROMAN_RULES: list[Rule] = [
+    (re.compile("[Ⅰ-Ⅻ]"), lambda match: unicodedata.normalize("NFKC", match[0])),
+    (re.compile(rf"({RULERS})({NUMERAL})(?:世)?(?![A-Za-z])"), lambda match: f"{match[1]}{value(match[2])}世"),
+    (re.compile(rf"(?<![A-Za-z])({NUMERAL})(?=[期章级类型度卷部幕册篇])"), lambda match: value(match[1])),
+    (re.compile(rf"(?<=[{HAN}])({MORE_LETTERS})(?![A-Za-z])"), lambda match: value(match[1])),
+]
+
 # Numbers that are identifiers: of telephones, rooms, people.
 NUMBERED = (
     "编号|编码|学号|工号|房号|卡号|账号|帐号|单号|订单号?|座号|证号|身份证号?码?|邮编|邮政编码|密码|验证码|校验码|尾号|号码|代码|代号|批号|序列号|流水号"
-    "|车牌号?|门牌号?|QQ号?|会员号|取件码|股票代码|航班号?|班次|区号|分机号?"
+    "|车牌号?|门牌号?|QQ号?|会员号|取件码|端口号?|房间号码?|准考证号?|股票代码|航班号?|班次|区号|分机号?"
 )
 CALLED = "电话号?码?|手机号?码?|热线|客服|拨打|致电|传真|座机|专线|打给?|呼叫"
 ROOM = "室(?!外|内|温)|号?房|房间|病房|教室|会议室|宿舍|寝室|包厢|包间|办公室|病室"
 CODE_RULES: list[Rule] = [
     (
-        re.compile(r"(?<!\d)(?:\(0\d{2,3}\)|（0\d{2,3}）|0\d{2,3}[- ])\d{7,8}(?!\d)"),
+        re.compile(r"(?<!\d)(?:[（(]0\d{2,3}[）)]\s?|0\d{2,3}[- ])(?:\d{7,8}|\d{3,4}[- ]\d{4})(?!\d)"),
         lambda match: _telephone(re.sub(r"[^\d]", "-", match[0].strip("(（"))),
     ),
+    (
+        re.compile(r"(?<!\d)(?<!\d )0\d{2,3}[- ]\d{3,4}[ -]\d{4}(?!\d)"),
+        lambda match: _telephone(match[0].replace(" ", "-")),
+    ),
+    (re.compile(r"(?<=转)(?:分机)?(\d{2,5})(?!\d)"), lambda match: _digits(match[0])),
     (re.compile(r"(?<!\d)0\d{2,3}-\d{3,4}-\d{4}(?!\d)"), lambda match: _telephone(match[0])),
     (re.compile(r"\+86[- ]?(?=1[3-9]\d)"), "加八六，"),
     (re.compile(r"(?<!\d)1[3-9]\d[- ]\d{4}[- ]\d{4}(?!\d)"), lambda match: _telephone(match[0])),
@@ -76,6 +112,42 @@ CODE_RULES: list[Rule] = [
     (
         re.compile(rf"((?:{NUMBERED})(?:[是为：:]|\s)*[A-Za-z]*)(\d+(?:-\d+)*){ENDED}"),
         lambda match: match[1] + "，".join(map(_digits, match[2].split("-"))),
+    ),
+    (re.compile(r"(?<!\d)(\d)米(\d\d)(?![\d米厘分])"), lambda match: f"{match[1]}米{_digits(match[2])}"),
+    (re.compile(r"(?<![A-Za-z\d])[A-Za-z]+_\d+(?![A-Za-z\d])"), lambda match: _digits(match[0].replace("_", "下划线"))),
+    (
+        re.compile(r"(?<![\d-])(\d{1,2})-(\d{1,2})-(\d{3,4})(?![\d-])"),
+        lambda match: f"{match[1]}杠{match[2]}杠{_digits(match[3])}",
+    ),
+    (
+        re.compile(r"(?<![\d.-])(\d{1,3})-(\d{3,4})(?=室|号?房)"),
+        lambda match: f"{match[1]}杠{_digits(match[2])}",
+    ),
+    (re.compile(r"(?<=[座楼层栋幢元])\d{3,4}(?![\d.,年元人个平米㎡万亿块%])"), lambda match: _digits(match[0])),
+    (
+        re.compile(
+            r"(?<![A-Za-z\d])(?!USD|RMB|CNY|EUR|HKD|JPY|GBP|VIP)([A-Z]{1,4})[ -]?(\d{3,4})"
+            r"(?![\d.,:/%A-Za-z年月日个元万亿人名位张米度次])"
+        ),
+        lambda match: match[1] + _digits(match[2]),
+    ),
+    (re.compile(r"(?<![A-Za-z\d])([A-Z]{2})(\d{3,4})(?=次?航班)"), lambda match: match[1] + _digits(match[2])),
+    (re.compile(r"(?:(?<=波音)|(?<=空客))A?\d{3}(?![\d-])"), lambda match: _digits(match[0])),
+    (
+        re.compile(r"(?<![\d.])\d{3}(?=路(?!程|灯|段|口|费)|国道|省道|县道)|(?<=[国省县]道)\d{3}"),
+        lambda m: _digits(m[0]),
+    ),
+    (
+        re.compile(
+            r"(?<![\d.])(?:985|211|996|618|404|502|503|500(?=错误|报错))(?=高校|大学|院校|工程|工作制|大促|活动|购物节|错误|报错|页面)"
+        ),
+        lambda match: _digits(match[0]),
+    ),
+    (
+        re.compile(
+            r"(?<![\d.])(\d{1,2})[·.](\d{1,2})(?=事件|假期|小长假|长假|黄金周|国庆|大促|晚会|购物节|事故|惨案|地震)"
+        ),
+        lambda match: _digits(match[1].replace("10", "十").replace("12", "十二") + match[2]),
     ),
     (re.compile(rf"(?<![\d.])(\d{{3,5}})(?={ROOM})"), lambda match: _digits(match[1])),
     (
@@ -94,6 +166,14 @@ DATED = (
     r"|\d{1,2}月|[款版届级]|开始|起)"
 )
 TIME_RULES: list[Rule] = [
+    (
+        re.compile(r"(?<=[（(])(1\d{3}|20\d\d)\s?[-–—~～]\s?(1\d{3}|20\d\d)(?=[）)])"),
+        lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
+    ),
+    (
+        re.compile(rf"(?<!\d)((?:19|20)\d\d)(?:{DASH}|/)((?:19|20)?\d\d)(?=学年|财年|赛季|年度)"),
+        lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
+    ),
     (re.compile(rf"(?<!\d)([089]\d){DASH}(\d\d)年"), lambda match: f"{_digits(match[1])}到{_digits(match[2])}年"),
     (re.compile(rf"(?<![\d.近约过第满了达])(\d\d)年(?={DATED})"), lambda match: _digits(match[1]) + "年"),
     (
@@ -104,12 +184,28 @@ TIME_RULES: list[Rule] = [
     (re.compile(r"(?<!\d)([0-289]\d)(?=[级届](?:的?学|新生|毕业|校友|本科|研究))"), lambda match: _digits(match[1])),
     (re.compile(r"(?<!\d)2点(?!\d+(?!\d*[分刻]))|(?<!\d)2点(?=[0-5]\d(?![\d倍元米%]))"), "两点"),
     (re.compile(r"(?<=点)2分(?!钟)"), "二分"),
-    (re.compile(r"(?<=月)2(?=[日号])|(?<=第)2(?!\d)"), "二"),
+    (re.compile(r"(?<=月)2(?=[日号])|(?<=星期)2(?!\d)|(?<=礼拜)2(?!\d)|(?<=第)2(?!\d)"), "二"),
     (re.compile(r"(?<=点)0([1-9])(?=分)"), lambda match: "零" + _digits(match[1])),
+]
+
+# 两, not 二, before what is counted; wetext knows some of these words.
+COUNTED = (
+    "公斤|千克|克|升|毫升|吨|公里|千米|厘米|毫米|次|种|倍|年(?!级|班|代)|项|份|杯|碗|瓶|盒|包|袋|片|粒|颗|道|门|首|部|台|辆|条|件|张|本|支|枝|把"
+    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人"
+)
+COUNT_RULES: list[Rule] = [
+    (re.compile(r"(?<!\d)2对2(?!\d)"), "二对二"),
+    (re.compile(rf"(?<![\d.,:/第星周期点月~～–—到至-])2(?={COUNTED})"), "两"),
+    (
+        re.compile(r"(?<=[栋幢楼])(\d{1,2})(?=单元)"),
+        lambda match: _digits(match[1]) if len(match[1]) == 1 else match[1],
+    ),
 ]
 
 # Ranges, scores, hyphens.
 RANGE_RULES: list[Rule] = [
+    (re.compile(r"(?<=\d)\s?[×✕xX*]\s?(?=\d)"), "乘"),
+    (re.compile(r"(?<![\d.\w])-(\d+)\s?[~～–—]\s?(?=-?\d)"), r"-\1到"),
     (re.compile(rf"(?<![\d.A-Za-z])({AMOUNT})%?{DASH}({AMOUNT})%"), r"\1%到\2%"),
     (re.compile(rf"(?<![\d.])({AMOUNT})(℃|°C|度|元|万|亿|[kcm]?m|kg|g){DASH}({AMOUNT})(?=\2)"), r"\1\2到\3"),
     (re.compile(rf"[$]({AMOUNT}){DASH}[$]?({AMOUNT})"), r"\1到\2美元"),
@@ -124,7 +220,7 @@ RANGE_RULES: list[Rule] = [
         lambda match: _range_or_score(match[1], match[2]),
     ),
     (re.compile(r"(?<=[年月日号点时分])\s?[-–—~]\s?(?=\d)"), "到"),
-    (re.compile(r"([A-Za-z]\d+(?:\.\d+)?)-(?=\d)"), r"\1杠"),
+    (re.compile(r"([A-Za-z]-?\d+(?:\.\d+)?)-(?=\d)"), r"\1杠"),
     (re.compile(r"(?<=[A-Za-z])[-‐](\d{4,})(?!\d)"), lambda match: _digits(match[1])),
     (re.compile(r"(?<=[A-Za-z歼轰运苏米])[-‐](?=\d)|(?<=\w)-(?=\d+号)"), ""),
     (re.compile(r"(?<=\d)[-‐](?=[A-Za-z])"), ""),
@@ -150,7 +246,8 @@ UNITS = {
 UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 CURRENCIES = {
     "€": "欧元", "£": "英镑", "$": "美元", "US$": "美元", "HK$": "港元", "NT$": "新台币", "A$": "澳元", "C$": "加元",
-    "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比",
+    "¥": "元", "￥": "元", "₩": "韩元", "₹": "卢比", "USD": "美元", "EUR": "欧元", "GBP": "英镑", "HKD": "港元",
+    "JPY": "日元", "CNY": "元", "RMB": "元",
 }  # fmt: skip
 CURRENCY = "|".join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True))
 UNIT_RULES: list[Rule] = [
@@ -158,18 +255,27 @@ UNIT_RULES: list[Rule] = [
         re.compile(r"(?<!\d)(\d{2,3})/(\d{2,3})(?=\s?(?:mmHg|毫米汞柱))"),
         lambda match: f"{_amount(match[1])}比{match[2]}",
     ),
+    (
+        re.compile(rf"(?<![\d.])({AMOUNT})([{HAN}]{{1,2}})/(分钟?|小时|秒钟?|[组班天周月年人台户瓶盒])(?![{HAN}])"),
+        lambda match: f"每{match[3]}{'钟' if match[3] == '分' else ''}{match[1]}{match[2]}",
+    ),
     (re.compile(r"(?<![\d/])24/7(?![\d/])(?:小时)?"), "二十四小时七天"),
     (re.compile(r"(?<![\d/])9/11(?![\d/])"), "九一一"),
     (
         re.compile(r"(?<![\d/.])(\d{1,3})/(\d{1,3})(?![\d/.])"),
-        lambda match: match[0] if _is_fraction(match) else f"{match[1]}比{match[2]}",
+        lambda match: (
+            f"{_denominator(match[2])}分之{match[1]}" if _is_fraction(match) else f"{_amount(match[1])}比{match[2]}"
+        ),
     ),
     (re.compile(rf"(?<=\d)\s?({UNIT})(?![A-Za-z/²³])"), lambda match: UNITS[match[1]]),
     (
         re.compile(rf"({CURRENCY})\s?({AMOUNT})([万亿千百]*)"),
-        lambda match: match[2] + match[3] + CURRENCIES[match[1]],
+        lambda match: match[2].removesuffix(".00") + match[3] + CURRENCIES[match[1]],
     ),
-    (re.compile(r"(?<=[\d万亿])\s?([€£₩₹])"), lambda match: CURRENCIES[match[1]]),
+    (
+        re.compile(r"(?<=[\d万亿])\s?([€£₩₹]|USD|EUR|GBP|HKD|JPY|CNY|RMB)(?![A-Za-z])"),
+        lambda match: CURRENCIES[match[1]],
+    ),
     (re.compile(r"(?<=[元镑比])元"), ""),
 ]
 
@@ -179,11 +285,24 @@ def _amount(digits: str) -> str:
     return read_out(f"{digits}米", "zh").removesuffix("米")
 
 
+def _denominator(digits: str) -> str:
+    return "二" if digits == "2" else digits  # wetext would make it 两
+
+
 def _is_fraction(match: re.Match[str]) -> bool:
     return int(match[1]) < int(match[2])
 
 
 SIGN_RULES: list[Rule] = [
+    (re.compile(r"(?<=[周期拜][一二三四五六日天])\s?[-~～—–]\s?(?=周|星期|礼拜)"), "到"),
+    (re.compile(r"√\s*(?=[\w(])"), "根号"),
+    (re.compile("∞"), "无穷大"),
+    (re.compile(r"\s*(?:→|⇒|➜)\s*"), "，"),
+    (re.compile(r"№\s*(?=\d)"), "编号"),
+    (re.compile(r"§\s*(?=\d)"), "第"),
+    (re.compile(r"(?<=[℃C度%])\s?[~～–—]\s?(?=-?\d)"), "到"),
+    (re.compile(rf"(?<=[的了吧呢啊哦嘛呀哈啦哟嗯])[~～]+(?=[{HAN}])"), "，"),
+    (re.compile(r"[~～]+(?=$|[，。！？…”])"), ""),
     (re.compile(r"(?<=[\w)²³])\s*\^\s*(\d+)"), lambda match: "的" + match[1] + "次方"),
     (re.compile(r"\s*(?:<=|≤)\s*"), "小于等于"),
     (re.compile(r"\s*(?:>=|≥)\s*"), "大于等于"),
@@ -201,7 +320,6 @@ SIGN_RULES: list[Rule] = [
 # Dots of addresses, initials and abbreviations; the others end a sentence.
 KEPT_DOT = "\ue000"  # placeholder for the dot of an abbreviation until the other dots are replaced by 。
 DOT_RULES: list[Rule] = [
-    (re.compile(r"https?://"), ""),
     (re.compile(r"(?<![A-Za-z.])(Ph|M|a|p)\.(D|m)\."), r"\1\2"),
     (re.compile(r"(?<=[A-Za-z\d])@(?=[A-Za-z\d])"), "艾特"),
     (
@@ -231,14 +349,16 @@ LOOSE_SPACE = re.compile(rf"(?<![{WORD_MARK}]) | (?![{WORD_MARK}])")
 # wetext is slow, so it gets only the numbers, each with a few adjacent characters that may belong to it.
 NEIGHBOUR = rf"[^，。！？；、“”\"\\\n{HIDDEN}]"
 UNIT_LETTERS = r"[A-Za-z/%°℃²³]"
-NUMBERS = re.compile(rf"{NEIGHBOUR}{{0,2}}\d(?:{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}")
+NUMBERS = re.compile(
+    rf"{NEIGHBOUR}{{0,2}}\d(?:{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}(?:(?!\d){NEIGHBOUR}){{0,4}}"
+)
 HAS_DIGIT = re.compile(r"\d")
-NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *RANGE_RULES, *UNIT_RULES]
+NUMBER_RULES = [*WRITING_RULES, *CODE_RULES, *TIME_RULES, *COUNT_RULES, *RANGE_RULES, *UNIT_RULES]
 
 
 def read(line: str) -> str:
     """Convert one line of text to the Chinese words to speak."""
-    line = apply(SIGN_RULES, line.translate(WIDE))
+    line = apply([*ADDRESS_RULES, *ROMAN_RULES, *SIGN_RULES], line.translate(WIDE))
     if HAS_DIGIT.search(line):
         line = apply(NUMBER_RULES, line)
         line = NUMBERS.sub(lambda part: read_out(part[0], "zh"), line)

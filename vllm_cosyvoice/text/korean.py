@@ -1,6 +1,7 @@
 """Reads Korean text: Sino-Korean numbers, and native ones before counters."""
 
 import re
+import unicodedata
 
 from num2words import num2words
 
@@ -18,7 +19,8 @@ MONTHS = {"6": "유", "10": "시"}
 SIGNS = {
     "%": " 퍼센트", "℃": "도", "°C": "도", "km/h": " 킬로미터", "km": " 킬로미터", "cm": " 센티미터",
     "mm": " 밀리미터", "m": " 미터", "kg": " 킬로그램", "g": " 그램", "ml": " 밀리리터", "L": " 리터",
-    "GB": " 기가바이트", "MB": " 메가바이트",
+    "m²": " 제곱미터", "㎡": " 제곱미터", "km²": " 제곱킬로미터", "mg": " 밀리그램", "mL": " 밀리리터",
+    "TB": " 테라바이트", "GB": " 기가바이트", "MB": " 메가바이트",
 }  # fmt: skip
 CURRENCIES = {"$": " 달러", "€": " 유로", "£": " 파운드", "¥": " 엔", "₩": "원"}
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
@@ -45,7 +47,26 @@ def _one_by_one(digits: str) -> str:
     return "".join(DIGITS[digit] for digit in digits)
 
 
+# Names that are read in English.
+NAMES = {"A4": "A포", "MP3": "MP쓰리", "MP4": "MP포", "3D": "쓰리D", "2D": "투D", "4K": "포K"}
+
 RULES: list[Rule] = [
+    (re.compile(r"https?://"), ""),
+    (re.compile(r"(?<=[A-Za-z\d])@(?=[A-Za-z\d])"), " 골뱅이 "),
+    (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), " 점 "),
+    (re.compile(rf"(?<![A-Za-z\d])({'|'.join(NAMES)})(?![A-Za-z\d])"), lambda match: NAMES[match[1]]),
+    (
+        re.compile(r"(?<![\d.])(\d{4})\.\s?(\d{1,2})\.\s?(\d{1,2})\.?(?!\d)"),
+        lambda match: f"{match[1]}년 {int(match[2])}월 {int(match[3])}일",
+    ),
+    (
+        re.compile(r"(?<![\d.])(\d+(?:\.\d+){2,})(?![\d.]*\d)"),
+        lambda match: " 점 ".join(sino(part) for part in match[1].split(".")),
+    ),
+    # 대 between two numbers is "to"; after a ten it is an age.
+    (re.compile(r"(?<!\d)(\d{1,3})(\s?)대(\s?)(?=\d)"), lambda match: f"{sino(match[1])}{match[2]}대{match[3]}"),
+    (re.compile(r"(?<!\d)([1-9]0)대"), lambda match: f"{sino(match[1])}대"),
+    (re.compile(r"(?<=\()(1\d{3}|20\d\d)\s?[-~]\s?(1\d{3}|20\d\d)(?=\))"), r"\1에서 \2"),
     (TELEPHONE, lambda match: ", ".join(map(_one_by_one, match[0].split("-")))),
     (
         re.compile(rf"([{''.join(CURRENCIES)}])\s?({NUMBER})(\s?[천만억조]+)?"),
@@ -53,10 +74,12 @@ RULES: list[Rule] = [
     ),
     (re.compile(r"(?<![\d:])(\d{1,2}):00(?![\d:])"), r"\1시"),
     (re.compile(r"(?<![\d:])(\d{1,2}):(\d\d)(?![\d:])"), lambda match: f"{match[1]}시 {int(match[2])}분"),
+    (re.compile(r"(?<![\d:])(\d{1,3}):(\d{1,3})(?![\d:])"), lambda match: f"{sino(match[1])} 대 {sino(match[2])}"),
     (
         re.compile(r"(?<![\d.,-])(\d{4})-(\d{1,2})-(\d{1,2})(?![\d-])"),
         lambda match: f"{match[1]}년 {int(match[2])}월 {int(match[3])}일",
     ),
+    (re.compile(r"(?<=[℃도%])\s?[–~～]\s?(?=-?\d)"), "에서 "),
     (re.compile(r"(?<=\d)(%?)\s?[–~～-]\s?(?=\d)"), r"\1에서 "),
     (re.compile(r"(?<=[A-Za-z])-(?=\d)"), " "),
     (re.compile(r"(?<![\w.,])-(?=\d)"), "마이너스 "),
@@ -71,4 +94,5 @@ RULES: list[Rule] = [
 
 def read(line: str) -> str:
     """Convert one line of text to the Korean words to speak."""
+    line = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in line)
     return " ".join(apply(RULES, line).split())

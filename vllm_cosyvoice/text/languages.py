@@ -33,20 +33,31 @@ WORDS = {
     "en": "the of and is are was were this that with have has you your they it its for from we he she will would | "
     "in to on at by be not or as an but my our us all about there their his her him me do if please",
     "de": "ich nicht und wir haben habe ist sind für auf eine einen einem einer das uhr kostet kosten jahre jahren "
-    "jahr es gibt oktober dezember januar februar juni juli wird wurde bis zum zur auch noch nur kommt wohnt wohnen "
-    "kinder tage prozent heute morgen | der die den dem ein im am um von zu er sie mit euro hat aus",
-    "fr": "je nous vous sont avec dans une ans heures euros être cette qui coûte mètres jours il ils elle avons "
-    "heure mois chats enfants | le la et un du de les des au en sur est pour ai",
-    "es": "tengo tiene tenemos tienen hay una años cuesta cuestan está días muy pero metros personas compré quiero | "
-    "los las de la que el en un se del al su con por para es son euros horas",
-    "it": "ho abbiamo sono della delle degli gli anni che una metri giorni ore questo gatti alle | "
-    "di la le un da in non il con euro costa per",
-    "pt": "tenho temos tem são não uma você dias metros pessoas reais gatos às custa | "
-    "de que um do da em os dos para anos com euros horas",
-    "nl": "ik het een wij hebben heeft zijn niet voor jaar uur deze katten kost | "
-    "de is in op te er met dat van en euro",
+    "jahr es gibt oktober dezember januar februar märz juni juli wird wurde bis zum zur auch noch nur kommt wohnt "
+    "wohnen kinder tage prozent heute morgen oder aber wenn bei nach vom seit über bitte kann sich "
+    "werden wurden papst könig "
+    "kapitel seite sekunden punkten statt rufen nehmen zimmer | "
+    "der die den dem ein im am um von zu er sie mit euro hat aus war ab mai",
+    "fr": "je nous vous sont avec dans une ans heures euros être cette qui coûte mètres jours ils elle avons "
+    "heure mois chats enfants fois appelez personnes voiture mme janvier février avril juillet août septembre "
+    "octobre novembre "
+    "décembre mais | "
+    "le la et un du de les des au en sur est pour ai il ce pas mai",
+    "es": "tengo tiene tenemos tienen hay una años cuesta cuestan está días muy pero metros personas compré quiero "
+    "enero febrero marzo abril junio julio agosto septiembre octubre noviembre diciembre siglo capítulo litro mide sra "
+    "más también porque reunión calle hasta desde fue hoy ayer | "
+    "los las de la que el en un se del al su con por para es son euros horas mayo pesa",
+    "it": "ho abbiamo sono della delle degli gli anni che una metri giorni ore questo gatti alle dei nel secolo "
+    "gennaio febbraio maggio giugno luglio settembre ottobre dicembre riunione più perché anche litro dott vinto | "
+    "ha vivo di la le un da in non il con euro costa per dal sig pesa",
+    "pt": "tenho temos tem são não uma você dias metros pessoas reais gatos às custa janeiro fevereiro março maio "
+    "junho julho setembro outubro novembro dezembro mede sra também seu "
+    "sua até andar ganhou | "
+    "na moro de que um do da em os dos para anos com euros horas dia pesa",
+    "nl": "ik het een wij hebben heeft zijn niet voor jaar uur deze katten kost keer mei maart bijvoorbeeld | "
+    "de is in op te er met dat van en euro om",
     "sv": "jag och har är det att inte med för ett kostar år | en på av den som i till",
-    "pl": "mam jest nie się na ma lat kosztuje złotych | w z do to i",
+    "pl": "mam jest nie się ma lat kosztuje złotych | na w z do to i",
     "tr": "bir ve için var yıl saat lira çok | bu de da",
     "id": "saya dan yang ada tidak untuk orang rupiah tahun | di ke ini itu",
     "vi": "tôi có là không và của năm người đồng | một",
@@ -99,5 +110,7 @@ def _by_words(text: str) -> str:
         for language, letters in LETTERS.items():
             count = sum(letter in letters for letter in text.lower())
             points[language] = points.get(language, 0) + min(count, ENOUGH_POINTS)
+    if "R$" in text:  # Brazilian money
+        points["pt"] += 2
     best = max(points, key=lambda language: points[language])
     return best if points[best] >= ENOUGH_POINTS and points[best] > points["en"] else "en"

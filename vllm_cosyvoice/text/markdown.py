@@ -10,7 +10,17 @@ from markdown_it.token import Token
 
 WRAPPED = 50  # characters; a line at least this long may have been wrapped by an editor
 KEYCAP = re.compile(r"([0-9#*])\ufe0f?\u20e3")  # "1️⃣" is a number in a box
-LEFT_OVER = re.compile(r"[\ufe0e\ufe0f\u200d]")  # they only select the variant of an adjacent emoji
+# Characters that nobody sees: selectors of emoji, joiners, marks of the direction, control characters.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200d-\u200f\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff]"
+)
+# Signs that decorate a text: bullets, ticks, stars.
+LIST_SIGN = re.compile(r"^([^\S\n]*)[•◦‣⁃▪●■◆►▶➤→][^\S\n]*(?=\S)", re.MULTILINE)  # an item that Markdown does not know
+DECORATION = re.compile("[•◦‣⁃▪▫●○■□◆◇◉★☆✓✔✗✘✦✧❖►▶◀▸※¶†‡]")
+BEFORE_MARK = re.compile(r"[^\S\n]+(?=[!?.,;:！？。，](?:\s|$))")
+EMOTICON = re.compile(r"(?<!\S)[:;=]-?[()DPp](?!\S)")
+CIRCLED = re.compile("[\u2460-\u2473]")  # ① to ⑳ number the items of a list
+SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 # CommonMark does not recognise bold text if Chinese quotes touch the asterisks.
 LEFT_BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 TASK_BOX = re.compile(r"\[[ xX]\] ")
@@ -29,15 +39,42 @@ def parser() -> MarkdownIt:
 TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is not emphasis
 
 
+# What is hidden on a page or refers to another place of it.
+SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+NOTE = re.compile(r"^\[\^[\w-]+\]:[^\S\n]*|\[\^[\w-]+\]", re.MULTILINE)
+TARGET = re.compile(r"^\[[^\[\]\n]+\]:[^\S\n]*<?https?://\S*.*$", re.MULTILINE)  # of "[text][1]"
+REFERENCE = re.compile(r"(?<![\w\]])\[(?=[^\W\d])([^\[\]\n]{1,200})\]\[[\w-]+\](?!\()")
+FORMULA = re.compile(r"\$\$([^$]+)\$\$|(?<![\w$])\$(?=[^\s\d$])([^$\n]{1,200})(?<=\S)\$(?![\w$])")
+ALIAS = re.compile(r"<sub\s+alias\s*=\s*([\"'])([^\"'<>]*)\1\s*>[^<>]*</sub>", re.IGNORECASE)
+RAISED = re.compile(r"(?:(?<=\d)|(?<=\b\w)|(?<=\)))<sup>(-?\d{1,3})</sup>", re.IGNORECASE)
+ALTERNATIVE = re.compile(r"""<img\b[^<>]*\balt\s*=\s*(["'])([^"'<>]*)\1""", re.IGNORECASE)
+
+
 def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
     """The lines of `text`, to be read one after another.
 
     `item_mark` follows the number of a list item, `cell_mark` separates the cells of a table row.
     """
-    text = LEFT_OVER.sub("", replace_emoji(KEYCAP.sub(r"\1", text), " ")) if not text.isascii() else text
+    if not text.isascii():
+        text = _without_pictures(text, item_mark)
+    text = EMOTICON.sub("", INVISIBLE.sub("", text))
+    if "[" in text:
+        text = REFERENCE.sub(r"\1", TARGET.sub("", NOTE.sub("", text)))
+    if "<" in text:
+        text = RAISED.sub(r"^\1", ALIAS.sub(r"\2", SCRIPT.sub(" ", text)))
+    text = FORMULA.sub(lambda formula: formula[1] or formula[2], text)
     plain = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
     plain = SPACES.sub(" ", LEFT_BOLD.sub(r"\1", plain))
     return [line.strip() for line in plain.split("\n") if line.strip()]
+
+
+def _without_pictures(text: str, item_mark: str) -> str:
+    """`text` without emoji and signs that only decorate."""
+    text = KEYCAP.sub(r"\1", text)
+    bare = DECORATION.sub(" ", replace_emoji(LIST_SIGN.sub(r"\1- ", text), " "))
+    if bare != text:
+        bare = BEFORE_MARK.sub("", bare)
+    return CIRCLED.sub(lambda sign: f" {ord(sign[0]) - 0x245F}{item_mark}", bare).translate(SUBSCRIPTS)
 
 
 def join(spoken: list[str], stop: str, space: str) -> str:
@@ -73,6 +110,8 @@ def _inline(tokens: list[Token]) -> Iterator[str]:
         elif token.type == "hardbreak" or (token.type == "html_inline" and HTML_BREAK.match(token.content)):
             yield "\n"
             width = 0
+        elif token.type == "html_inline" and (picture := ALTERNATIVE.match(token.content)):
+            yield picture[2]
         elif token.type in ("text", "code_inline", "image"):
             yield token.content
             width += len(token.content)

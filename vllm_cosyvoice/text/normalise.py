@@ -1,9 +1,10 @@
 """Converts written text to spoken words: spells out numbers, dates, units and abbreviations; drops markup and emoji."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
-from vllm_cosyvoice.text import chinese, english, japanese, korean, spelled_numbers
+from vllm_cosyvoice.text import chinese, english, european, japanese, korean, spelled_numbers
 from vllm_cosyvoice.text.grammar import grammar
 from vllm_cosyvoice.text.hidden import HiddenParts
 from vllm_cosyvoice.text.languages import language_code, language_of
@@ -16,6 +17,7 @@ READERS: dict[str, Callable[[str], str]] = {
     "ja": japanese.read,
     "ko": korean.read,
     "zh": chinese.read,
+    **{code: partial(european.read, language=code) for code in european.LANGUAGES},
 }
 UNSPACED = ("zh", "ja")  # languages without spaces between words
 

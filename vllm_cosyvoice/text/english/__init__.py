@@ -9,6 +9,8 @@ import re
 
 from vllm_cosyvoice.text.english.amounts import RANGE_RULES, THOUSAND_RULES, UNIT_RULES
 from vllm_cosyvoice.text.english.codes import CODE_RULES, VERSION_RULES
+from vllm_cosyvoice.text.english.dates import DATE_RULES
+from vllm_cosyvoice.text.english.files import FILE_RULES
 from vllm_cosyvoice.text.english.money import MONEY_RULES
 from vllm_cosyvoice.text.english.numbers import cardinal
 from vllm_cosyvoice.text.english.patterns import MONTH
@@ -22,8 +24,8 @@ from vllm_cosyvoice.text.rules import apply
 
 # Parts for wetext: an address, a date, or a number with the next word if wetext reads both together.
 ADDRESS = (
-    r"(?:https?://|www\.)[^\s\"“”<>()]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    r"|\b[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|cn|uk|de|app)\b(?:/[^\s\"“”<>()]*)?"
+    r"(?:https?://|\bwww\.)[^\s\"“”<>()]+|(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|(?<![A-Za-z\d.-])[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|cn|uk|de|app)\b(?:/[^\s\"“”<>()]*)?"
 )
 ADDRESSES = re.compile(f"({ADDRESS})")
 UNIT = (
@@ -32,14 +34,15 @@ UNIT = (
 )
 ORDINAL_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 DATE = rf"{MONTH}\.?\s+{ORDINAL_DAY}(?:,?\s+\d{{4}})?(?![\w:])|{ORDINAL_DAY}\s+{MONTH}(?:\.?,?\s+\d{{4}})?(?![\w:])"
-NUMBER_PART = rf"[^\s\"“”()\[\]{{}}<>|\\*{HIDDEN}]*"
-NUMBER = rf"{NUMBER_PART}[\d½¼¾⅓⅔]{NUMBER_PART}(?:\s+\d+/\d+|\s+(?:{UNIT}))?"
+NUMBER_PART = rf"[^\s\"“”()\[\]{{}}<>|\\*{HIDDEN}]"
+NUMBER = rf"(?<!{NUMBER_PART}){NUMBER_PART}*[\d½¼¾⅓⅔]{NUMBER_PART}*(?:\s+\d+/\d+|\s+(?:{UNIT}))?"
 FOR_WETEXT = re.compile(rf"{DATE}|{NUMBER}|(?<!\S)[%©](?!\S)")
 TRAILING_MARKS = re.compile(r"[.,:;!?'’…—–-]*$")
 DIGITS = re.compile(r"\d+")
 HAS_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹½¼¾⅓⅔]")
 
 NUMBER_RULES = [
+    *DATE_RULES,
     *CODE_RULES,
     *VERSION_RULES,
     *DURATION_RULES,
@@ -65,7 +68,7 @@ def load() -> None:
 
 
 def _read(text: str) -> str:
-    text = apply([*WORD_RULES, *ROMAN_RULES], text)
+    text = apply([*FILE_RULES, *WORD_RULES, *ROMAN_RULES], text)
     if HAS_NUMBER.search(text):
         text = apply(NUMBER_RULES, text)
     return FOR_WETEXT.sub(lambda match: _by_wetext(match[0]), apply(SIGN_RULES, text))

@@ -52,14 +52,45 @@ def _money(match: re.Match[str]) -> str:
 
 SUM = rf"(?P<sign>{SIGN})(?P<amount>{AMOUNT}){SCALE}?"
 NAMED_SUM = re.compile(r"(\d[\d,]*\.\d\d) (dollar|euro|pound)s\b")
+CODES = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹"}
+NAMES = {"CHF": "Swiss francs", "CNY": "yuan", "RMB": "yuan", "R$": "reais", "CAD": "Canadian dollars",
+         "AUD": "Australian dollars"}  # fmt: skip
+PER = {"mo": "month", "yr": "year", "hr": "hour", "kg": "kilogram", "lb": "pound"}
+# Words after which "the $5" is no adjective: "the $5 he gave".
+CLAUSE = (
+    r"(?:thousand|million|billion|trillion|he|she|they|we|you|it|i|who|that|which|were|has|had|will|would|can|could"
+    r"|goes|went|as|with|then|than)\b"
+)
 MONEY_RULES: list[Rule] = [
+    (re.compile(rf"\b({one_of(CODES)})\s?(?=\d)"), lambda match: CODES[match[1]]),
+    (
+        re.compile(rf"(?<![\w.,$€£¥])({AMOUNT}{SCALE}?)\s?({one_of(CODES)})\b"),
+        lambda match: f"{CODES[match[4]]}{match[1]}",
+    ),
+    (re.compile(rf"(?<!\w)({one_of(NAMES)})\s?({AMOUNT})(?![\d.,]*\d)"), lambda match: f"{match[2]} {NAMES[match[1]]}"),
+    (re.compile(r"(?<=\d)\s?(CHF|CNY|RMB|CAD|AUD)\b"), lambda match: f" {NAMES[match[1]]}"),
+    (
+        re.compile(r"(?<=[€£])(\d{1,3}(?:\.\d{3})+),(\d\d)(?!\d)|(?<![\w.,])(\d{1,3}(?:\.\d{3})+),(\d\d)(?=\s?[€£])"),
+        lambda match: f"{(match[1] or match[3]).replace('.', '')}.{match[2] or match[4]}",
+    ),
+    (re.compile(rf"({SIGN})({AMOUNT})([kKMB]){DASH}{SIGN}?({AMOUNT}\3)\b"), r"\2 to \1\4"),
     (NAMED_SUM, lambda match: _sum(match[1], SIGNS[match[2]], None)),
     (re.compile(rf"\b(?:US|AU|CA|A|C|NZ|HK|S)(?={SIGN}\d)"), ""),
     (re.compile(r"(?<=\d),(?=\d\d\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
     (re.compile(rf"({SIGN})({AMOUNT}){DASH}{SIGN}?({AMOUNT})(?![-/]\d)"), r"\2 to \1\3"),
+    (
+        re.compile(
+            rf"(?P<article>\b(?:[Tt]he|[Tt]his|[Ii]ts|[Tt]heir|[Oo]ur) ){SUM}(?!\w)"
+            rf"(?=[ -](?!{FUNCTION_WORD}|{CLAUSE})[a-z])-?"
+        ),
+        _money,
+    ),
     (re.compile(rf"(?P<article>\b[Aa]n? ){SUM}(?!\w)(?=[ -](?!{FUNCTION_WORD})[a-z])-?"), _money),
     (re.compile(rf"(?P<minus>(?<!\w)[-−](?=\W))?{SUM}(?!\d)"), _money),
     (re.compile(rf"(?P<amount>{AMOUNT}){SCALE}?\s?(?P<sign>[€£₹₽₩])"), _money),
     (re.compile(r"(\d+)\s?¢"), lambda match: _coins(int(match[1]), "cent")),
-    (re.compile(r"(?<=\w)\s?/\s?(month|mo|year|yr|week|day|hour|hr|night|person|user|unit|kg|lb|mile)\b"), r" per \1"),
+    (
+        re.compile(r"(?<=\w)\s?/\s?(month|mo|year|yr|week|day|hour|hr|night|person|user|unit|kg|lb|mile)\b"),
+        lambda match: f" per {PER.get(match[1], match[1])}",
+    ),
 ]

@@ -11,14 +11,22 @@ RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 def _power(match: re.Match[str]) -> str:
+    gap = " " if re.match(r"\w", match.string[match.end() :]) else ""
     exponent = (match[2] or match[1]).translate(RAISED)
     minus, digits = ("minus ", exponent[1:]) if exponent.startswith("-") else ("", exponent)
     if not minus and digits in POWERS:
-        return " " + POWERS[digits]
-    return f" to the {minus}{cardinal(digits) if minus else ordinal(digits)}"
+        return f" {POWERS[digits]}{gap}"
+    return f" to the {minus}{cardinal(digits) if minus else ordinal(digits)}{gap}"
 
 
 SIGN_RULES: list[Rule] = [
+    (re.compile(r"√\s*(?=[\w(])"), "square root of "),
+    (re.compile("∞"), "infinity"),
+    (re.compile(r"\s*(?:→|⇒|➜|➔)\s*"), ", "),
+    (re.compile(r"№\s*(?=\d)"), "number "),
+    (re.compile(r"(?<!\w)#(?=[A-Za-z])"), "hashtag "),
+    (re.compile(r"\b([A-DF])\+(?![\w+])"), r"\1 plus"),
+    (re.compile(r"(?<=UTC|GMT)[-−](?=\d)"), " minus "),
     (re.compile(r"(?<=[\w)])(?:([⁰¹²³⁴-⁹⁻]+)|\^\{?(-?\d+)\}?)"), _power),
     (re.compile(r"\s*(?:<=|≤)\s*"), " less than or equal to "),
     (re.compile(r"\s*(?:>=|≥)\s*"), " greater than or equal to "),

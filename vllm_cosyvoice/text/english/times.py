@@ -24,6 +24,7 @@ DECADE_RULES: list[Rule] = [
 
 # Times of day that wetext does not read as such.
 TIME_RULES: list[Rule] = [
+    (re.compile(r"(?<![\d:])([1-9]|1[01]):00(?=\s?[ap]m\b)", re.IGNORECASE), r"\1"),
     (re.compile(r"(?<![\d:])(?:00|0):00(?![\d:]|\s?[ap]m)", re.IGNORECASE), "midnight"),
     (
         re.compile(r"(?<![\d:])00?:(\d\d)(?![\d:]|\s?[ap]m)", re.IGNORECASE),

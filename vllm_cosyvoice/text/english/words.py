@@ -15,12 +15,13 @@ TITLES = {
 }  # fmt: skip
 WORDS = {
     "e.g": "for example", "eg": "for example", "i.e": "that is", "vs": "versus", "approx": "approximately",
-    "a.k.a": "also known as", "cf": "compare", "dept": "department", "Dept": "Department", "w/o": "without",
+    "a.k.a": "also known as", "cf": "compare",
+    "ca": "circa", "dept": "department", "Dept": "Department", "w/o": "without",
 }  # fmt: skip
 LAST_WORDS = {  # words that may end a sentence
     "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",
     "Jr": "junior", "Sr": "senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
-    "Ph.D": "PHD", "M.D": "MD",
+    "Ph.D": "PHD", "M.D": "MD", "Ln": "Lane", "Pkwy": "Parkway",
 }  # fmt: skip
 SAINTS = (
     "John|Louis|Mary|Paul|Peter|George|Patrick|Helens?|Petersburg|Francis|Thomas|James|Joseph|Andrews?|Nicholas|Lucia"
@@ -49,15 +50,21 @@ NUMBERED_WORDS = {
     "Vol": "volume",
     "p": "page",
     "pp": "pages",
+    "Apt": "apartment",
+    "Ch": "chapter",
+    "Sec": "section",
+    "Eq": "equation",
 }
 
 
+BEFORE_YEAR = {"c": "circa", "b": "born", "d": "died"}
 SENTENCE_STARTS = re.compile(SENTENCE_START)
 WORD_RULES: list[Rule] = [
     (re.compile(rf"(?<=\d)\s?([ap])\.m\.{CAPITAL}(?!\s+(?:{DAY}|{MONTH}|E[SD]?T|P[SD]?T|GMT|UTC))"), r" \1m."),
     (re.compile(r"(?<=\d)\s?([ap])\.m\.", re.IGNORECASE), r" \1m"),
     (re.compile(rf"(?<![\w.])({one_of(TITLES)})\.(?=\s*[A-Z{HIDDEN}]|\s*(?:&|and)\s)"), lambda match: TITLES[match[1]]),
     (re.compile(r"(?<![\w.])(Mrs?|Ms|Dr)(?=\s+[A-Z])"), lambda match: TITLES[match[1]]),
+    (re.compile(r"(?<=[a-z] )Dr\b\.(?=,|\s+(?:in|and|at|near|on)\b)|(?<=[a-z] )Dr(?=\.$)"), "Drive"),
     (re.compile(rf"\bSt\.?(?=\s+(?:{SAINTS})\b)"), "Saint"),
     (re.compile(rf"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St\.(?:{SENTENCE_START}|(?=[\"”’)]*$))"), r"\1Street."),
     (re.compile(r"((?:\b[A-Z]\w*|\b\d+(?:st|nd|rd|th)) )St(?:\.(?!\s+[A-Z])|\b(?!\.|\s+[A-Z]))"), r"\1Street"),
@@ -67,6 +74,8 @@ WORD_RULES: list[Rule] = [
         lambda match: NUMBERED_WORDS[match[1]] + " ",
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=w/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
+    (re.compile(r"(?<!\w)([cbd])\. ?(?=\d{3,4}\b)"), lambda match: BEFORE_YEAR[match[1]] + " "),
+    (re.compile(r"\bApt(?= \d)"), "apartment"),
     (re.compile(r"\bvs\b\.?"), "versus"),
     (re.compile(r"\bw/(?=\s)"), "with"),
     (re.compile(rf"\b({one_of(MONTHS)})\.?(?=\s+\d{{4}}\b)"), lambda match: MONTHS[match[1]]),
@@ -78,10 +87,14 @@ WORD_RULES: list[Rule] = [
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
     ),
     (re.compile(rf"\b({DAY})\.?{DASH}({DAY})\b\.?"), lambda match: f"{DAYS[match[1]]} to {DAYS[match[2]]}"),
-    (re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"), r"\1 to \2"),
+    (
+        re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"),
+        lambda match: f"{MONTHS.get(match[1], match[1])} to {MONTHS.get(match[2], match[2])}",
+    ),
     (re.compile(r"(?<![\w'])([A-Z]{2,})s(?![\w'])"), r"\1's"),  # as in wetext: TV's, GPU's
     (re.compile(r"\s*&\s*"), " and "),
     (re.compile(r"\b([Hh]e)/([Ss]he)\b|\b([Ss]he)/([Hh]e)\b"), lambda match: " or ".join(filter(None, match.groups()))),
+    (re.compile(r"(?<![\w/])s/he\b"), "she or he"),
     (re.compile(r"(?<![\w/.:@])(?<!\d )([A-Za-z]{1,15})/([A-Za-z]{1,15})(?![\w/.])"), r"\1 \2"),
 ]
 
