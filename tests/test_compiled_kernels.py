@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cards import CARDS, H200, Card
+from tests.cards import A100, H200, L4, RTX_5090, Card
 from tests.interpreter import INTERPRETED
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
 from vllm_cosyvoice.config import FlowConfig, VocoderConfig
@@ -126,7 +126,8 @@ def draw_tokens() -> None:
     token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
 
 
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.gpu.name)
+# Not an A10, which has an L4's shared memory: for their compute capabilities, Triton lays it out in the same way.
+@pytest.mark.parametrize("card", [A100, L4, H200, RTX_5090], ids=lambda card: card.gpu.name)
 def test_every_kernel_fits_in_shared_memory(
     card: Card, flow: Flow, vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
