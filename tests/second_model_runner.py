@@ -24,7 +24,7 @@ FAKE_CPU_BACKEND = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: Fals
 if __name__ != "tests.second_model_runner":  # here, and in the process that vLLM starts, but not where it is imported
     backends["cpu"] = FAKE_CPU_BACKEND  # before vLLM is imported
 
-CAPACITY = 144  # tokens: too few for all requests, so one waits or is set aside
+CAPACITY = 160  # tokens: too few for all requests, so one waits or is set aside
 LENGTH = 14  # tokens: more than repetition-aware sampling looks back on
 REQUESTS = [
     SamplingOptions(seed=1, min_tokens=LENGTH, max_tokens=LENGTH),
