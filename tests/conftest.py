@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -11,10 +12,13 @@ from openai import AsyncOpenAI
 from server.demo import free_port
 from tests.server_process import ServerProcess, ready_server
 from tools.random_checkpoint import TINY, write_random_checkpoint
-from vllm_cosyvoice import Synthesizer
-from vllm_cosyvoice.llm.generator import EngineOptions
 
-FIRST = ("test_server_lifecycle", "test_intelligibility")  # the longest, so that no process waits for one at the end
+if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
+    from vllm_cosyvoice import Synthesizer
+
+SHARED = "shared"  # the group of all tests that need the fixtures `server` or `synthesizer` below
+# The groups that take longest begin first, so that no process waits for one at the end.
+LONGEST = (SHARED, "test_intelligibility", "test_server_lifecycle", "test_ray", "test_speech_token_generator")
 LAST = "test_server_end"  # it ends the server that others share
 
 
@@ -23,8 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (item.path.stem == LAST, item.path.stem not in FIRST))
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep together what shares a process's fixtures: files, and all that needs one of those here."""
+    groups = {item: _group(item) for item in items}
+    order = {group: place - len(LONGEST) for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(groups[item], 0), item.path.stem == LAST))
+    if hasattr(config, "workerinput"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+
+
+def _group(item: pytest.Item) -> str:
+    assert isinstance(item, pytest.Function)
+    needed = {"server", "synthesizer"}.intersection(item.fixturenames)
+    return SHARED if any(not hasattr(item.module, name) for name in needed) else item.path.stem
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +53,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def synthesizer(tiny_model: Path) -> Iterator[Synthesizer]:
+def synthesizer(tiny_model: Path) -> "Iterator[Synthesizer]":
     """The engine in this process."""
+    from vllm_cosyvoice import Synthesizer
+    from vllm_cosyvoice.llm.generator import EngineOptions
+
     options = EngineOptions(max_total_token_num=8192, max_req_total_len=4096, max_num_seqs=64)
     with Synthesizer(tiny_model, engine=options) as synthesizer:
         yield synthesizer

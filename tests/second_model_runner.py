@@ -25,11 +25,12 @@ if __name__ != "tests.second_model_runner":  # here, and in the process that vLL
     backends["cpu"] = FAKE_CPU_BACKEND  # before vLLM is imported
 
 CAPACITY = 160  # tokens: too few for all requests, so one waits or is set aside
+LENGTH = 14  # tokens: more than repetition-aware sampling looks back on
 REQUESTS = [
-    SamplingOptions(seed=1, min_tokens=20, max_tokens=20),
-    SamplingOptions(temperature=0.0, min_tokens=20, max_tokens=20),
-    SamplingOptions(seed=2, temperature=0.5, top_p=0.95, top_k=200, max_tokens=20),
-    SamplingOptions(seed=3, top_k=1, repetition_aware=False, min_tokens=20, max_tokens=20),
+    SamplingOptions(seed=1, min_tokens=LENGTH, max_tokens=LENGTH),
+    SamplingOptions(temperature=0.0, min_tokens=LENGTH, max_tokens=LENGTH),
+    SamplingOptions(seed=2, temperature=0.5, top_p=0.95, top_k=200, max_tokens=LENGTH),
+    SamplingOptions(seed=3, top_k=1, repetition_aware=False, min_tokens=LENGTH, max_tokens=LENGTH),
 ]
 
 

@@ -35,7 +35,7 @@ def test_every_answer_is_as_described(server: ServerProcess, mode: GenerationMod
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # what is in the paths can be any text, so there is nothing to get wrong
 
-        @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
+        @settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: "schemathesis.Case[Any]") -> None:
             if isinstance(case.body, dict) and case.body.keys() & {"input", "items"}:

@@ -78,7 +78,11 @@ def test_a_spread_is_shown_where_there_is_one(values: list[float | None], shown:
     assert spread(values, ".1f") == shown
 
 
-def test_a_part_that_takes_too_long_is_broken_off(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_part_that_takes_too_long_is_broken_off(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGKILL where these tests run in the background, whose children ignore Ctrl-C."""
+    monkeypatch.setattr(parts, "SECONDS_TO_END", 2.0)
     endless = ("--model_dir", tiny_model, "--batch", "64", "--tokens", "2000")
     assert not parts.run("flow_solve", *endless, seconds=1.0, log=tmp_path / "log")
     assert "| flow |" not in (tmp_path / "log").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.processes.nvidia_mps import DAEMON, PIPES, NoDaemon, multi_process_service, service_if_possible
-from tests.server_process import eventually, ready_server, wait_until
+from tests.server_process import alive, belongings, eventually, ready_server, wait_until
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_where_there_is_none_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
         pass
 
 
-async def test_who_shares_the_gpu_is_served_and_goes_on_without_if_need_be(
+async def test_who_shares_the_gpu_is_served_and_goes_on_without_until_the_supervisor_is_killed(
     stand_in_daemon: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """There is no GPU here, so the service takes no new client when one has died."""
+    """There is no GPU here, so the service takes no new client when one has died. The supervisor takes all along."""
     stand_in_daemon.with_name("notes.users").write_text("1234\n")
     with ready_server(tiny_model, tmp_path / "log", "--voices_dir", str(tmp_path)) as server:
         await eventually(
@@ -89,9 +89,12 @@ async def test_who_shares_the_gpu_is_served_and_goes_on_without_if_need_be(
         async with server.speaking(30):
             assert all(process.is_running() for process in others)
         assert "Going on without NVIDIA's Multi-Process Service: it no longer accepts clients" in server.log.read_text()
-        server.process.terminate()
-        await eventually(lambda: server.process.poll() is not None, "the server has ended")
-    assert called(stand_in_daemon).endswith("quit\n")
+        family, files = server.family(), belongings(server)
+        assert files
+        server.process.kill()
+        await eventually(lambda: not alive(family), "every process has ended")
+        await eventually(lambda: not any(path.exists() for path in files), "sockets and shared memory are gone")
+        await eventually(lambda: called(stand_in_daemon).endswith("quit\n"), "the daemon is told to end")
 
 
 def test_a_daemon_that_the_user_has_started_is_left_alone(

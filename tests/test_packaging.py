@@ -42,5 +42,5 @@ def test_the_wheel_speaks(tmp_path: Path) -> None:
     assert [file for file in pages if not (site / file).exists()] == []
     assert "real-time factor" in run("-m", "vllm_cosyvoice", "Hello.", "-o", "hello.wav")
     with wave.open(str(elsewhere / "hello.wav")) as file:
-        assert file.getframerate() == SAMPLE_RATE
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
         assert file.getnframes() > 0

@@ -12,8 +12,9 @@ from tests import small_networks
 from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
-from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.flow import Flow, FlowRow, euler
 from vllm_cosyvoice.flow.cuda.packing import PackedRow, Table, fill, packed_tokens
+from vllm_cosyvoice.gpu.device import Gpu
 
 pytest.importorskip("triton")
 
@@ -25,7 +26,11 @@ def test_in_the_interpreter() -> None:
 
 @pytest.fixture(scope="module")
 def padded() -> Flow:
-    return Flow.from_state(small_networks.FLOW, small_networks.flow_state(), DEVICE)
+    """In the interpreter, with few steps from noise to mel: each runs the same kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        if INTERPRETED:
+            patch.setattr(euler, "STEPS", 3)
+        return Flow.from_state(small_networks.FLOW, small_networks.flow_state(), DEVICE)
 
 
 def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
@@ -35,9 +40,12 @@ def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = tor
     from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
 
     if INTERPRETED:
-        large, attention = Shape(512, 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
-        shapes = LaunchShapes(large, large, large, large, large, attention, attention, large, large)
-        packed.launch_shapes = lambda frames, gpu: shapes  # type: ignore[attr-defined, assignment]
+
+        def large(frames: int, gpu: Gpu) -> LaunchShapes:
+            linear, attention = Shape(min(512, 2 * frames), 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
+            return LaunchShapes(linear, linear, linear, linear, linear, attention, attention, linear, linear)
+
+        packed.launch_shapes = large  # type: ignore[attr-defined, assignment]
     return packed.PackedFlow(flow, H200.gpu, data_type, sizes)
 
 

@@ -24,7 +24,7 @@ def random_logits(rows: int, spread: float) -> torch.Tensor:
     return spread * torch.randn(rows, HEAD_SIZE, generator=torch.Generator().manual_seed(rows))
 
 
-def assert_follows(logits: torch.Tensor, options: SamplingOptions, generated: Sequence[int], draws: int = 1000) -> None:
+def assert_follows(logits: torch.Tensor, options: SamplingOptions, generated: Sequence[int], draws: int = 500) -> None:
     expected = by_definition(logits, options, generated).numpy() * draws
     assert chi_square_p(counts(logits, options, generated, draws), expected) > 1e-3
 

@@ -395,12 +395,12 @@ async def test_a_restart_that_fails_is_tried_again(server: ServerProcess) -> Non
 
 
 async def test_when_an_encoder_dies_the_other_takes_its_place_and_speech_goes_on(server: ServerProcess) -> None:
-    async with under_load(server) as outcomes, server.speaking(1000) as answer:
+    async with under_load(server) as outcomes, server.speaking(600) as answer:
         victim = server.named("encode-1")
         victim.kill()
         whole = outcomes["whole"]
         await eventually(lambda: outcomes["whole"] >= whole + 2 * len(CALLS), "requests are served")
-        assert sum([len(piece) async for piece in answer.extensions["body"]]) > 900 * BYTES_PER_TOKEN
+        assert sum([len(piece) async for piece in answer.extensions["body"]]) > 500 * BYTES_PER_TOKEN
     await eventually(server.idle, "nothing is left, and the second is there again")
     assert alive([victim]) == []
 
@@ -459,15 +459,3 @@ async def test_sigterm_finishes_what_is_in_flight_and_leaves_nothing(server: Ser
     assert server.process.returncode == 0
     assert alive(family) == []
     assert not [path for path in files if path.exists()]
-
-
-async def test_killing_the_supervisor_ends_everything(tiny_model: Path, tmp_path: Path) -> None:
-    with running_server(tiny_model, tmp_path / "log", "--voices_dir", str(tmp_path)) as server:
-        await eventually(
-            lambda: any(p.name() == ENGINE for p in alive(server.family())), "vLLM has processes of its own"
-        )
-        family, files = server.family(), belongings(server)
-        assert files
-        server.process.kill()
-        await eventually(lambda: not alive(family), "every process has ended")
-        await eventually(lambda: not any(path.exists() for path in files), "sockets and shared memory are gone")

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CAPACITY = 1600  # tokens in the KV cache
 LONGEST = 1024  # tokens of one request
 AT_ONCE = 256  # tokens that a step reads
-GREEDY = SamplingOptions(temperature=0, min_tokens=40, max_tokens=40)
+GREEDY = SamplingOptions(temperature=0, min_tokens=25, max_tokens=25)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -102,16 +102,16 @@ async def test_concurrent_requests_speak_as_if_alone(generator: SpeechTokenGener
 
 
 async def test_requests_that_outgrow_the_cache_together_lose_nothing(generator: SpeechTokenGenerator) -> None:
-    """8 × 400 tokens can't be held at once: vLLM puts some aside, takes them up again and reads them anew, in parts."""
+    """8 × 250 tokens can't be held at once: vLLM puts some aside, takes them up again and reads them anew, in parts."""
     options = [
-        SamplingOptions(seed=number, temperature=number % 4 / 2, min_tokens=400, max_tokens=400) for number in range(8)
+        SamplingOptions(seed=number, temperature=number % 4 / 2, min_tokens=250, max_tokens=250) for number in range(8)
     ]
     alone = [await speak(generator, number, option) for number, option in enumerate(options)]
     together = await asyncio.gather(*(speak(generator, number, option) for number, option in enumerate(options)))
     assert together == alone
 
 
-@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=40, max_tokens=40)])
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=25, max_tokens=25)])
 async def test_a_prompt_that_is_read_in_parts_is_spoken_as_if_read_at_once(
     generator: SpeechTokenGenerator, options: SamplingOptions
 ) -> None:
@@ -134,9 +134,9 @@ async def test_a_seed_repeats_and_another_does_not(generator: SpeechTokenGenerat
 async def test_options_of_one_request_leave_its_neighbours_alone(generator: SpeechTokenGenerator) -> None:
     mixed = [
         GREEDY,
-        SamplingOptions(seed=1, top_k=1, repetition_aware=False, min_tokens=40, max_tokens=40),
-        SamplingOptions(seed=2, top_p=0.1, temperature=0.3, min_tokens=40, max_tokens=40),
-        SamplingOptions(temperature=0, repetition_aware=False, min_tokens=40, max_tokens=40),
+        SamplingOptions(seed=1, top_k=1, repetition_aware=False, min_tokens=25, max_tokens=25),
+        SamplingOptions(seed=2, top_p=0.1, temperature=0.3, min_tokens=25, max_tokens=25),
+        SamplingOptions(temperature=0, repetition_aware=False, min_tokens=25, max_tokens=25),
     ]
     alone = [await speak(generator, 4, option, f"alone {row}") for row, option in enumerate(mixed)]
     together = await asyncio.gather(*(speak(generator, 4, option, f"mixed {row}") for row, option in enumerate(mixed)))
@@ -148,8 +148,8 @@ async def test_repetition_awareness_is_on_until_it_is_turned_off(generator: Spee
     def repeats(tokens: list[int]) -> bool:
         return any(token in tokens[max(0, place - 10) : place] for place, token in enumerate(tokens))
 
-    plain = SamplingOptions(temperature=0, repetition_aware=False, min_tokens=200, max_tokens=200)
-    aware = SamplingOptions(temperature=0, min_tokens=200, max_tokens=200)
+    plain = SamplingOptions(temperature=0, repetition_aware=False, min_tokens=100, max_tokens=100)
+    aware = SamplingOptions(temperature=0, min_tokens=100, max_tokens=100)
     assert repeats(await speak(generator, 5, plain))
     assert not repeats(await speak(generator, 5, aware))
 
@@ -177,7 +177,7 @@ async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenera
     expected = by_definition(logits, options, []).numpy()
 
     draws = await asyncio.gather(
-        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(1000))
+        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(500))
     )
     counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
     assert chi_square_p(counts, expected * len(draws)) > 1e-4

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,20 +176,6 @@ def test_who_waits_for_a_stage_that_dies_is_told(synthesizer: Synthesizer, monke
     asyncio.run_coroutine_threadsafe(engine._watch("decoder", die()), synthesizer._loop).result()
     with pytest.raises(Failure, match="The decoder has died: no room"):
         list(stream)
-
-
-def test_the_command_line_writes_a_wav_file(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from vllm_cosyvoice.__main__ import main
-
-    output = tmp_path / "out.wav"
-    monkeypatch.setattr("sys.argv", ["vllm_cosyvoice", "Hello.", "-o", str(output), "--model_dir", str(tiny_model)])
-    assert main() == 0
-    with wave.open(str(output)) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (SAMPLE_RATE, 1, 2)
-        assert file.getnframes() > 0
-    assert "real-time factor" in capsys.readouterr().out
 
 
 def test_the_command_line_says_what_is_wrong_with_the_model(

@@ -5,7 +5,7 @@
 Speaks each with each preset voice, whole, in chunks and word by word, and prints the share of wrong words, syllables a
 second, and whether speaker embedding and pitch are nearest to the voice asked for. `--teacher` judges flite instead.
 Two trainings are compared by the `--development` sentences, so that the twenty held out remain what is judged by.
-tests/test_intelligibility.py judges by the twenty through a server, which is quicker.
+tests/test_intelligibility.py judges by ten of them through a server, which is quicker.
 """
 
 import argparse
