@@ -7,6 +7,7 @@ package; running a model does not.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,7 +42,9 @@ TINY = ModelConfig(
     ),
     VocoderConfig(base_channels=64, f0_channels=64),
 )
-SIZES = {"tiny": TINY, "full": FULL}
+# The smallest model that CosyVoice's own code loads: it fixes the encoder's width and the blocks behind the upsampling.
+OFFICIAL = replace(TINY, flow=replace(TINY.flow, width=512, heads=8, blocks=1, up_blocks=4))
+SIZES = {"tiny": TINY, "official": OFFICIAL, "full": FULL}
 
 
 def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> None:

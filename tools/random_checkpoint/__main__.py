@@ -14,7 +14,12 @@ def main() -> None:
         prog="python -m tools.random_checkpoint",
         description="Write a CosyVoice2 model directory with random weights.",
     )
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny, or the released sizes (3.1 GB)")
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default="tiny",
+        help="tiny, tiny for CosyVoice's own code too, or the released sizes (3.1 GB)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("out", type=Path, help="the directory to create")
     arguments = parser.parse_args()
