@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,7 +23,6 @@ from training.__main__ import (
     resume,
     train_flow_encoder,
 )
-from training.captured import Losses, captured
 from training.corpus import PER_TOKEN
 from training.discriminators import Discriminators
 from training.evaluate import word_errors
@@ -199,10 +197,10 @@ def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     return parameters, lambda: flow.loss(served, *batch, torch.tensor(3), torch.tensor(10), streaming=True)["loss"]
 
 
-def flow_batch(device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+def flow_batch() -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, mel and speakers."""
     tokens, mel, speaker = torch.randint(SPEECH_TOKENS, (4, 33)), torch.randn(4, 60, 80) - 5, torch.randn(4, 192)
-    return tokens.to(device), mel.to(device), speaker.to(device)
+    return tokens, mel, speaker
 
 
 def _flow_encoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -219,10 +217,10 @@ def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     return parameters, lambda: vocoder.loss(served, discriminators, *batch, adversarial=False)["loss"]
 
 
-def vocoder_batch(device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+def vocoder_batch() -> tuple[Tensor, Tensor, Tensor]:
     """Mel, audio and pitch."""
     mel, audio, f0 = torch.randn(2, 10, 80), 0.1 * torch.randn(2, 4800), torch.full((2, 10), 150.0)
-    return mel.to(device), audio.to(device), f0.to(device)
+    return mel, audio, f0
 
 
 def _discriminator_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
@@ -352,49 +350,6 @@ def two_steps(name: str, out: Path, parameters: dict[str, nn.Parameter], loss: L
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("network", ["flow", "vocoder"])
-def test_captured_losses_and_gradients_are_those_that_are_not_captured(network: str) -> None:
-    if network == "flow":
-        parameters, served = new_flow(TOY, "cuda")
-        given = tuple(torch.tensor(number, device="cuda") for number in (3, 10))
-        batch: tuple[Tensor, ...] = (*flow_batch("cuda"), *given)
-        compute: Callable[..., Losses] = partial(flow_loss_in_half_precision, served)
-        settings = [{"streaming": True}, {"streaming": False}]
-    else:
-        parameters, served, discriminators = new_vocoder(TOY, "cuda")
-        batch = vocoder_batch("cuda")
-        compute = partial(vocoder.loss, served, discriminators)
-        settings = [{"adversarial": False}, {"adversarial": True}]
-    replayed = captured(parameters, compute)
-    for setting in (*settings, *settings):  # all captured, then all replayed
-        results = []
-        for call in (compute, replayed):
-            losses = [float(gradients_of(parameters, call, batch, setting)) for _ in range(20)]
-            results.append(sum(losses) / len(losses))
-        # Noise and times are drawn anew in every call.
-        assert results[0] == pytest.approx(results[1], rel=0.1)
-
-
-def gradients_of(
-    parameters: dict[str, nn.Parameter],
-    call: Callable[..., Losses],
-    batch: tuple[Tensor, ...],
-    setting: dict[str, bool],
-) -> Tensor:
-    """The norm of all gradients of one step."""
-    for parameter in parameters.values():
-        parameter.grad = None
-    call(*(tensor.clone() for tensor in batch), **setting)["loss"].backward()  # type: ignore[no-untyped-call]
-    gradients = [each.grad for each in parameters.values() if each.grad is not None]
-    return nn.utils.get_total_norm(gradients)
-
-
-def flow_loss_in_half_precision(*arguments: Any, streaming: bool) -> Losses:
-    with torch.autocast("cuda", torch.bfloat16):
-        return flow.loss(*arguments, streaming=streaming)
 
 
 def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path) -> None:
