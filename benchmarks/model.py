@@ -12,7 +12,7 @@ from tools.random_checkpoint import SIZES, write_random_checkpoint
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that `model_directory` reads."""
     parser.add_argument("--model_dir", type=Path, help="a model directory (default: random weights)")
-    parser.add_argument("--size", choices=["tiny", "full"], default="full", help="of the random weights")
+    parser.add_argument("--size", choices=SIZES["cosyvoice2"], default="full", help="of the random weights")
 
 
 @contextmanager
@@ -23,5 +23,5 @@ def model_directory(arguments: argparse.Namespace) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / arguments.size
-        write_random_checkpoint(directory, SIZES["cosyvoice2", arguments.size], seed=0)
+        write_random_checkpoint(directory, SIZES["cosyvoice2"][arguments.size], seed=0)
         yield directory

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tools.random_checkpoint import TINY, write_random_checkpoint
+from tools.random_checkpoint import OFFICIAL, TINY, write_random_checkpoint
 from tools.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.checkpoint import CheckpointError, open_model
 from vllm_cosyvoice.config import MEL_BINS, ModelConfig
@@ -52,6 +52,22 @@ def test_nothing_is_overwritten(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     write_random_checkpoint(tmp_path / "empty", TINY, seed=0)
     assert open_model(tmp_path / "empty").config == TINY
+
+
+def test_the_text_head_is_the_text_embedding_and_is_stored_once(tiny_model: Path) -> None:
+    state = torch.load(tiny_model / "llm.pt", weights_only=True)
+    head, embedding = (state[f"llm.model.{name}.weight"] for name in ("lm_head", "model.embed_tokens"))
+    assert head.data_ptr() == embedding.data_ptr()
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    assert (tiny_model / "llm.pt").stat().st_size < sum(stored.values()) + head.untyped_storage().nbytes() / 2
+
+
+def test_the_official_size_is_what_cosyvoices_code_has_built_in(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "model", OFFICIAL, seed=0)
+    flow = open_model(tmp_path / "model").flow_state()
+    assert flow["encoder.pre_lookahead_layer.conv1.weight"].shape == (512, 512, 4)
+    assert flow["encoder.up_layer.conv.weight"].shape == (512, 512, 5)
+    assert {name.split(".")[2] for name in flow if ".up_encoders." in name} == set("0123")
 
 
 def test_the_settings_of_the_full_size_are_the_releases() -> None:

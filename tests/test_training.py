@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,31 @@ from torch import Tensor, nn
 
 from tools.random_checkpoint.tokenizer import write_tokenizer
 from training import flow, tape, texts, vocoder
-from training.__main__ import Run, new_flow, new_vocoder, resume
+from training.__main__ import (
+    Run,
+    new_flow,
+    new_speaker_encoder,
+    new_speech_tokenizer,
+    new_vocoder,
+    resume,
+    train_flow_encoder,
+)
+from training.corpus import PER_TOKEN
+from training.discriminators import Discriminators
 from training.evaluate import word_errors
 from training.export import export
 from training.factors import MADE, fill, log_probability, merged
-from training.fit import fit, trained
+from training.fit import Loss, fit, save_whole, trained
 from training.flite import PHONES
-from training.language_model import PHONES_AHEAD, Batches, LanguageModel, Utterance, new_language_model, utterance
+from training.language_model import (
+    PHONES_AHEAD,
+    Batches,
+    LanguageModel,
+    Utterance,
+    file_tensors,
+    new_language_model,
+    utterance,
+)
 from training.phone_errors import collapsed, edits, generate, lasting
 from training.sequences import IGNORED, streamed, whole
 from training.sizes import DEMO, TOY
@@ -29,7 +49,8 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.directory import TOKENIZER
 from vllm_cosyvoice.checkpoint.layout import flow_layout, language_model_layout, vocoder_layout
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL, MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from vllm_cosyvoice.config import CHUNK_TOKENS, DEMO_MODEL, MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME, FlowConfig
+from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.llm.text_stream import TextStream
@@ -79,18 +100,19 @@ def test_a_streamed_example_is_what_a_text_stream_reads_when_the_model_says_it(
     assert [target for target in example.targets if target != IGNORED] == [*SPEECH, END_OF_SPEECH]
 
 
-def test_parameters_have_the_released_names_and_the_demo_fits_into_forty_megabytes() -> None:
-    language_model = merged(new_language_model(DEMO.language_model, "meta"))
-    flow_tensors = merged(new_flow(DEMO, "cpu")[0])
-    vocoder_tensors = new_vocoder(DEMO, "cpu")[0]
-    shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (language_model, flow_tensors)]
-    expected = language_model_layout(DEMO.language_model)
-    del expected["llm.model.lm_head.weight"]
-    assert shapes == [expected, flow_layout(DEMO.flow)]
-    assert {name: tuple(tensor.shape) for name, tensor in vocoder_tensors.items()} == vocoder_layout(DEMO.vocoder)
-    networks = (language_model, flow_tensors, vocoder_tensors)
-    numbers = sum(each.numel() for tensors in networks for each in tensors.values())
-    assert 2 * numbers < 36e6  # the ONNX files and the text tokenizer take under 4 MB
+def test_parameters_have_the_released_names_and_the_demo_fits_into_55_megabytes() -> None:
+    networks = (
+        file_tensors(new_language_model(DEMO.language_model, "meta")),
+        flow.file_tensors(new_flow(DEMO, "cpu")[0]),
+        merged(new_vocoder(DEMO, "cpu")[0]),
+    )
+    shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in networks]
+    layouts = language_model_layout(DEMO.language_model), flow_layout(DEMO.flow), vocoder_layout(DEMO.vocoder)
+    assert shapes == list(layouts)
+    once = {id(tensor): tensor.numel() for tensors in networks for tensor in tensors.values()}
+    assert 2 * sum(once.values()) < 51.5e6  # the ONNX files and the text tokenizer take under 4 MB
+    assert isinstance(DEMO.flow, FlowConfig)
+    assert not misfits(DEMO.flow)  # so the fused kernels serve it
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -102,7 +124,8 @@ def test_the_flow_is_trained_with_the_masks_and_the_arithmetic_that_serve(
     spoken, prompt = 2 * CHUNK_TOKENS, 20
     tokens = torch.randint(SPEECH_TOKENS, (1, spoken + 3))
     mel, speaker = torch.randn(1, 2 * spoken, 80), torch.randn(1, 192)
-    serving = Flow.from_state(TOY.flow, {name: tensor.detach() for name, tensor in merged(parameters).items()})
+    state = {name: tensor.detach() for name, tensor in flow.file_tensors(parameters).items()}
+    serving = Flow.from_state(TOY.flow, state)
     row = FlowRow(tokens[0].tolist(), 3, mel[0, :prompt], serving.speaker(speaker[0]), streaming)
     expected = serving([row])[0]
 
@@ -112,14 +135,16 @@ def test_the_flow_is_trained_with_the_masks_and_the_arithmetic_that_serve(
             # Training mixes noise and mel at a random time; here the mix is to be x, and the time the solver's.
             patched.setattr(torch, "rand", lambda *_, at=at, **__: torch.full((1,), np.arccos(1 - at) * 2 / np.pi))
             patched.setattr(torch, "randn_like", lambda _, at=at, x=x: (x - at * mel) / (1 - at))
-            guided, free, *_ = served(flow.velocities, tokens, mel, speaker, streaming, 3, prompt)
+            guided, free, *_ = served(
+                flow.velocities, tokens, mel, speaker, torch.tensor(3), torch.tensor(prompt), streaming
+            )
         x, at = x + size * torch.lerp(free, guided, 1 + serving.guidance), at + size
     torch.testing.assert_close(x[0, prompt:], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_vocoder_is_trained_as_it_serves() -> None:
-    parameters, served = new_vocoder(TOY, "cpu")
-    serving = Vocoder.from_state(TOY.vocoder, {name: tensor.detach() for name, tensor in parameters.items()})
+    parameters, served, _ = new_vocoder(TOY, "cpu")
+    serving = Vocoder.from_state(TOY.vocoder, {name: tensor.detach() for name, tensor in merged(parameters).items()})
     mel = torch.randn(1, 20, 80)
     serving.source.noise.zero_()
     served.module.source.noise.zero_()  # type: ignore[operator, union-attr]
@@ -169,14 +194,40 @@ def _language_model_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor
 
 def _flow_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
     parameters, served = new_flow(TOY, "cpu")
+    batch = flow_batch()
+    return parameters, lambda: flow.loss(served, *batch, torch.tensor(3), torch.tensor(10), streaming=True)["loss"]
+
+
+def flow_batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, mel and speakers."""
     tokens, mel, speaker = torch.randint(SPEECH_TOKENS, (4, 33)), torch.randn(4, 60, 80) - 5, torch.randn(4, 192)
-    return parameters, lambda: flow.loss(served, tokens, mel, speaker, streaming=True, look_ahead=3, prompt=10)[0]
+    return tokens, mel, speaker
+
+
+def _flow_encoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    parameters, served = new_flow(TOY, "cpu")
+    tokens, mel, _ = flow_batch()
+    teacher = torch.randn_like(mel)
+    compute = partial(flow.encoder_loss, served, tokens, mel, teacher, torch.tensor(0), streaming=False)
+    return parameters, lambda: compute()["loss"]
 
 
 def _vocoder_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
-    parameters, served = new_vocoder(TOY, "cpu")
-    mel, audio, f0 = torch.randn(2, 20, 80), 0.1 * torch.randn(2, 9600), torch.full((2, 20), 150.0)
-    return parameters, lambda: vocoder.loss(served, mel, audio, f0)["loss"]
+    parameters, served, discriminators = new_vocoder(TOY, "cpu")
+    batch = vocoder_batch()
+    return parameters, lambda: vocoder.loss(served, discriminators, *batch, adversarial=False)["loss"]
+
+
+def vocoder_batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Mel, audio and pitch."""
+    mel, audio, f0 = torch.randn(2, 10, 80), 0.1 * torch.randn(2, 4800), torch.full((2, 10), 150.0)
+    return mel, audio, f0
+
+
+def _discriminator_loss() -> tuple[dict[str, nn.Parameter], Callable[[], Tensor]]:
+    discriminators = Discriminators()
+    made, real = 0.1 * torch.randn(2, 2400), torch.linspace(0, 150, 2400).sin().expand(2, -1)
+    return dict(discriminators.named_parameters()), lambda: discriminators.losses(made, real)["discriminator"]
 
 
 @pytest.mark.parametrize("speed", tape.SPEEDS)
@@ -227,17 +278,80 @@ def test_a_table_gets_its_factors_back() -> None:
     assert all(torch.allclose(tensor, table[name], atol=1e-5) for name, tensor in merged(again).items())
 
 
-def test_the_demo_model_can_be_taken_up_again(tmp_path: Path) -> None:
-    resume(Run(tmp_path, DEMO, torch.device("cpu"), minutes=10, hours=0, texts=0, scale=1))
-    model = open_model(DEMO_MODEL)
-    assert model.config == DEMO
-    taken_up = {"flow": (merged(trained(tmp_path, "flow")), model.flow_state())}
-    taken_up["vocoder"] = trained(tmp_path, "vocoder"), model.vocoder_state()
+def test_vocoder_and_discriminators_are_trained_against_each_other() -> None:
+    """What fools the discriminators does not train them, and what tells the two apart does not train the vocoder."""
+    parameters, served, discriminators = new_vocoder(TOY, "cpu")
+    losses = vocoder.loss(served, discriminators, *vocoder_batch(), adversarial=True)
+    trains = {
+        name: trained_by(losses[name], parameters)
+        for name in ("adversarial", "feature_matching", "discriminator", "loss")
+    }
+    assert trains == {
+        "adversarial": {"vocoder"},
+        "feature_matching": {"vocoder"},
+        "discriminator": {"discriminators"},
+        "loss": {"vocoder", "discriminators"},
+    }
+
+
+def trained_by(loss: Tensor, parameters: dict[str, nn.Parameter]) -> set[str]:
+    """Which of the vocoder's and the discriminators' parameters have a gradient."""
+    trainable = {name: each for name, each in parameters.items() if each.requires_grad}
+    gradients = torch.autograd.grad(loss, list(trainable.values()), retain_graph=True, allow_unused=True)
+    moved = [name for name, each in zip(trainable, gradients, strict=True) if each is not None and each.any()]
+    return {"discriminators" if name.startswith("|") else "vocoder" for name in moved}
+
+
+def test_a_model_can_be_taken_up_again(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.__main__.DEMO_MODEL", exported)
+    resume(Run(tmp_path, TOY, torch.device("cpu"), minutes=10, hours=0, texts=0, scale=1))
+    model = open_model(exported)
+    taken_up = {"flow": (flow.file_tensors(trained(tmp_path, "flow")), model.flow_state())}
+    taken_up["vocoder"] = merged(trained(tmp_path, "vocoder")), model.vocoder_state()
     for tensors, saved in taken_up.values():
         assert tensors.keys() == saved.keys()
         # What half precision made of the sum of two factors is not quite one any more.
         assert all(torch.allclose(tensor, saved[name], rtol=0.01, atol=0.01) for name, tensor in tensors.items())
     assert load_tokenizer(tmp_path / TOKENIZER).get_vocab_size() == load_tokenizer(model.tokenizer).get_vocab_size()
+
+
+def test_the_demo_model_can_be_taken_up_with_another_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimator and the speakers stay, and the new encoder learns what the old one says."""
+    model = open_model(DEMO_MODEL)
+    assert isinstance(model.config.flow, FlowConfig)
+    config = replace(DEMO, flow=replace(model.config.flow, width=64, heads=2, feed_forward=64, up_blocks=4))
+    run = Run(tmp_path, config, torch.device("cpu"), minutes=0.1, hours=0, texts=0, scale=0.01)
+    resume(run)
+    saved, start = model.flow_state(), flow.file_tensors(trained(tmp_path, "flow_start"))
+    kept = [name for name in saved if not name.startswith(flow.ENCODER)]
+    assert {name.split(".")[0] for name in kept} == {"spk_embed_affine_layer", "decoder"}
+    assert all(torch.equal(start[name], saved[name]) for name in kept)
+
+    monkeypatch.setattr(flow, "LENGTHS", (30,))
+    tokens = 100
+    shapes = {"mel": (MEL_BINS,), "phones": ()}
+    data = {name: torch.randn(PER_TOKEN[name] * tokens, *shape) for name, shape in shapes.items()}
+    starts, speakers = torch.tensor([0, tokens]), torch.tensor([0])
+    save_whole({"data": data, "starts": starts, "speakers": speakers, "texts": [""]}, tmp_path / "corpus.pt")
+    save_whole(torch.randint(CONTENTS, (tokens,)).short(), tmp_path / "contents.pt")
+    save_whole(torch.randn(1, 192), tmp_path / "embeddings.pt")
+    monkeypatch.setattr("training.__main__.fit", two_steps)
+    train_flow_encoder(run)
+    begun = trained(tmp_path, "flow")
+    assert all(torch.equal(begun[name], start[name]) for name in kept)
+    assert not torch.equal(begun["encoder_proj.weight"], start["encoder_proj.weight"])
+    train_flow_encoder(run)  # once the flow has begun, its encoder is left alone
+    assert torch.equal(trained(tmp_path, "flow")["encoder_proj.weight"], begun["encoder_proj.weight"])
+
+
+def two_steps(name: str, out: Path, parameters: dict[str, nn.Parameter], loss: Loss, **_: float) -> None:
+    """`fit`, which goes by the clock, for two steps."""
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
+    for _step in range(2):
+        value, _report = loss(0.0)
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
 
 def test_the_language_model_is_told_what_is_spoken_at_each_token(tmp_path: Path) -> None:
@@ -305,7 +419,18 @@ def test_phone_errors_generates_as_the_engine_draws() -> None:
     assert generate(network, segments[:1]) == together[:1]  # a longer neighbour changes nothing
 
 
-@pytest.mark.parametrize("make", [_language_model_loss, _flow_loss, _vocoder_loss, _tokenizer_loss, _speaker_loss])
+@pytest.mark.parametrize(
+    "make",
+    [
+        _language_model_loss,
+        _flow_loss,
+        _flow_encoder_loss,
+        _vocoder_loss,
+        _discriminator_loss,
+        _tokenizer_loss,
+        _speaker_loss,
+    ],
+)
 def test_a_few_steps_make_each_loss_smaller(
     make: Callable[[], tuple[dict[str, nn.Parameter], Callable[[], Tensor]]],
 ) -> None:
@@ -322,28 +447,49 @@ def test_a_few_steps_make_each_loss_smaller(
     assert np.mean(values[-3:]) < np.mean(values[:3])
 
 
-def test_an_exported_model_opens_with_its_preset_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake_flite(text: str, speaker: int) -> tuple[None, Tensor]:  # the test machine may have no flite
-        return None, 0.1 * torch.randn(32_000)
-
-    monkeypatch.setattr("training.export.recording", fake_flite)
-    write_tokenizer(tmp_path / TOKENIZER, TOY.language_model, ["Some words to learn pieces of."])
-    speech_tokenizer, speaker_encoder = SpeechTokenizer(16), SpeakerEncoder(16, 5)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of toy size, exported."""
+    out = tmp_path_factory.mktemp("training")
+    write_tokenizer(out / TOKENIZER, TOY.language_model, ["Some words to learn pieces of."])
     stages = {
         "language_model": new_language_model(TOY.language_model, "cpu"),
         "flow": new_flow(TOY, "cpu")[0],
         "vocoder": new_vocoder(TOY, "cpu")[0],
     }
     for name, parameters in stages.items():
-        fit(name, tmp_path, parameters, lambda _: (torch.zeros(()), {}), minutes=0, rate=0)
-    export(tmp_path, tmp_path / "model", TOY, speech_tokenizer, speaker_encoder)
+        fit(name, out, parameters, lambda _: (torch.zeros(()), {}), minutes=0, rate=0)
 
-    model = open_model(tmp_path / "model")
+    def fake_flite(text: str, speaker: int) -> tuple[None, Tensor]:  # the test machine may have no flite
+        return None, 0.1 * torch.randn(32_000)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.export.recording", fake_flite)
+        export(out, out / "model", TOY, new_speech_tokenizer(), new_speaker_encoder())
+    return out / "model"
+
+
+def test_an_exported_model_opens_with_its_preset_speakers(exported: Path) -> None:
+    model = open_model(exported)
     assert model.config == TOY
     assert sorted(model.preset_speakers()) == ["awb", "rms", "slt"]
-    saved = merged(stages["flow"])["input_embedding.weight"].detach()
+    saved = merged(trained(exported.parent, "flow"))["input_embedding.weight"]
     torch.testing.assert_close(model.flow_state()["input_embedding.weight"], saved, rtol=1e-3, atol=1e-3)
     assert {tensor.dtype for tensor in read_tensors(model.path / "flow.pt", meta=True).values()} == {torch.float16}
+
+
+def test_an_exported_model_has_all_of_the_releases_tensors_and_what_is_shared_once(exported: Path) -> None:
+    files = {"llm.pt": language_model_layout(TOY.language_model), "flow.pt": flow_layout(TOY.flow)}
+    for name, layout in files.items():
+        tensors = torch.load(exported / name, weights_only=True)
+        assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == layout
+        kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+        overhead = 1024 * len(tensors)  # a record in the archive
+        assert (exported / name).stat().st_size < sum(kept.values()) + overhead
+        assert sum(kept.values()) < sum(2 * tensor.numel() for tensor in tensors.values())
+    head, embedding = (f"llm.model.{name}.weight" for name in ("lm_head", "model.embed_tokens"))
+    state = torch.load(exported / "llm.pt", weights_only=True)
+    assert state[head].data_ptr() == state[embedding].data_ptr()
 
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader
 
 from tools.random_checkpoint.tokenizer import write_tokenizer
 from training import flow, tape, vocoder
-from training.captured import captured
+from training.captured import Losses, captured
 from training.corpus import SPEAKERS, Corpus, read_corpus, write_corpus
+from training.discriminators import Discriminators
 from training.export import export
-from training.factors import COUNT, factor, fill, merged
+from training.factors import COUNT, factor, fill
 from training.fit import begin, copy_into, fit, save_whole, trained
 from training.language_model import Batches, LanguageModel, Utterance, new_language_model, utterance
 from training.released import Parameters, Served, new_parameters
@@ -31,7 +32,7 @@ from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
 from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, FlowConfig, ModelConfig
-from vllm_cosyvoice.flow.torch.loading import flow_weights
+from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
 TEXTS, CORPUS, READING, EMBEDDING_FILE = "texts.json", "corpus.pt", "reading.pt", "embeddings.pt"
@@ -55,6 +56,7 @@ class Run:
     hours: float
     texts: int
     scale: float  # of the batches
+    adversarial: float = 1.0  # share of the vocoder's time that is over when its discriminators come in
 
     def sentences(self) -> list[str]:
         """The texts."""
@@ -168,26 +170,72 @@ def language_model(run: Run) -> None:
     fit("language_model", run.out, parameters, loss, minutes=run.minutes, rate=2e-3)
 
 
+class FlowBatches:
+    """Batches for the flow and its encoder: the speech in tokens and as a mel."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.speech = run, run.corpus()
+        contents = torch.load(run.out / CONTENT_FILES[CORPUS], map_location=run.device, weights_only=True)
+        self.contents = contents.long()
+        self.embeddings = torch.load(run.out / EMBEDDING_FILE, map_location=run.device, weights_only=True)
+
+    def draw(self, spoken: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens [rows, spoken + 3], mel [rows, 2 · spoken, 80] and speaker embeddings [rows, 192]."""
+        device, speech = self.run.device, self.speech
+        chosen, starts = speech.draw(self.run.rows(FLOW_TOKENS / spoken), spoken + LOOKAHEAD_TOKENS)
+        places = torch.arange(spoken + LOOKAHEAD_TOKENS, device=device)
+        first = torch.randint(0, COUNTS, (len(starts), 1), device=device)
+        tokens = speech_tokens(self.contents[starts[:, None] + places], first)
+        near = torch.randint_like(chosen, len(self.embeddings))  # another utterance of the same speaker, if it is one
+        near = torch.where(speech.speakers[near] == speech.speakers[chosen], near, chosen)
+        return tokens, speech.crops("mel", starts, spoken).float(), self.embeddings[near]
+
+
+def train_flow_encoder(run: Run) -> None:
+    """Train the encoder of a flow that takes up the demo model's, but has another encoder: it learns that one's mu."""
+    if (run.out / "flow.pt").exists():
+        print("the flow needs no new encoder, or has trained with it already", flush=True)
+        return
+    batches = FlowBatches(run)
+    parameters, served = new_flow(run.config, run.device)
+    model = open_model(DEMO_MODEL)
+    teacher = Flow.from_state(model.config.flow, model.flow_state(), run.device)
+    learning = {name: each for name, each in parameters.items() if name.startswith(flow.ENCODER)}
+    copy_into(parameters, trained(run.out, "flow_start"))
+
+    def compute(*tensors: torch.Tensor, streaming: bool) -> Losses:
+        with run.autocast():
+            return flow.encoder_loss(served, *tensors, streaming=streaming)
+
+    compute_captured = captured(learning, compute)
+
+    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        spoken, streaming, look_ahead, _ = flow.draw_case()
+        tokens, mel = batches.draw(spoken)[:2]
+        heard = torch.tensor(look_ahead, device=run.device)
+        with torch.no_grad(), run.autocast():
+            (taught,) = flow.means(teacher, tokens, heard, streaming)
+        return reported(compute_captured(tokens, mel, taught.float(), heard, streaming=streaming))
+
+    fit("flow_encoder", run.out, learning, loss, minutes=run.minutes, rate=1e-3)
+    begin(run.out, "flow", parameters, run.minutes)
+
+
 def train_flow(run: Run) -> None:
     """Train the flow."""
-    speech = run.corpus()
-    said = torch.load(run.out / CONTENT_FILES[CORPUS], map_location=run.device, weights_only=True).long()
-    embeddings = torch.load(run.out / EMBEDDING_FILE, map_location=run.device, weights_only=True)
+    batches = FlowBatches(run)
     parameters, served = new_flow(run.config, run.device)
+
+    def compute(*tensors: torch.Tensor, streaming: bool) -> Losses:
+        with run.autocast():
+            return flow.loss(served, *tensors, streaming=streaming)
+
+    compute_captured = captured(parameters, compute)
 
     def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         spoken, streaming, look_ahead, prompt = flow.draw_case()
-        chosen, starts = speech.draw(run.rows(FLOW_TOKENS / spoken), spoken + LOOKAHEAD_TOKENS)
-        places = torch.arange(spoken + LOOKAHEAD_TOKENS, device=run.device)
-        first = torch.randint(0, COUNTS, (len(starts), 1), device=run.device)
-        tokens = speech_tokens(said[starts[:, None] + places], first)
-        near = torch.randint_like(chosen, len(embeddings))  # another utterance of the same speaker, if it is one
-        near = torch.where(speech.speakers[near] == speech.speakers[chosen], near, chosen)
-        mel = speech.crops("mel", starts, spoken).float()
-        with run.autocast():
-            return flow.loss(
-                served, tokens, mel, embeddings[near], streaming=streaming, look_ahead=look_ahead, prompt=prompt
-            )
+        given = torch.tensor([look_ahead, prompt], device=run.device)
+        return reported(compute_captured(*batches.draw(spoken), given[0], given[1], streaming=streaming))
 
     fit("flow", run.out, parameters, loss, minutes=run.minutes, rate=1e-3)
 
@@ -195,7 +243,7 @@ def train_flow(run: Run) -> None:
 def train_vocoder(run: Run) -> None:
     """Train the vocoder."""
     speech = run.corpus()
-    parameters, served = new_vocoder(run.config, run.device)
+    parameters, served, discriminators = new_vocoder(run.config, run.device)
     torch.backends.cudnn.benchmark = True  # batches are all of one shape
 
     def crops() -> tuple[torch.Tensor, ...]:
@@ -208,31 +256,37 @@ def train_vocoder(run: Run) -> None:
             return speech.crops("mel", starts, tokens).float(), audio, f0
         return tape.play(audio, f0, speed, frames)
 
-    compute = captured(parameters, partial(vocoder.loss, served), crops())
+    compute = captured(parameters, partial(vocoder.loss, served, discriminators))
 
-    def loss(_: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        losses = compute(*crops())
-        return losses.pop("loss"), {name: value.detach() for name, value in losses.items()}
+    def loss(progress: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return reported(compute(*crops(), adversarial=progress >= run.adversarial))
 
     fit("vocoder", run.out, parameters, loss, minutes=run.minutes, rate=5e-4)
 
 
 def resume(run: Run) -> None:
-    """Take up the demo model, as if each of its networks had trained for `minutes`. What they lacked then is new."""
+    """Take up the demo model, as if each of its networks had trained for `minutes`. What they lacked then is new.
+
+    A flow with an encoder of other sizes takes up all else, and `flow_encoder` has to run before `flow` can go on.
+    """
     tokenizer, speakers = new_speech_tokenizer(), new_speaker_encoder()
     tokenizer.load(DEMO_MODEL / COSYVOICE2.speech_tokenizer)
     speakers.load(DEMO_MODEL / files.SPEAKER_ENCODER)
     language_parameters = new_language_model(run.config.language_model, "cpu")
-    flow_parameters = new_flow(run.config, "cpu")[0]
+    flow_parameters, vocoder_parameters = new_flow(run.config, "cpu")[0], new_vocoder(run.config, "cpu")[0]
     model = open_model(DEMO_MODEL)
+    flow_state, same_flow = model.flow_state(), model.config.flow == run.config.flow
+    if not same_flow:
+        flow_state = {name: tensor for name, tensor in flow_state.items() if not name.startswith(flow.ENCODER)}
     fill(language_parameters, read_tensors(DEMO_MODEL / files.LANGUAGE_MODEL, meta=False))
-    fill(flow_parameters, model.flow_state())
+    fill(flow_parameters, flow_state)
+    fill(vocoder_parameters, model.vocoder_state())
     networks: dict[str, Mapping[str, torch.Tensor]] = {
         "speech_tokenizer": dict(tokenizer.named_parameters()),
         "speaker_encoder": dict(speakers.named_parameters()),
         "language_model": language_parameters,
-        "flow": flow_parameters,
-        "vocoder": model.vocoder_state(),
+        "flow" if same_flow else "flow_start": flow_parameters,
+        "vocoder": vocoder_parameters,
     }
     for name, parameters in networks.items():
         begin(run.out, name, parameters, run.minutes)
@@ -266,16 +320,21 @@ def new_flow(config: ModelConfig, device: torch.device | str) -> tuple[Parameter
     parameters["input_embedding.weight" + COUNT].data.zero_()  # a token's count says nothing of its sound
     for name in ("encoder_proj.bias", "decoder.estimator.final_proj.bias"):
         parameters[name].data.fill_(flow.MEAN_MEL)
-    served = flow.served(config.flow, parameters)
-    served.weights = lambda tensors: flow_weights(merged(tensors))
-    return parameters, served
+    return parameters, flow.served(config.flow, parameters)
 
 
-def new_vocoder(config: ModelConfig, device: torch.device | str) -> tuple[Parameters, Served]:
-    """Untrained."""
+def new_vocoder(config: ModelConfig, device: torch.device | str) -> tuple[Parameters, Served, Discriminators]:
+    """Untrained. The parameters are those of the vocoder, and those of its discriminators, which have a | in front."""
     parameters = new_parameters(vocoder.layout(config.vocoder), device)
     vocoder.start(parameters, config.vocoder)
-    return parameters, vocoder.served(config.vocoder, parameters)
+    served, discriminators = vocoder.served(config.vocoder, parameters), Discriminators().to(device)
+    against = {f"|{name}": parameter for name, parameter in discriminators.named_parameters()}
+    return parameters | against, served, discriminators
+
+
+def reported(losses: Losses) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What `fit` takes: the loss, and the parts to report."""
+    return losses["loss"], {name: value.detach() for name, value in losses.items() if name != "loss"}
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -287,6 +346,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "contents": contents,
     "speaker_encoder": speaker_encoder,
     "language_model": language_model,
+    "flow_encoder": train_flow_encoder,
     "flow": train_flow,
     "vocoder": train_vocoder,
     "export": write_model,
@@ -303,6 +363,13 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=100_000, help="sentences to collect, words and phrases beside")
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--scale", type=float, default=1.0, help="of the batches")
+    parser.add_argument(
+        "--adversarial",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the vocoder's training without discriminators (default: all of it)",
+    )
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("no GPU: this is for trying the recipe out", file=sys.stderr)
@@ -320,6 +387,7 @@ def main() -> None:
                 arguments.hours,
                 arguments.texts,
                 arguments.scale,
+                arguments.adversarial,
             )
         )
 

@@ -1,6 +1,7 @@
 """A loss and its gradients as two CUDA graphs: launching a small network's kernels takes longer than they do."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +9,27 @@ from torch import Tensor, nn
 Losses = dict[str, Tensor]
 
 
-def captured(
-    parameters: Mapping[str, nn.Parameter], compute: Callable[..., Losses], example: tuple[Tensor, ...]
-) -> Callable[..., Losses]:
-    """`compute`, for tensors of the shapes of `example`; on a CPU `compute` itself.
+def captured(parameters: Mapping[str, nn.Parameter], compute: Callable[..., Losses]) -> Callable[..., Losses]:
+    """`compute`, captured at the first call with tensors of such shapes and such settings; on a CPU `compute` itself.
 
-    It must compute with `parameters` and never wait for the device.
+    Its positional arguments must be tensors, the others not. It must compute with `parameters` and never wait for the
+    device. Call `backward` before the next call: all graphs share their memory.
     """
-    if example[0].device.type == "cpu":
+    if next(iter(parameters.values())).device.type == "cpu":
         return compute
-    module = _Computation(parameters, compute)
-    torch.cuda.make_graphed_callables(module, example, allow_unused_input=True)  # gives it another `forward`
-    return module
+    pool = torch.cuda.graph_pool_handle()
+    graphs: dict[tuple[object, ...], _Computation] = {}
+
+    def replayed(*tensors: Tensor, **settings: object) -> Losses:
+        case = (*(tensor.shape for tensor in tensors), *settings.items())
+        if case not in graphs:
+            graphs[case] = _Computation(parameters, partial(compute, **settings))
+            # This gives it another `forward`.
+            torch.cuda.make_graphed_callables(graphs[case], tensors, allow_unused_input=True, pool=pool)
+        losses: Losses = graphs[case](*tensors)
+        return losses
+
+    return replayed
 
 
 class _Computation(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tools.random_checkpoint.settings import yaml_text
-from training import language_model
+from training import flow, language_model
 from training.corpus import PRESETS, recording
 from training.factors import merged
 from training.fit import trained
@@ -39,8 +39,8 @@ def export(
         (made / COSYVOICE2.settings).write_text(yaml_text(config), encoding="utf-8")
         shutil.copytree(out / files.TOKENIZER, made / files.TOKENIZER)
         torch.save(_halved(language_model.file_tensors(trained(out, "language_model"))), made / files.LANGUAGE_MODEL)
-        torch.save(_halved(merged(trained(out, "flow"))), made / files.FLOW)
-        vocoder = {f"generator.{name}": tensor for name, tensor in _halved(trained(out, "vocoder")).items()}
+        torch.save(_halved(flow.file_tensors(trained(out, "flow"))), made / files.FLOW)
+        vocoder = {f"generator.{name}": tensor for name, tensor in _halved(merged(trained(out, "vocoder"))).items()}
         torch.save(vocoder, made / files.VOCODER)
         speech_tokenizer.save(made / COSYVOICE2.speech_tokenizer)
         speaker_encoder.save(made / files.SPEAKER_ENCODER)
@@ -63,4 +63,6 @@ def embedding(speaker_encoder: SpeakerEncoder, heard: Tensor) -> Tensor:
 
 
 def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().half().clone() for name, tensor in tensors.items()}
+    """In half precision. Names of one and the same tensor stay so, and the file holds it once."""
+    halved = {id(tensor): tensor.detach().half().clone() for tensor in tensors.values()}
+    return {name: halved[id(tensor)] for name, tensor in tensors.items()}

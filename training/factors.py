@@ -41,7 +41,7 @@ def fill(parameters: Parameters, tensors: Mapping[str, Tensor]) -> None:
     """Give `parameters` the `tensors` of a file; those that are training's own keep their values."""
     tables = {name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()}
     for name in parameters:
-        if name.endswith(CONTENT):
+        if name.endswith(CONTENT) and name.removesuffix(CONTENT) in tables:
             factor(tables, name.removesuffix(CONTENT))
     with torch.no_grad():
         for name in parameters.keys() & tables.keys():

@@ -32,7 +32,8 @@ from vllm_cosyvoice.vocabulary import END_OF_SPEECH, SPEECH_TOKENS
 
 HEAD, AHEAD, PLACE = "llm_decoder", "|ahead", "|place"
 BODY = "llm.model.model."
-TABLES = ("speech_embedding.weight", "llm_embedding.weight", BODY + "embed_tokens.weight")  # as `vocabulary` has them
+EMBEDDING = BODY + "embed_tokens.weight"
+TABLES = ("speech_embedding.weight", "llm_embedding.weight", EMBEDDING)  # as `vocabulary` has them
 POOL = 2048  # examples drawn together and sorted by length, so that little is padding
 SIMPLE_UNTIL = 0.3  # of the time: no prompts, and short utterances first, which teach to align
 SHORTEST = 0.3  # share of the utterances to begin with, which are words
@@ -225,8 +226,9 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def file_tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `llm.pt` holds."""
-    return merged(parameters)
+    """What `llm.pt` holds. As in the release, the text head is tied to the text embedding."""
+    tensors = merged(parameters)
+    return tensors | {UNUSED_TENSOR: tensors[EMBEDDING]}
 
 
 def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:

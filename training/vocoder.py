@@ -1,4 +1,4 @@
-"""HiFT by the serving modules and spectral distances."""
+"""HiFT by the serving modules: spectral distances, and discriminators if wanted."""
 
 from functools import cache
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.captured import Losses
+from training.discriminators import Discriminators
 from training.released import Parameters, Served
+from training.spectrum import magnitudes
 from vllm_cosyvoice.checkpoint.layout import vocoder_layout
 from vllm_cosyvoice.config import MEL_BINS, SAMPLE_RATE, SAMPLES_PER_FRAME, VocoderConfig
 from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights
@@ -18,6 +21,8 @@ CROP_TOKENS = 20
 # Window and hop, samples: the longest tells overtones of neighbouring pitches apart.
 RESOLUTIONS = ((4096, 960), (2048, 480), (1024, 240), (512, 120))
 MEL_WEIGHT, F0_WEIGHT = 1.0, 0.005
+# As large beside the spectral distances as HiFi-GAN's are beside its mel distance.
+ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 0.5, 1.0
 LOUDEST_SINE = 0.3  # in the source's mix; the overtone n has this by the root of n
 FIRST_PITCH = 130.0  # Hz
 FIRST_LOUDNESS = -3.0  # log-magnitude
@@ -50,10 +55,13 @@ def served(config: VocoderConfig, parameters: Parameters) -> Served:
     return Served(vocoder, parameters, vocoder_weights)
 
 
-def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor) -> dict[str, Tensor]:
+def loss(
+    served: Served, discriminators: Discriminators, mel: Tensor, audio: Tensor, f0: Tensor, *, adversarial: bool
+) -> Losses:
     """For mel [rows, frames, 80], audio [rows, 480 · frames] in [−1, 1] and the teacher's pitch [rows, frames].
 
-    Never waits for the device, so it can be captured.
+    With `adversarial`, vocoder and discriminators are trained against each other. It never waits for the device, so it
+    can be captured.
     """
     made, predicted = served(speak, mel, f0)
     pitch_loss = F.l1_loss(predicted, f0)
@@ -68,7 +76,13 @@ def loss(served: Served, mel: Tensor, audio: Tensor, f0: Tensor) -> dict[str, Te
     )
     mel_loss = F.l1_loss(ours, theirs)
     value = spectral + MEL_WEIGHT * mel_loss + F0_WEIGHT * pitch_loss
-    return {"loss": value, "spectral": spectral, "mel": mel_loss, "pitch": pitch_loss}
+    losses = {"spectral": spectral, "mel": mel_loss, "pitch": pitch_loss}
+    if adversarial:
+        against = discriminators.losses(made, audio)
+        value = value + ADVERSARIAL_WEIGHT * against["adversarial"] + MATCHING_WEIGHT * against["feature_matching"]
+        value = value + against["discriminator"]
+        losses |= against
+    return {"loss": value, **losses}
 
 
 def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,12 +100,6 @@ def speak(vocoder: Vocoder, mel: Tensor, f0: Tensor) -> tuple[Tensor, Tensor]:
     source = vocoder.source(f0, advances, phases, noise)
     lengths = torch.full((rows,), frames, device=mel.device)
     return vocoder.generator(mel, source, lengths, ragged=False), predicted
-
-
-def magnitudes(audio: Tensor, window: int, hop: int) -> Tensor:
-    """Magnitude spectrogram [rows, window / 2 + 1, frames] of audio [rows, samples]."""
-    shape = torch.hann_window(window, device=audio.device)
-    return torch.stft(audio.float(), window, hop, window=shape, return_complex=True).abs().clamp(min=1e-4)
 
 
 @cache

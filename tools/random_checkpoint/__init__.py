@@ -7,6 +7,7 @@ package; running a model does not.
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,33 +34,38 @@ ESTIMATOR = "flow.decoder.estimator.fp32.onnx"
 PRESET_NAMES = ("中文女", "English male")
 
 FULL = ModelConfig()
+TINY_FLOW = FlowConfig(
+    width=128,
+    heads=4,
+    feed_forward=256,
+    blocks=2,
+    up_blocks=2,
+    estimator_channels=64,
+    estimator_heads=4,
+    estimator_head_dim=16,
+    estimator_blocks=1,
+    estimator_mid_stages=2,
+)
 # Small enough to speak faster than real time on two CPU cores, with head sizes that vLLM's CPU attention supports.
 TINY = ModelConfig(
     LanguageModelConfig(
         hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, num_kv_heads=2, text_vocab_size=4096
     ),
-    FlowConfig(
-        width=128,
-        heads=4,
-        feed_forward=256,
-        blocks=2,
-        up_blocks=2,
-        estimator_channels=64,
-        estimator_heads=4,
-        estimator_head_dim=16,
-        estimator_blocks=1,
-        estimator_mid_stages=2,
-    ),
+    TINY_FLOW,
     VocoderConfig(base_channels=64, f0_channels=64),
 )
+# The smallest model that CosyVoice's own code loads: it fixes the encoder's width and the blocks behind the upsampling.
+OFFICIAL = replace(TINY, flow=replace(TINY_FLOW, width=512, heads=8, blocks=1, up_blocks=4))
 FULL3 = ModelConfig(flow=DiTFlowConfig(), vocoder=CausalVocoderConfig())
 TINY3 = ModelConfig(
     TINY.language_model,
     DiTFlowConfig(look_ahead_width=64, width=64, blocks=2, heads=4, head_dim=16, feed_forward=128),
     CausalVocoderConfig(base_channels=64, f0_channels=64),
 )
-SIZES = {("cosyvoice2", "tiny"): TINY, ("cosyvoice2", "full"): FULL}
-SIZES |= {("cosyvoice3", "tiny"): TINY3, ("cosyvoice3", "full"): FULL3}
+SIZES = {
+    "cosyvoice2": {"tiny": TINY, "official": OFFICIAL, "full": FULL},
+    "cosyvoice3": {"tiny": TINY3, "full": FULL3},
+}
 
 
 def write_random_checkpoint(out: Path, config: ModelConfig, *, seed: int) -> None:
