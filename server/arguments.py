@@ -165,7 +165,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 def _parser() -> _Parser:
     parser = _Parser(
         prog=PROGRAM,
-        description="Serve a CosyVoice2 model behind the OpenAI speech API.",
+        description="Serve a CosyVoice model behind the OpenAI speech API.",
         epilog=f"Each flag can also be set by a variable: --port by {ENVIRONMENT}PORT. The command line wins.",
         formatter_class=_Help,
         allow_abbrev=False,

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """CosyVoice2 in one process. `model` is a directory, a name on the hub, or an open ModelDirectory.
+    """CosyVoice in one process. `model` is a directory, a name on the hub, or an open ModelDirectory.
 
     Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
     """
