@@ -19,6 +19,7 @@ def open_vocoder(model: ModelDirectory, device: torch.device) -> AnyVocoder:
     """
     config = model.config.vocoder
     if isinstance(config, CausalVocoderConfig):
+        torch.backends.cudnn.allow_tf32 = False  # its rounding depends on a call's size, so a stream would not be exact
         return CausalVocoder.from_state(config, model.vocoder_state(), device)
     vocoder = Vocoder.from_state(config, model.vocoder_state(), device)
     if device.type != "cuda":
