@@ -28,8 +28,8 @@ VOCODER=${VOCODER:-13.5} FLOW=${FLOW:-11} FLOW_ENCODER=${FLOW_ENCODER:-4} LANGUA
 SCALE=${SCALE:-1} ADVERSARIAL=${ADVERSARIAL:-1}
 left() { timeout $((until > SECONDS ? until - SECONDS : 1)) "$@"; }
 on() { CUDA_VISIBLE_DEVICES=${gpu[$1]} "${@:2}"; }
-run() { python3 -m training --out .training --size "${SIZE:-demo}" --hours "${HOURS:-8}" --stage "$@"; }
-stage() { left python3 -m training --out .training --size "${SIZE:-demo}" --scale "$SCALE" --stage "$1" --minutes "${@:2}"; }
+run() { python3 -m training --out .training --hours "${HOURS:-8}" --stage "$@"; }
+stage() { left python3 -m training --out .training --scale "$SCALE" --stage "$1" --minutes "${@:2}"; }
 passed() { echo "--- $1 after $((SECONDS - began)) s"; }
 flow() {
     [ -z "${RESUME:-}" ] || [ -f .training/flow.pt ] || on 1 stage flow_encoder "$FLOW_ENCODER" || return
@@ -57,7 +57,7 @@ fi
 on 2 stage language_model "$LANGUAGE_MODEL" & language_model=$!
 wait $flow; flow=$?
 wait $language_model; language_model=$?
-on 2 left python3 -m training.phone_errors --out .training --size "${SIZE:-demo}" & errors=$!
+on 2 left python3 -m training.phone_errors --out .training & errors=$!
 wait $vocoder; vocoder=$?
 wait $errors
 passed "this call's training"
