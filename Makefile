@@ -20,7 +20,7 @@ serve: env
 	$(BIN)/python -m server $(MODEL) $(ARGS)
 
 test: lint browser
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: env
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make test-gpu needs a GPU, and nvidia-smi finds none"; exit 1; }

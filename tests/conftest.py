@@ -16,9 +16,8 @@ from tools.random_checkpoint import TINY, write_random_checkpoint
 if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
     from vllm_cosyvoice import Synthesizer
 
-SHARED = "shared"  # the group of all tests that need the fixtures `server` or `synthesizer` below
-# The groups that take longest begin first, so that no process waits for one at the end.
-LONGEST = (SHARED, "test_intelligibility", "test_server_lifecycle", "test_ray", "test_speech_token_generator")
+# The files that take longest begin first, so that no process waits for one at the end.
+LONGEST = ("test_server_lifecycle", "test_ray", "test_speech_token_generator", "test_intelligibility", "test_batch")
 LAST = "test_server_end"  # it ends the server that others share
 
 
@@ -27,21 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep together what shares a process's fixtures: files, and all that needs one of those here."""
-    groups = {item: _group(item) for item in items}
-    order = {group: place - len(LONGEST) for place, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: (order.get(groups[item], 0), item.path.stem == LAST))
-    if hasattr(config, "workerinput"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(groups[item]))
-
-
-def _group(item: pytest.Item) -> str:
-    assert isinstance(item, pytest.Function)
-    needed = {"server", "synthesizer"}.intersection(item.fixturenames)
-    return SHARED if any(not hasattr(item.module, name) for name in needed) else item.path.stem
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {file: place - len(LONGEST) for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: (item.path.stem == LAST, order.get(item.path.stem, 0)))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,9 @@ def captured(parameters: Mapping[str, nn.Parameter], compute: Callable[..., Loss
     """
     if next(iter(parameters.values())).device.type == "cpu":
         return compute
+    # PyTorch 2.14 refuses to capture with what an earlier backward left, as each capture leaves for the next.
+    if accept_earlier := getattr(torch.autograd.graph, "set_override_stale_capture_stream", None):
+        accept_earlier(True)
     pool = torch.cuda.graph_pool_handle()
     graphs: dict[tuple[object, ...], _Computation] = {}
 

@@ -14,6 +14,8 @@ from training.captured import Losses, captured
 from training.sizes import TOY
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
 Settings = dict[str, bool]
 STEPS = 30  # each draws other noise and times
 
