@@ -87,13 +87,15 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--replicas", type=_numbers, default="1,2,4,8", help="how many, one after the other: 1,2,4,8")
+    add("--replicas", type=_numbers, help="how many, one after the other (default: 1,2,4,8; with --real 1)")
     add("--listeners", type=_numbers, default=[60], help="callers of each replica who listen in real time")
     add("--seconds", type=float, default=30.0, help="of each setting that count, after one utterance")
     add("--real", metavar="MODEL_DIR", help="real replicas against python -m server")
     add("--callers", type=_numbers, default=[64], help="with --real: of each replica, who call again at once")
     add("--flags", default="--gpt_paral_num 320 --encode_paral_num 1024 --encode_process_num 4", help="with --real")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.replicas = arguments.replicas or ([1] if arguments.real else [1, 2, 4, 8])
+    return arguments
 
 
 def _numbers(text: str) -> list[int]:
