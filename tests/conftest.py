@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
     from vllm_cosyvoice import Synthesizer
 
 # The files that take longest begin first, so that no process waits for one at the end.
-LONGEST = ("test_server_lifecycle", "test_ray", "test_speech_token_generator", "test_intelligibility", "test_batch")
+LONGEST = ("test_server_lifecycle", "test_intelligibility", "test_speech_token_generator", "test_batch", "test_ray")
 LAST = "test_server_end"  # it ends the server that others share
 
 
