@@ -400,10 +400,14 @@ def test_settings_of_another_model_are_named(model: Path, old: str, new: str, sa
     refused(model, str(model), says)
 
 
-@pytest.mark.parametrize("name", ["cosyvoice.yaml", "cosyvoice3.yaml"])
-def test_other_families_are_named_by_their_file(model: Path, name: str) -> None:
-    (model / "cosyvoice2.yaml").rename(model / name)
-    refused(model, name, "another family", "FunAudioLLM/CosyVoice2-0.5B")
+def test_another_family_is_named_by_its_file(model: Path) -> None:
+    (model / "cosyvoice2.yaml").rename(model / "cosyvoice.yaml")
+    refused(model, "cosyvoice.yaml", "another family", "FunAudioLLM/CosyVoice2-0.5B")
+
+
+def test_settings_under_the_name_of_another_family_are_refused(model: Path) -> None:
+    (model / "cosyvoice2.yaml").rename(model / "cosyvoice3.yaml")
+    refused(model, "cosyvoice3.yaml is not a CosyVoice3 configuration", "FunAudioLLM/Fun-CosyVoice3-0.5B-2512")
 
 
 def test_qwen2_configurations_of_transformers_5_are_understood(model: Path) -> None:

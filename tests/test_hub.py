@@ -15,7 +15,7 @@ from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
 from vllm_cosyvoice.config import DEMO_MODEL, ModelConfig
 
 MODEL = "someone/CosyVoice2"
-OTHER_FAMILY = "someone/CosyVoice3"
+OTHER_FAMILY = "someone/CosyVoice"
 OUT_OF_LUCK = "someone/CosyVoice2.1"
 WEIGHTS = bytes(range(256)) * 100_000
 CUT_AFTER = 15_000_000  # Hugging Face's client keeps what it has in steps of 10 MiB
@@ -69,7 +69,7 @@ def hubs() -> Iterator[dict[str, HubStandIn]]:
         "CosyVoice-BlankEN/model.safetensors": b"not wanted",
         "flow.decoder.estimator.fp32.onnx": b"not wanted",
     }
-    models = {MODEL: files, OTHER_FAMILY: {"cosyvoice3.yaml": b"llm: 1", "llm.pt": WEIGHTS}}
+    models = {MODEL: files, OTHER_FAMILY: {"cosyvoice.yaml": b"llm: 1", "llm.pt": WEIGHTS}}
     # Hugging Face's client cannot be kept from trying for half a minute before it gives up.
     with serve(models) as hugging_face, serve(models | {OUT_OF_LUCK: files}) as modelscope:
         modelscope.cut_after[f"{OUT_OF_LUCK}/llm.pt"] = [1000] * 1000
