@@ -148,7 +148,7 @@ async def test_audio_comes_as_it_is_made_in_every_way(speaking: Cluster, server:
 
 
 async def test_a_client_that_leaves_frees_what_its_replica_held(speaking: Cluster, server: ServerProcess) -> None:
-    async with server.speaking(6000):
+    async with server.speaking(2000):
         assert held(speaking.replicas()) >= 3
     await eventually(lambda: not held(speaking.replicas()), "nothing is held")
 
