@@ -16,7 +16,7 @@ from tests.golden_cases import Case
 DATA = Path(__file__).with_name("golden_data")
 AREAS = ("text", "features", "ras", "hift", "flow", "llm")
 COSYVOICE3_DATA = Path(__file__).with_name("golden_data3")
-COSYVOICE3_AREAS = ("dit_flow", "causal_hift")
+COSYVOICE3_AREAS = ("features", "causal_hift", "dit_flow", "llm")
 
 
 def areas(data: Path) -> tuple[str, ...]:
@@ -37,7 +37,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA, help="directory with manifest.json, *.npz and text.json")
     parser.add_argument("--salt", default="", help="salt of the seeded weights (default: empty)")
     parser.add_argument(
-        "--area", choices=AREAS + COSYVOICE3_AREAS, action="append", help="only this area; may be given several times"
+        "--area",
+        choices=sorted({*AREAS, *COSYVOICE3_AREAS}),
+        action="append",
+        help="only this area; may be given several times",
     )
     arguments = parser.parse_args()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
