@@ -6,6 +6,7 @@ from torch import Tensor
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout
 from vllm_cosyvoice.config import CausalVocoderConfig, DiTFlowConfig, FlowConfig, VocoderConfig
+from vllm_cosyvoice.vocoder import VocoderRow
 
 FLOW = FlowConfig(
     width=64,
@@ -29,15 +30,8 @@ def flow_state(config: FlowConfig | DiTFlowConfig = FLOW) -> dict[str, Tensor]:
 
 
 def vocoder_state(config: VocoderConfig = VOCODER) -> dict[str, Tensor]:
-    return _with_a_voice(seeded_state(vocoder_layout(config)))
-
-
-def causal_vocoder_state() -> dict[str, Tensor]:
-    return _with_a_voice(seeded_state(vocoder_layout(CAUSAL_VOCODER)))
-
-
-def _with_a_voice(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Seeded as they are, the weights have no pitch and four samples in five are clipped."""
+    state = seeded_state(vocoder_layout(config))
+    # Seeded as they are, the weights have no pitch and four samples in five are clipped.
     state["f0_predictor.classifier.bias"] += 150
     state["conv_post.parametrizations.weight.original0"] *= 0.2
     return state
@@ -47,3 +41,18 @@ def mel(frames: int, seed: int = 0) -> Tensor:
     """Something that moves slowly in time, as speech does."""
     noise = torch.randn(1, 80, frames + 5, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.avg_pool1d(noise, 5, 1)[0, :, :frames].T.contiguous()
+
+
+def ragged_rows() -> list[VocoderRow]:
+    """Rows of different lengths, some in the middle of a stream."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        VocoderRow(
+            mel=mel(frames, seed=frames),
+            phase=torch.rand(9, generator=generator, dtype=torch.float64),
+            at=at,
+            end=frames - at // 2,
+            noise_start=1000 * frames,
+        )
+        for frames, at in ((30, 15), (17, 0), (1, 0), (44, 20), (44, 0))
+    ]

@@ -14,9 +14,10 @@ from tests import small_networks
 from tests.cards import H200
 from tests.golden import COSYVOICE3_DATA
 from tests.utterances import begun, decode
-from tools.random_checkpoint import TINY
+from tools.random_checkpoint import TINY, TINY3
 from tools.random_checkpoint.settings import yaml_text
 from vllm_cosyvoice.checkpoint import CheckpointError, ModelDirectory
+from vllm_cosyvoice.checkpoint.cosyvoice3 import COSYVOICE3
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.checkpoint.layout import vocoder_layout
 from vllm_cosyvoice.checkpoint.sizes import causal_vocoder_config
@@ -35,7 +36,7 @@ ANY_PRECISION = pytest.mark.parametrize("data_type", ROUNDING)
 
 def lively_state() -> dict[str, Tensor]:
     """Weights whose pitch moves with the mel, between 100 and 200 Hz for most frames."""
-    state = small_networks.causal_vocoder_state()
+    state = small_networks.vocoder_state(small_networks.CAUSAL_VOCODER)
     state["f0_predictor.classifier.weight"] *= 100
     return state
 
@@ -129,17 +130,7 @@ def test_rows_of_different_lengths_give_what_each_gives_alone(
     vocoders: dict[torch.dtype, CausalVocoder], data_type: torch.dtype
 ) -> None:
     vocoder = vocoders[data_type]
-    generator = torch.Generator().manual_seed(0)
-    rows = [
-        VocoderRow(
-            mel=small_networks.mel(frames, seed=frames),
-            phase=torch.rand(9, generator=generator, dtype=torch.float64),
-            at=at,
-            end=frames - at // 2,
-            noise_start=1000 * frames,
-        )
-        for frames, at in ((30, 15), (17, 0), (1, 0), (44, 20), (44, 0))
-    ]
+    rows = small_networks.ragged_rows()
     audio, phases = vocoder(rows)
     for row, piece, phase in zip(rows, audio, phases, strict=True):
         (alone,), (alone_phase,) = vocoder([row])
@@ -247,8 +238,7 @@ def test_layout_is_that_of_the_reference(size: str, channels: int) -> None:
 
 def settings_with(tmp_path: Path, look_right: int) -> HyperYaml:
     path = tmp_path / "cosyvoice3.yaml"
-    text = yaml_text(TINY)
-    path.write_text(text.replace("    base_channels:", f"    conv_pre_look_right: {look_right}\n    base_channels:"))
+    path.write_text(yaml_text(TINY3).replace("conv_pre_look_right: 4", f"conv_pre_look_right: {look_right}"))
     return HyperYaml(path)
 
 
@@ -260,14 +250,14 @@ def test_sizes_are_read(tmp_path: Path) -> None:
 
 def test_another_look_ahead_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="conv_pre_look_right to 3, but this engine is built for 4"):
-        causal_vocoder_config(settings_with(tmp_path, 3))
+        COSYVOICE3.check(settings_with(tmp_path, 3))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelDirectory:
     path: Path = tmp_path_factory.mktemp("model")
     torch.save(small_networks.flow_state(), path / "flow.pt")
-    torch.save(small_networks.causal_vocoder_state(), path / "hift.pt")
+    torch.save(small_networks.vocoder_state(small_networks.CAUSAL_VOCODER), path / "hift.pt")
     return ModelDirectory(path, ModelConfig(flow=small_networks.FLOW, vocoder=CONFIG))
 
 

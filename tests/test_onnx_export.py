@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests import small_networks
 from tests.golden import DATA
+from tests.golden_cases import tensors
 from tests.golden_cases.flow import ESTIMATOR_HEADS, flow_config
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import CHUNK_FRAMES
@@ -81,8 +82,7 @@ def test_one_graph_gives_what_the_module_gives_for_any_rows_lengths_and_chunks(
 
 @torch.inference_mode()
 def test_the_graph_gives_the_reference_networks_numbers() -> None:
-    with np.load(DATA / "flow_small.npz") as arrays:
-        golden = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    golden = tensors(DATA / "flow_small.npz")
     shapes = json.loads((DATA / "manifest.json").read_text())["flow.small"]
     flow = Flow.from_state(flow_config(shapes, ESTIMATOR_HEADS["small"]), seeded_state(shapes))
     session = runtime(estimator_onnx(flow.estimator), torch.float32)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tests import small_networks
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME
-from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
+from vllm_cosyvoice.vocoder import Vocoder, VocoderStream, speak
 from vllm_cosyvoice.vocoder import stream as stream_module
 from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
 from vllm_cosyvoice.vocoder.torch.loading import vocoder_weights
@@ -36,17 +36,7 @@ def spoken(
 
 
 def test_rows_of_different_lengths_give_what_each_gives_alone(vocoder: Vocoder) -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows = [
-        VocoderRow(
-            mel=small_networks.mel(frames, seed=frames),
-            phase=torch.rand(9, generator=generator, dtype=torch.float64),
-            at=at,
-            end=frames - at // 2,
-            noise_start=1000 * frames,
-        )
-        for frames, at in ((30, 15), (17, 0), (1, 0), (44, 20), (44, 0))
-    ]
+    rows = small_networks.ragged_rows()
     audio, phases = vocoder(rows)
     for row, piece, phase in zip(rows, audio, phases, strict=True):
         (alone,), (alone_phase,) = vocoder([row])

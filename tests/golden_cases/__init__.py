@@ -1,8 +1,10 @@
 """Golden cases: the reference networks' numbers against the shipped code, one module an area."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,12 @@ class Case:
     relative_error: float  # RMS of the difference over RMS of the expected values
     passed: bool
     note: str = ""
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The arrays of the file at `path`."""
+    with np.load(path) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 
 def errors(actual: np.ndarray, expected: np.ndarray) -> tuple[float, float]:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden_cases import Case, errors
+from tests.golden_cases import Case, errors, tensors
 from tests.golden_cases.hift import vocoder_config
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import F0_LOOKAHEAD, SAMPLES_PER_FRAME, CausalVocoderConfig
@@ -27,8 +26,7 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
     manifest = json.loads((data / "manifest.json").read_text())
     for size in SIZES:
         path = data / f"hift_{size}.npz"
-        with np.load(path) as arrays:
-            golden = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        golden = tensors(path)
         shapes = manifest[f"hift.{size}"]
         config, state = CausalVocoderConfig(**vars(vocoder_config(shapes))), seeded_state(shapes, salt)
         with torch.inference_mode():

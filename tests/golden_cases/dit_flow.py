@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden_cases import Case, errors
+from tests.golden_cases import Case, errors, tensors
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import CHUNK_FRAMES, LOOKAHEAD_TOKENS, DiTFlowConfig
 from vllm_cosyvoice.flow import DiTFlow, FlowRow
@@ -43,8 +42,7 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
     manifest = json.loads((data / "manifest.json").read_text())
     for size in SIZES:
         path = data / f"flow_{size}.npz"
-        with np.load(path) as arrays:
-            golden = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        golden = tensors(path)
         shapes = manifest[f"flow.{size}"]
         config, state = dit_flow_config(shapes), seeded_state(shapes, salt)
         flow = DiTFlow.from_state(config, state)

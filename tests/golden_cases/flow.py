@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tests.golden_cases import Case, errors
+from tests.golden_cases import Case, errors, tensors
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, LOOKAHEAD_TOKENS, FlowConfig
 from vllm_cosyvoice.flow import Flow, FlowRow
@@ -47,8 +46,7 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
     manifest = json.loads((data / "manifest.json").read_text())
     for size, heads in ESTIMATOR_HEADS.items():
         path = data / f"flow_{size}.npz"
-        with np.load(path) as arrays:
-            golden = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        golden = tensors(path)
         shapes = manifest[f"flow.{size}"]
         flow = Flow.from_state(flow_config(shapes, heads), seeded_state(shapes, salt))
         with torch.inference_mode():

@@ -4,10 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from tests.golden_cases import Case, errors
+from tests.golden_cases import Case, errors, tensors
 from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.config import VocoderConfig
 from vllm_cosyvoice.vocoder import Vocoder
@@ -31,8 +30,7 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
     manifest = json.loads((data / "manifest.json").read_text())
     for size in SIZES:
         path = data / f"hift_{size}.npz"
-        with np.load(path) as arrays:
-            golden = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        golden = tensors(path)
         shapes = manifest[f"hift.{size}"]
         config = vocoder_config(shapes)
         vocoder = Vocoder.from_state(config, seeded_state(shapes, salt))

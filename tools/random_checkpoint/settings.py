@@ -59,15 +59,7 @@ llm: !new:cosyvoice.llm.llm.{language_model}
 def _flow(flow: FlowConfig) -> str:
     return f"""
 flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec
-    input_size: {flow.width}
-    output_size: {MEL_BINS}
-    spk_embed_dim: !ref <spk_embed_dim>
-    output_type: 'mel'
-    vocab_size: {flow.token_vocab_size}
-    input_frame_rate: !ref <token_frame_rate>
-    only_mask_loss: True
-    token_mel_ratio: !ref <token_mel_ratio>
-    pre_lookahead_len: {LOOKAHEAD_TOKENS}
+{_tokens(flow.width, flow.token_vocab_size)}
     encoder: !new:cosyvoice.transformer.upsample_encoder.UpsampleConformerEncoder
         output_size: {flow.width}
         attention_heads: {flow.heads}
@@ -84,18 +76,7 @@ flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec
         use_cnn_module: False
         macaron_style: False
         static_chunk_size: !ref <chunk_size>
-    decoder: !new:cosyvoice.flow.flow_matching.CausalConditionalCFM
-        in_channels: {3 * MEL_BINS}
-        n_spks: 1
-        spk_emb_dim: {MEL_BINS}
-        cfm_params: !new:omegaconf.DictConfig
-            content:
-                sigma_min: 1e-06
-                solver: 'euler'
-                t_scheduler: 'cosine'
-                training_cfg_rate: 0.2
-                inference_cfg_rate: {flow.guidance}
-                reg_loss_type: 'l1'
+{_solver(flow.guidance)}
         estimator: !new:cosyvoice.flow.decoder.CausalConditionalDecoder
             in_channels: {4 * MEL_BINS}
             out_channels: {MEL_BINS}
@@ -111,22 +92,21 @@ flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec
 """
 
 
-def _dit_flow(flow: DiTFlowConfig) -> str:
-    return f"""
-flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithDiT
-    input_size: {MEL_BINS}
+def _tokens(width: int, vocab_size: int) -> str:
+    return f"""\
+    input_size: {width}
     output_size: {MEL_BINS}
     spk_embed_dim: !ref <spk_embed_dim>
     output_type: 'mel'
-    vocab_size: {flow.token_vocab_size}
+    vocab_size: {vocab_size}
     input_frame_rate: !ref <token_frame_rate>
     only_mask_loss: True
     token_mel_ratio: !ref <token_mel_ratio>
-    pre_lookahead_len: {LOOKAHEAD_TOKENS}
-    pre_lookahead_layer: !new:cosyvoice.transformer.upsample_encoder.PreLookaheadLayer
-        in_channels: {MEL_BINS}
-        channels: {flow.look_ahead_width}
-        pre_lookahead_len: {LOOKAHEAD_TOKENS}
+    pre_lookahead_len: {LOOKAHEAD_TOKENS}"""
+
+
+def _solver(guidance: float) -> str:
+    return f"""\
     decoder: !new:cosyvoice.flow.flow_matching.CausalConditionalCFM
         in_channels: {3 * MEL_BINS}
         n_spks: 1
@@ -137,8 +117,19 @@ flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithDiT
                 solver: 'euler'
                 t_scheduler: 'cosine'
                 training_cfg_rate: 0.2
-                inference_cfg_rate: {flow.guidance}
-                reg_loss_type: 'l1'
+                inference_cfg_rate: {guidance}
+                reg_loss_type: 'l1'"""
+
+
+def _dit_flow(flow: DiTFlowConfig) -> str:
+    return f"""
+flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithDiT
+{_tokens(MEL_BINS, flow.token_vocab_size)}
+    pre_lookahead_layer: !new:cosyvoice.transformer.upsample_encoder.PreLookaheadLayer
+        in_channels: {MEL_BINS}
+        channels: {flow.look_ahead_width}
+        pre_lookahead_len: {LOOKAHEAD_TOKENS}
+{_solver(flow.guidance)}
         estimator: !new:cosyvoice.flow.DiT.dit.DiT
             dim: {flow.width}
             depth: {flow.blocks}

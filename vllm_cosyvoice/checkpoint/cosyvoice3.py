@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from vllm_cosyvoice.checkpoint import layout, sizes
 from vllm_cosyvoice.checkpoint.family import END_OF_PROMPT, ModelFamily
 from vllm_cosyvoice.checkpoint.hyperyaml import CLASS, HyperYaml
-from vllm_cosyvoice.config import CHUNK_FRAMES, LOOKAHEAD_TOKENS, LanguageModelConfig, ModelConfig
+from vllm_cosyvoice.config import CHUNK_FRAMES, LOOKAHEAD_TOKENS, VOCODER_LOOKAHEAD, LanguageModelConfig, ModelConfig
 from vllm_cosyvoice.llm.registration import COSYVOICE3_ARCHITECTURE
 from vllm_cosyvoice.text.special_tokens import PRONUNCIATIONS, SOUNDS
 
@@ -22,7 +22,7 @@ REQUIRED = {
     "flow.pre_lookahead_layer.pre_lookahead_len": LOOKAHEAD_TOKENS,
     "flow.decoder.estimator.static_chunk_size": CHUNK_FRAMES,
     f"hift.f0_predictor.{CLASS}": "cosyvoice.hifigan.f0_predictor.CausalConvRNNF0Predictor",
-    "hift.conv_pre_look_right": 4,
+    "hift.conv_pre_look_right": VOCODER_LOOKAHEAD,
     "feat_extractor.fmax": None,  # half the sample rate
     "get_tokenizer.version": "cosyvoice3",
 }

@@ -10,7 +10,6 @@ from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.checkpoint.layout import DIT_POSITION_GROUPS
 from vllm_cosyvoice.config import (
-    VOCODER_LOOKAHEAD,
     CausalVocoderConfig,
     DiTFlowConfig,
     FlowConfig,
@@ -110,12 +109,6 @@ def vocoder_config(settings: HyperYaml) -> VocoderConfig:
 
 def causal_vocoder_config(settings: HyperYaml) -> CausalVocoderConfig:
     """Sizes of CosyVoice3's vocoder."""
-    found = settings.get("hift.conv_pre_look_right", VOCODER_LOOKAHEAD)
-    if found != VOCODER_LOOKAHEAD:
-        raise CheckpointError(
-            f"{settings.path} sets hift.conv_pre_look_right to {found}, but this engine is built for"
-            f" {VOCODER_LOOKAHEAD}; use a model that was trained with it, such as FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
-        )
     return CausalVocoderConfig(**asdict(vocoder_config(settings)))
 
 
