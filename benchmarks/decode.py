@@ -20,7 +20,6 @@ from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 from vllm_cosyvoice.voice import Voice
 
 PROMPT = 125  # tokens
@@ -79,7 +78,7 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
                     for _ in range(ROUNDS + 1)
                 ]
                 frames = utterance.frames(cut)
-                spoken = frames - len(utterance.prompt.mel) - (0 if cut.last else HOLD_BACK)
+                spoken = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else decoder.hold_back)
                 attainable = roofline.decode([frames] * count, count * spoken, streaming=utterance.streaming)
                 how = "whole" if first_hop is None else f"hop {first_hop}"
                 audio = count * spoken / FRAMES_PER_TOKEN / TOKEN_RATE

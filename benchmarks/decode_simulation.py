@@ -19,7 +19,7 @@ from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, d
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.flow import BEST_SIZE
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
+from vllm_cosyvoice.vocoder import Vocoder
 
 ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes
 SECONDS = 60.0
@@ -119,7 +119,7 @@ class SimulatedStream:
 
     def advance(self, cut: Cut, now: float) -> None:
         """Output the audio of the decode up to `cut`."""
-        audible = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else HOLD_BACK)
+        audible = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else Vocoder.hold_back)
         seconds = audible / FRAMES_PER_TOKEN / TOKEN_RATE - sum(seconds for _, seconds in self.pieces)
         self.pieces.append((now, seconds))
         self.playback.play(now, seconds)
@@ -170,7 +170,7 @@ def simulate(
     while (live or upcoming) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            stream.first_hop = stream.first_hop or first_hop(FIRST_HOP_CALLS * cost.usual)
+            stream.first_hop = stream.first_hop or first_hop(FIRST_HOP_CALLS * cost.usual, Vocoder.hold_back)
             requested.append(stream)
             live.append(stream)
         if step_end == math.inf and (requested or generating):

@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import math
 import os
 import re
 import sys
@@ -14,10 +15,10 @@ from typing import NoReturn
 from server.voice_aliases import VOICE_ALIASES, read_aliases
 from server.word_table import read_word_table
 from vllm_cosyvoice.config import DEMO_MODEL
+from vllm_cosyvoice.decode.hops import FIRST_HOPS
 
 PROGRAM = "python -m server"
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
-SHORTEST_FIRST_HOP = 9  # speech tokens: the vocoder holds back the audio of 8
 RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest socket name in it add to --zmq_mode
 
 
@@ -39,6 +40,7 @@ class Arguments:
     gpt_paral_num: int
     decode_paral_num: int | None
     first_hop_tokens: int | None
+    flow_cache_gib: float | None
     cache_capacity: int
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
@@ -198,8 +200,14 @@ def _parser() -> _Parser:
     add("--decode_paral_num", type=_count, help="maximum streams in one decode call (default: 16 on a GPU, else 1)")
     add(
         "--first_hop_tokens",
-        type=_first_hop,
-        help="speech tokens, 25 a second, before the first audio (default: 10 to 25 by load on a GPU, else 25)",
+        type=int,
+        choices=FIRST_HOPS,
+        help="speech tokens, 25 a second, before the first audio (default: by load on a GPU, else 25)",
+    )
+    add(
+        "--flow_cache_gib",
+        type=_gib,
+        help="GiB for what the flow remembers of voices and streams; no effect on a GPU (default: memory / 16)",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(
@@ -303,12 +311,13 @@ def _index(text: str) -> int:
     return int(text)
 
 
-def _first_hop(text: str) -> int:
-    value = _count(text)
-    if value < SHORTEST_FIRST_HOP:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} tokens give no audio yet; use at least {SHORTEST_FIRST_HOP}, usually 10 to 25"
-        )
+def _gib(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB; use 0 to remember nothing")
     return value
 
 

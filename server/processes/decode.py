@@ -32,7 +32,13 @@ async def run(settings: Settings, channel: Channel) -> None:
     try:
         with step(settings, channel, "Loading the flow and the vocoder"):
             model = open_model(settings.model)
-            decoder = SpeechDecoder(model, "auto", arguments.data_type, load_trt=arguments.load_trt)
+            decoder = SpeechDecoder(
+                model,
+                "auto",
+                arguments.data_type,
+                load_trt=arguments.load_trt,
+                flow_cache_gib=arguments.flow_cache_gib,
+            )
     except UnsupportedGpuError as error:
         sys.exit(f"{settings.name}: {error}.")
     with step(settings, channel, "Decoding first audio"):

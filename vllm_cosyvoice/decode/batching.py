@@ -50,7 +50,7 @@ class Job(NamedTuple):
     """An utterance that can be decoded now."""
 
     due: float  # when its audio is needed
-    frames: int  # to compute
+    frames: int  # for the flow to compute, without those that it remembers
     last: bool  # whether it is decoded to its end, so that waiting longer saves nothing
 
 
@@ -76,7 +76,7 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     """Plan a decode call of at most `max_rows` jobs; `listened_to`: any utterance, ready or not, has a listener.
 
     Urgent jobs are taken in the order of their deadlines, so later jobs can't starve them. Other jobs wait for more
-    tokens, because each hop recomputes all tokens before it; but jobs that end their utterance fill up the call.
+    tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call.
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)

@@ -1,8 +1,9 @@
 """Speech tokens to audio, for many streams at once: the flow, then the vocoder.
 
-A streamed utterance is decoded in hops. Each hop recomputes the mel of the prompt and of all tokens so far. All hops
-use attention in chunks of 25 tokens, counted from the start of the prompt. So a hop that ends on a chunk boundary gives
-the same frames as any other series of hops, and a hop may take as many tokens as have arrived.
+A streamed utterance is decoded in hops. All hops use attention in chunks of 25 tokens, counted from the start of the
+prompt. So a hop that ends on a chunk boundary gives the same frames as any other series of hops, and a hop may take as
+many tokens as have arrived. On a CPU, the flow remembers the chunks of the prompt and of earlier hops; on a GPU, each
+hop recomputes them.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
+from vllm_cosyvoice.flow.chunk_cache import ChunkCache, StreamChunks, default_budget
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
@@ -42,6 +44,7 @@ class SpeechDecoder:
         data_type: dtype of the flow, "float16", "bfloat16" or "float32"; "auto" is bfloat16 on a GPU and float32 on a
             CPU. The vocoder uses float32, and CosyVoice2's on a GPU float16 for convolutions.
         load_trt: run the flow with TensorRT, if it is installed.
+        flow_cache_gib: GiB for the chunks that the flow remembers on a CPU; 0: none; None: a sixteenth of the memory.
 
     On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.
 
@@ -57,6 +60,7 @@ class SpeechDecoder:
         data_type: str = "auto",
         *,
         load_trt: bool = False,
+        flow_cache_gib: float | None = None,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,6 +74,9 @@ class SpeechDecoder:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
         self._vocoder = open_vocoder(model, self.device)
+        self._chunks: ChunkCache | None = None
+        if not on_gpu:
+            self._chunks = ChunkCache(default_budget() if flow_cache_gib is None else int(flow_cache_gib * 2**30))
         self._packed_flow: PackedFlow | None = None
         if on_gpu:
             self._capture_first()
@@ -122,16 +129,22 @@ class SpeechDecoder:
         """Give `utterance` its voice, and return the utterance.
 
         Args:
-            first_hop: tokens of the first hop at speed 1; at other speeds, the hop has the same duration. It must end
-                on a chunk boundary, so up to 24 tokens are trimmed from the start of the prompt; if the prompt is too
-                short for that, the hop is longer. None: nobody waits for the first audio, because an earlier utterance
+            first_hop: tokens of the first hop at speed 1, rounded up to one of `FIRST_HOPS`; at other speeds, the hop
+                has about the same duration. It must end on a chunk boundary, so up to 24 tokens are trimmed from the
+                start of the prompt; if the prompt is too short for that, the hop is longer. None: nobody waits for the first audio, because an earlier utterance
                 of the request is still being played, so an early hop is not needed.
 
         Raises:
-            ValueError: the first hop has no audio, or the utterance is too long.
+            ValueError: the utterance is too long.
         """
-        utterance.begin(prompt, VocoderStream(self._vocoder, utterance.speed, utterance.seed), first_hop)
+        vocoder = VocoderStream(self._vocoder, utterance.speed, utterance.seed)
+        utterance.begin(prompt, vocoder, first_hop, None if self._chunks is None else StreamChunks(self._chunks))
         return utterance
+
+    @property
+    def hold_back(self) -> int:
+        """How many frames at the end of the mel the vocoder holds back until more mel comes."""
+        return self._vocoder.hold_back
 
     @torch.inference_mode()
     def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:

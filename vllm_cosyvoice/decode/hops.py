@@ -1,20 +1,29 @@
 """How far the next decode of a streamed utterance goes."""
 
-import math
+from itertools import count
 from typing import NamedTuple
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-FIRST_HOPS = 10, CHUNK_TOKENS  # tokens of the shortest first hop (80 ms of audio) and of the longest
+# Tokens of a first hop. They are few, because the flow remembers a voice's prompt once for each: the hop has to end on a
+# chunk boundary, so it decides where the prompt's chunks begin.
+FIRST_HOPS = 10, 15, 20, CHUNK_TOKENS
 
 
-def first_hop(seconds: float) -> int:
-    """Tokens of a first hop whose audio lasts `seconds`, within `FIRST_HOPS`."""
-    shortest, longest = FIRST_HOPS
-    tokens = seconds * TOKEN_RATE + HOLD_BACK / FRAMES_PER_TOKEN
-    return math.ceil(min(max(tokens, shortest), longest))
+def first_hop(seconds: float, hold_back: int) -> int:
+    """Tokens of a first hop whose audio lasts `seconds`, if the vocoder holds back `hold_back` frames.
+
+    It is one of `FIRST_HOPS`; if none is long enough, the longest.
+    """
+    tokens = seconds * TOKEN_RATE + hold_back / FRAMES_PER_TOKEN
+    return next((hop for hop in FIRST_HOPS if hop >= tokens), FIRST_HOPS[-1])
+
+
+def aligned_first_hop(tokens: float) -> int:
+    """The shortest first hop of at least `tokens` that ends on a chunk boundary where one of `FIRST_HOPS` would."""
+    ends = {hop % CHUNK_TOKENS for hop in FIRST_HOPS}
+    return next(hop for hop in count(FIRST_HOPS[0]) if hop >= tokens and hop % CHUNK_TOKENS in ends)
 
 
 class Cut(NamedTuple):
@@ -27,7 +36,7 @@ class Cut(NamedTuple):
 def next_cut(arrived: int, decoded: int, first_hop: int, *, finished: bool, waited_for: bool) -> Cut | None:
     """The cut of a decode that starts now; None if too few tokens have arrived.
 
-    Each hop recomputes all earlier ones, so there should be few hops. A finished utterance is decoded to its end. Until
+    Each hop costs a call, and where nothing is remembered, it recomputes all earlier ones: so there should be few. A finished utterance is decoded to its end. Until
     then, a hop's audio only has to last until the next hop, and a chunk is a second of audio, in which many tokens
     arrive. So hops start small and grow fast.
 

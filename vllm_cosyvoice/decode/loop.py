@@ -46,7 +46,7 @@ class DecodeLoop:
     @property
     def first_hop(self) -> int:
         """Tokens of a first hop whose audio lasts until the second hop is decoded, if calls take as long as now."""
-        return first_hop(FIRST_HOP_CALLS * self._cost.usual)
+        return first_hop(FIRST_HOP_CALLS * self._cost.usual, self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
@@ -127,13 +127,13 @@ class DecodeLoop:
                 timer.cancel()
 
     async def _decode(self, work: list[Work]) -> None:
+        frames = sum(utterance.frames(cut) for utterance, cut in work)  # before the call, which remembers them
         start = self._begun = time.monotonic()
         try:
             pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, work)
         except Exception as error:
             self._fail(work, error)
         else:
-            frames = sum(utterance.frames(cut) for utterance, cut in work)
             self._cost.learn(frames, time.monotonic() - start)
             self._deliver(work, pieces)
         finally:

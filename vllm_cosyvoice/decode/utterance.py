@@ -1,19 +1,18 @@
 """The state of one utterance between decode calls, from its first speech token to its last audio."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.hops import Cut, next_cut
+from vllm_cosyvoice.decode.hops import Cut, aligned_first_hop, next_cut
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow import FlowRow
+from vllm_cosyvoice.flow.chunk_cache import StreamChunks
 from vllm_cosyvoice.limits import MAX_TOKENS, SPEEDS
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import VocoderStream
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
 
 SHORTEST_TRIMMED_PROMPT = 50  # tokens; a prompt is not trimmed below this, the first hop is longer instead
 
@@ -48,6 +47,7 @@ class Utterance:
 
     prompt: FlowPrompt  # set if `has_voice`
     vocoder: VocoderStream  # set if `has_voice`
+    chunks: StreamChunks | None = None  # what the flow remembers of it; None: nothing
 
     def __init__(
         self, *, streaming: bool = True, speed: float = 1.0, seed: int = 0, playback: Playback | None = None
@@ -86,22 +86,20 @@ class Utterance:
         """Mark the end of the tokens."""
         self.finished = True
 
-    def begin(self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None) -> None:
+    def begin(
+        self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None, chunks: StreamChunks | None
+    ) -> None:
         """Set the voice; see `SpeechDecoder.begin`."""
         self._first_hop_waits = first_hop is not None
-        first_hop = CHUNK_TOKENS if first_hop is None else first_hop
-        if FRAMES_PER_TOKEN * first_hop <= HOLD_BACK:
-            raise ValueError(
-                f"first_hop is {first_hop} tokens, whose audio the vocoder holds back; choose at least"
-                f" {HOLD_BACK // FRAMES_PER_TOKEN + 1}, usually {CHUNK_TOKENS}"
-            )
-        first_hop = math.ceil(first_hop * self.speed)
+        first_hop = aligned_first_hop(self.speed * (CHUNK_TOKENS if first_hop is None else first_hop))
         excess = (len(prompt.tokens) + first_hop) % CHUNK_TOKENS
         if self.streaming and len(prompt.tokens) - excess >= SHORTEST_TRIMMED_PROMPT:
             prompt = prompt.without_head(excess)
         _check_length(len(prompt.tokens) + len(self.tokens))
-        chunks = -(-(len(prompt.tokens) + first_hop) // CHUNK_TOKENS)
-        self._first_hop = chunks * CHUNK_TOKENS - len(prompt.tokens)
+        self._first_hop = first_hop + -(len(prompt.tokens) + first_hop) % CHUNK_TOKENS
+        if self.streaming and chunks is not None:
+            self.chunks = chunks
+            chunks.extend(prompt.tokens, prompt.mel, prompt.speaker)
         self.prompt, self.vocoder, self.has_voice = prompt, vocoder, True
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
@@ -125,14 +123,15 @@ class Utterance:
         )
 
     def frames(self, cut: Cut) -> int:
-        """Number of frames that the flow computes for a decode up to `cut`."""
-        return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens)
+        """Number of frames that the flow computes for a decode up to `cut`: those that it does not remember."""
+        remembered = self.chunks.remembered if self.chunks else 0
+        return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens) - remembered
 
     def flow_row(self, cut: Cut) -> FlowRow:
         """The flow's input for a decode up to `cut`."""
         look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
         tokens = self.prompt.tokens + self.tokens[: cut.tokens + look_ahead]
-        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming)
+        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming, self.chunks)
 
     def advance(self, cut: Cut, mel: Tensor) -> None:
         """Pass the new part of `mel`, the mel of all tokens up to `cut`, to the vocoder."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vllm_cosyvoice.flow.chunk_cache import StreamChunks
+
 
 @dataclass(frozen=True, eq=False)
 class FlowRow:
@@ -15,6 +17,7 @@ class FlowRow:
     prompt_mel: Tensor  # [frames, 80] float32, two frames per prompt token
     speaker: Tensor  # [80], see `Flow.speaker`
     streaming: bool  # attention in chunks of 25 tokens, so that frames do not change when tokens are added
+    chunks: StreamChunks | None = None  # what is remembered of a streaming row
 
     @property
     def spoken(self) -> int:

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vllm_cosyvoice.nn.context import WHOLE, Context
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class FrameConv(nn.Linear):
     """A convolution over frames, channels last, as one matrix product.
 
-    The input is padded with `left` and `right` frames of zeros; left = kernel - 1 makes it causal.
+    The input is padded with `left` and `right` frames of zeros; left = kernel - 1 makes it causal. In a later piece of
+    a row, the context takes the place of the zeros on the left.
     The weight is [outputs, kernel · inputs], oldest frame first.
     """
 
@@ -23,9 +26,11 @@ class FrameConv(nn.Linear):
         super().__init__(kernel * inputs, outputs, bias)
         self.kernel, self.left, self.right = kernel, left, right
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context = WHOLE) -> Tensor:
         """[rows, frames, inputs] to [rows, left + frames + right - kernel + 1, outputs]."""
-        x = F.pad(x, (0, 0, self.left, self.right))
+        x = context.extended(x, self.left)
+        if self.right:
+            x = F.pad(x, (0, 0, 0, self.right))
         frames = x.shape[1] - self.kernel + 1
         taps = [x[:, tap : tap + frames] for tap in range(self.kernel)]
         return super().forward(torch.cat(taps, dim=-1))

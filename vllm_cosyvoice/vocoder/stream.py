@@ -9,10 +9,8 @@ from torch import Tensor
 from vllm_cosyvoice.config import MEL_BINS, SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES, SEED_STRIDE, Source
 from vllm_cosyvoice.vocoder.time_stretch import stretch, stretched_frames
-from vllm_cosyvoice.vocoder.torch.causal_vocoder import CausalVocoder
-from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder, VocoderRow
+from vllm_cosyvoice.vocoder.torch.vocoder import VocoderRow
 
-HOLD_BACK = max(Vocoder.hold_back, CausalVocoder.hold_back)  # frames: what a first hop has to exceed
 LONGEST_WINDOW = 4095  # frames per call, which bounds its memory
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vllm_cosyvoice.config import MEL_BINS, DiTFlowConfig
+from vllm_cosyvoice.nn.context import WHOLE, Context
 
 CONDITION_CHANNELS = 3 * MEL_BINS  # prompt mel, mu, speaker
 TIME_DIM = 256
@@ -67,12 +68,11 @@ class PositionConv(nn.Module):
         self.conv1 = nn.Conv1d(width, width, POSITION_KERNEL, groups=POSITION_GROUPS)
         self.conv2 = nn.Conv1d(width, width, POSITION_KERNEL, groups=POSITION_GROUPS)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         """Input and output are [rows, frames, width]."""
-        x = x.transpose(1, 2)
         for conv in (self.conv1, self.conv2):
-            x = F.mish(conv(F.pad(x, (POSITION_KERNEL - 1, 0))))
-        return x.transpose(1, 2)
+            x = F.mish(conv(context.extended(x, POSITION_KERNEL - 1).transpose(1, 2))).transpose(1, 2)
+        return x
 
 
 class Attention(nn.Module):
@@ -84,12 +84,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * heads * head_dim)
         self.out = nn.Linear(heads * head_dim, width)
 
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Input and output are [rows, frames, width]; `mask` is added to the scores, see `masks`."""
         rows, frames, _ = x.shape
-        qkv = self.qkv(x).view(rows, frames, 3, self.heads, self.head_dim).transpose(1, 3)
-        qkv[:, 0, :2] = rotated(qkv[:, 0, :2], rotation)
-        query, key, value = qkv.unbind(2)
+        qkv = self.qkv(x).view(rows, frames, 3, self.heads, self.head_dim)
+        first_head = qkv[:, :, :2, 0].transpose(1, 2)
+        first_head[:] = rotated(first_head, rotation)
+        query = qkv[:, :, 0].transpose(1, 2)
+        key, value = context.keys_values(qkv[:, :, 1:]).transpose(1, 3).unbind(2)
         attended = F.scaled_dot_product_attention(query, key, value, mask)
         out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
@@ -104,10 +106,11 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(config.width, config.feed_forward)
         self.feed_out = nn.Linear(config.feed_forward, config.width)
 
-    def forward(self, x: Tensor, time: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, rotation: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Input and output are [rows, frames, width]; `time` [6, width] are the block's terms of `Modulation`."""
         bias1, weight1, gate1, bias2, weight2, gate2 = time
-        x = torch.addcmul(x, gate1, self.attention(modulated_norm(x, weight1, bias1), rotation, mask))
+        attended = self.attention(modulated_norm(x, weight1, bias1), rotation, mask, context)
+        x = torch.addcmul(x, gate1, attended)
         hidden = F.gelu(self.feed_in(modulated_norm(x, weight2, bias2)), approximate="tanh")
         return torch.addcmul(x, gate2, self.feed_out(hidden))
 
@@ -132,26 +135,34 @@ class DiT(nn.Module):
         terms: Tensor = self.modulation(times)
         return terms
 
-    def condition(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> Condition:
-        """Precompute what all steps share from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80]."""
+    def condition(
+        self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, start: int = 0, context: Context = WHOLE
+    ) -> Condition:
+        """Precompute what all steps share from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80].
+
+        In a later piece of a row, `start` is its first frame; here, no layer needs the `context`.
+        """
         channels = torch.cat([prompt_mel, mu, speaker[:, None].expand_as(mu)], dim=-1)
         hidden = self.condition_proj(channels.to(self.condition_proj.weight.dtype))
-        return Condition(hidden, rotations(mu.shape[1], self.head_dim, mu.device))
+        return Condition(hidden, rotations(mu.shape[1], self.head_dim, mu.device, start))
 
-    def forward(self, x: Tensor, condition: Condition, time: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Condition, time: Tensor, mask: Tensor | None, context: Context = WHOLE
+    ) -> Tensor:
         """Compute the velocities [2 · rows, frames, 80]: first all rows with the condition, then all without.
 
         Args:
             x: [rows, frames, 80].
             time: [6 · blocks + 2, width], one step's row of `times`.
             mask: [2 · rows, 1, frames, frames], attention mask, see `masks`.
+            context: what earlier pieces of the row left behind at this step.
         """
         x = self.input_proj(x)
         x = torch.cat([x + condition.hidden, x])
-        x = x + self.position(x)
+        x = x + self.position(x, context)
         block_times = time[:-FINAL_TERMS].view(len(self.blocks), BLOCK_TERMS, -1)
         for block, block_time in zip(self.blocks, block_times, strict=True):
-            x = block(x, block_time, condition.rotation, mask)
+            x = block(x, block_time, condition.rotation, mask, context)
         weight, bias = time[-FINAL_TERMS:]
         velocity: Tensor = self.output_proj(modulated_norm(x, weight, bias))
         return velocity
@@ -162,13 +173,15 @@ def modulated_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.layer_norm(x, weight.shape, weight, bias, NORM_EPS)
 
 
-def rotations(frames: int, head_dim: int, device: torch.device) -> Tensor:
+def rotations(frames: int, head_dim: int, device: torch.device, start: int = 0) -> Tensor:
     """The rotation of each frame's channel pairs, [frames, head_dim / 2, 2] float32: cosine and sine.
+
+    The first frame is `start`.
 
     Pair j of frame f is turned by f · 10000^(-2j / head_dim).
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
-    angles = torch.arange(frames, device=device)[:, None] * ROTARY_BASE**-exponents
+    angles = torch.arange(start, start + frames, device=device)[:, None] * ROTARY_BASE**-exponents
     return torch.stack([angles.cos(), angles.sin()], dim=-1).float()
 
 

@@ -11,6 +11,7 @@ from vllm_cosyvoice.flow.torch.dit import DiT
 from vllm_cosyvoice.flow.torch.dit_loading import dit_flow_weights
 from vllm_cosyvoice.flow.torch.flow import FlowMatching
 from vllm_cosyvoice.flow.torch.token_encoder import TokenEncoder
+from vllm_cosyvoice.nn.context import WHOLE, Context
 
 
 class DiTFlow(FlowMatching):
@@ -38,7 +39,15 @@ class DiTFlow(FlowMatching):
         del flow.estimator.modulation  # the solve needs no other times than `step_times`
         return flow
 
-    def mu(self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
+    def mu(
+        self,
+        tokens: Tensor,
+        counts: Tensor,
+        spoken: int,
+        mask: Tensor | None,
+        frame_mask: Tensor | None,
+        context: Context = WHOLE,
+    ) -> Tensor:
         """See `FlowMatching.mu`. Nothing here attends, so the masks are not used."""
-        mu: Tensor = self.encoder(tokens, counts, spoken).float()
+        mu: Tensor = self.encoder(tokens, counts, spoken, context).float()
         return mu

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, FlowConfig
+from vllm_cosyvoice.nn.context import WHOLE, Context
 from vllm_cosyvoice.nn.layers import FrameConv
+
+DISTANCES = 128  # computed at a time, so that the keys of a distance do not depend on how far the others reach
 
 
 class Embed(nn.Module):
@@ -37,9 +40,9 @@ class LookAhead(nn.Module):
         self.conv1 = FrameConv(width, inner_width, LOOKAHEAD_TOKENS + 1, right=LOOKAHEAD_TOKENS)
         self.conv2 = FrameConv(inner_width, width, 3, left=2)
 
-    def forward(self, x: Tensor, length: int) -> Tensor:
+    def forward(self, x: Tensor, length: int, context: Context) -> Tensor:
         """Compute the first `length` positions; later ones serve as look-ahead only."""
-        ahead: Tensor = self.conv2(F.leaky_relu(self.conv1(x)[:, :length]))
+        ahead: Tensor = self.conv2(F.leaky_relu(self.conv1(x)[:, :length]), context)
         return x[:, :length] + ahead
 
 
@@ -57,25 +60,33 @@ class RelativeAttention(nn.Module):
         self._distance_keys: Tensor | None = None  # cached for distances up to `_reach`; serving keeps weights constant
         self._reach = 0
 
-    def distance_keys(self, length: int) -> Tensor:
-        """The keys [heads, head_dim, 2 · length - 1] for the distances length - 1 … -(length - 1)."""
-        if self._distance_keys is None or self._reach < length or torch.is_grad_enabled():
-            self._reach = max(128, 1 << (length - 1).bit_length())
+    def distance_keys(self, length: int, past: int = 0) -> Tensor:
+        """The keys for the distances from `length` positions to themselves and to the `past` ones before them.
+
+        Their shape is [heads, head_dim, past + 2 · length - 1], for the distances past + length - 1 … -(length - 1).
+        """
+        reach = past + length
+        if self._distance_keys is None or self._reach < reach or torch.is_grad_enabled():
+            self._reach = max(DISTANCES, 1 << (reach - 1).bit_length())
             weight = self.position.weight
             distances = torch.arange(self._reach - 1, -self._reach, -1, dtype=torch.float64, device=weight.device)
-            keys = self.position(sinusoids(distances, weight.shape[1]).to(weight.dtype))
+            encoded = sinusoids(distances, weight.shape[1]).to(weight.dtype)
+            keys = torch.cat([self.position(part) for part in encoded.split(DISTANCES)])
             self._distance_keys = keys.view(-1, self.heads, self.head_dim).permute(1, 2, 0).contiguous()
-        return self._distance_keys[..., self._reach - length : self._reach + length - 1]
+        return self._distance_keys[..., self._reach - reach : self._reach + length - 1]
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Input and output are [rows, length, width]; `mask` is added to the scores, see `masks`."""
         rows, length, width = x.shape
-        query, key, value = self.qkv(x).view(rows, length, 3, self.heads, self.head_dim).unbind(2)
-        scores = (query + self.position_bias).transpose(1, 2) @ self.distance_keys(length)
-        # The score of query i and key j is in column length - 1 - i + j (distance i - j). A row stride shorter by one
+        qkv = self.qkv(x).view(rows, length, 3, self.heads, self.head_dim)
+        query = qkv[:, :, 0]
+        key, value = context.keys_values(qkv[:, :, 1:]).unbind(2)
+        reach = key.shape[1]
+        scores = (query + self.position_bias).transpose(1, 2) @ self.distance_keys(length, reach - length)
+        # The score of query i of this piece and key j is in column length - 1 - i + j. A row stride shorter by one
         # aligns the columns by key.
         by_row, by_head, by_query, _ = scores.stride()
-        bias = scores.as_strided((*scores.shape[:3], length), (by_row, by_head, by_query - 1, 1), length - 1)
+        bias = scores.as_strided((*scores.shape[:3], reach), (by_row, by_head, by_query - 1, 1), length - 1)
         bias = bias / math.sqrt(self.head_dim)
         attended = F.scaled_dot_product_attention(
             (query + self.content_bias).transpose(1, 2),
@@ -98,9 +109,9 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(width, feed_forward)
         self.feed_out = nn.Linear(feed_forward, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Input and output are [rows, positions, width]."""
-        x = x + self.attention(self.norm1(x), mask)
+        x = x + self.attention(self.norm1(x), mask, context)
         x = x + self.feed_out(F.silu(self.feed_in(self.norm2(x))))
         return x
 
@@ -121,7 +132,13 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, tokens: Tensor, counts: Tensor, spoken: int, mask: Tensor | None, frame_mask: Tensor | None
+        self,
+        tokens: Tensor,
+        counts: Tensor,
+        spoken: int,
+        mask: Tensor | None,
+        frame_mask: Tensor | None,
+        context: Context = WHOLE,
     ) -> Tensor:
         """Compute the hidden frames [rows, 2 · spoken, width].
 
@@ -130,15 +147,16 @@ class Encoder(nn.Module):
             counts: [rows], the number of `tokens` in each row, look-ahead included; the rest is padding.
             spoken: the number of tokens of the longest row, without look-ahead.
             mask, frame_mask: attention masks at the token rate and at the frame rate, see `masks`.
+            context: what earlier pieces of the row left behind.
         """
         x = self.embed(self.token_embedding(tokens.clamp(min=0)))
         x = x * (torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None])[..., None]
-        x = self.look_ahead(x, spoken)
+        x = self.look_ahead(x, spoken, context)
         for block in self.blocks:
-            x = block(x, mask)
-        x = self.up_embed(self.up_conv(x.repeat_interleave(FRAMES_PER_TOKEN, dim=1)))
+            x = block(x, mask, context)
+        x = self.up_embed(self.up_conv(x.repeat_interleave(FRAMES_PER_TOKEN, dim=1), context))
         for block in self.up_blocks:
-            x = block(x, frame_mask)
+            x = block(x, frame_mask, context)
         hidden: Tensor = self.norm(x)
         return hidden
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vllm_cosyvoice.config import MEL_BINS, FlowConfig
+from vllm_cosyvoice.nn.context import WHOLE, Context
 from vllm_cosyvoice.nn.layers import FrameConv
 
 CONDITION_CHANNELS = 3 * MEL_BINS  # mu, speaker, prompt mel
@@ -37,17 +38,17 @@ class Resnet(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.shortcut = nn.Linear(inputs, channels)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Context) -> Tensor:
         """[rows, frames, inputs] to [rows, frames, channels]; `time` [channels] is from `Estimator.times`."""
-        return self.join(self.conv1(x), self.shortcut(x), time)
+        return self.join(self.conv1(x, context), self.shortcut(x), time, context)
 
-    def join(self, hidden: Tensor, shortcut: Tensor, time: Tensor) -> Tensor:
+    def join(self, hidden: Tensor, shortcut: Tensor, time: Tensor, context: Context) -> Tensor:
         """Compute the block's output from the output `hidden` of the first convolution and from the shortcut.
 
         Both are [rows, frames, channels].
         """
         hidden = F.mish(self.norm1(hidden)) + time
-        hidden = F.mish(self.norm2(self.conv2(hidden)))
+        hidden = F.mish(self.norm2(self.conv2(hidden, context)))
         return hidden + shortcut
 
 
@@ -64,11 +65,12 @@ class Transformer(nn.Module):
         self.feed_in = nn.Linear(channels, 4 * channels)
         self.feed_out = nn.Linear(4 * channels, channels)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Input and output are [rows, frames, channels]; `mask` is added to the scores, see `masks`."""
         rows, frames, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(rows, frames, 3, self.heads, self.head_dim)
-        query, key, value = qkv.transpose(1, 3).unbind(2)
+        query = qkv[:, :, 0].transpose(1, 2)
+        key, value = context.keys_values(qkv[:, :, 1:]).transpose(1, 3).unbind(2)
         attended = F.scaled_dot_product_attention(query, key, value, mask)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.feed_out(F.gelu(self.feed_in(self.norm2(x))))
@@ -87,14 +89,14 @@ class Stage(nn.Module):
             for _ in range(config.estimator_blocks)
         )
 
-    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """[rows, frames, inputs] to [rows, frames, channels]."""
-        return self.attend(self.resnet(x, time), mask)
+        return self.attend(self.resnet(x, time, context), mask, context)
 
-    def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, mask: Tensor | None, context: Context) -> Tensor:
         """Apply only the transformers. Input and output are [rows, frames, channels]."""
         for transformer in self.transformers:
-            x = transformer(x, mask)
+            x = transformer(x, mask, context)
         return x
 
 
@@ -129,28 +131,36 @@ class Estimator(nn.Module):
         stages = [self.down, *self.mid, self.up]
         return torch.stack([stage.resnet.time(embedded) for stage in stages], dim=1)
 
-    def condition(self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor) -> Condition:
-        """Precompute the condition's terms from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80]."""
+    def condition(
+        self, mu: Tensor, speaker: Tensor, prompt_mel: Tensor, start: int = 0, context: Context = WHOLE
+    ) -> Condition:
+        """Precompute the condition's terms from mu and prompt_mel [rows, frames, 80] and speaker [rows, 80].
+
+        In a later piece of a row, `start` is its first frame; the terms of this network do not depend on it.
+        """
         speaker = speaker[:, None].expand_as(mu)
         channels = torch.cat([mu, speaker, prompt_mel], dim=-1).to(self.condition_conv.weight.dtype)
-        return Condition(self.condition_conv(channels), self.condition_shortcut(channels))
+        return Condition(self.condition_conv(channels, context), self.condition_shortcut(channels))
 
-    def forward(self, x: Tensor, condition: Condition, time: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Condition, time: Tensor, mask: Tensor | None, context: Context = WHOLE
+    ) -> Tensor:
         """Compute the velocities [2 · rows, frames, 80]: first all rows with the condition, then all without.
 
         Args:
             x: [rows, frames, 80].
             time: [stages, channels], one step's row of `times`.
             mask: [2 · rows, 1, frames, frames], attention mask, see `masks`.
+            context: what earlier pieces of the row left behind at this step.
         """
         resnet = self.down.resnet
-        hidden, shortcut = resnet.conv1(x), resnet.shortcut(x)
+        hidden, shortcut = resnet.conv1(x, context), resnet.shortcut(x)
         hidden = torch.cat([hidden + condition.hidden, hidden])
         shortcut = torch.cat([shortcut + condition.shortcut, shortcut])
-        x = skip = self.down.attend(resnet.join(hidden, shortcut, time[0]), mask)
-        x = self.down_conv(x)
+        x = skip = self.down.attend(resnet.join(hidden, shortcut, time[0], context), mask, context)
+        x = self.down_conv(x, context)
         for stage, stage_time in zip(self.mid, time[1:-1], strict=True):
-            x = stage(x, stage_time, mask)
-        x = self.up_conv(self.up(torch.cat([x, skip], dim=-1), time[-1], mask))
-        velocity: Tensor = self.final_proj(F.mish(self.final_norm(self.final_conv(x))))
+            x = stage(x, stage_time, mask, context)
+        x = self.up_conv(self.up(torch.cat([x, skip], dim=-1), time[-1], mask, context), context)
+        velocity: Tensor = self.final_proj(F.mish(self.final_norm(self.final_conv(x, context))))
         return velocity
