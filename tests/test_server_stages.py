@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from server.arguments import SHORTEST_FIRST_HOP
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
 from server.processes.messages import Kind, Message, Ping, Pong, StageDown, StageUp
 from server.processes.process import Stage, serve
 from tests.test_audio import tone, wav
-from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
@@ -56,7 +54,7 @@ from vllm_cosyvoice.stages.messages import (
     VoiceData,
     VoiceWanted,
 )
-from vllm_cosyvoice.vocoder.stream import HOLD_BACK
+from vllm_cosyvoice.vocoder import Vocoder
 from vllm_cosyvoice.voice import Voice
 
 SECRET = b"s" * 32
@@ -688,11 +686,11 @@ async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode
     assert pieces["r.1"] == pieces["w.0"] == [100]
 
 
-@pytest.mark.parametrize(("wanted", "hop"), [(None, 12), (20, 20)], ids=["by load", "as asked for"])
+@pytest.mark.parametrize(("wanted", "hop"), [(None, 15), (20, 20)], ids=["by load", "as asked for"])
 async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
     peers: Peers, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, wanted: int | None, hop: int
 ) -> None:
-    monkeypatch.setattr(DecodeLoop, "first_hop", 12)
+    monkeypatch.setattr(DecodeLoop, "first_hop", 15)
     loop = DecodeLoop(decoder)
     stage = DecodeStage(peers.stage, decoder, loop, cache_capacity=1, first_hop=wanted)
     tokens, mel = np.zeros(100, np.int32), np.zeros((FRAMES_PER_TOKEN * 100, MEL_BINS), np.float32)
@@ -701,15 +699,8 @@ async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
         peers.tell(peers.open("r.0"), "generate")
         peers.tell(Tokens([("r.0", [1] * 100, True)]), "generate")
         audio = await peers.hear("http", Audio)
-        assert len(audio.pcm) // 2 == (FRAMES_PER_TOKEN * hop - HOLD_BACK) * SAMPLES_PER_FRAME
+        assert len(audio.pcm) // 2 == (FRAMES_PER_TOKEN * hop - Vocoder.hold_back) * SAMPLES_PER_FRAME
         assert (await peers.hear("http", Audio)).last
-
-
-def test_the_shortest_first_hop_is_heard(decoder: SpeechDecoder) -> None:
-    prompt = decoder.prompt(Voice.preset("", np.ones(192, np.float32)))
-    begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP)
-    with pytest.raises(ValueError, match="holds back"):
-        begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP - 1)
 
 
 async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, decode: DecodeStage) -> None:

@@ -20,7 +20,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
-from vllm_cosyvoice.flow.chunk_cache import ChunkCache, StreamChunks, default_budget
+from vllm_cosyvoice.flow.cache import FlowCache, default_budget
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
@@ -74,9 +74,9 @@ class SpeechDecoder:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
         self._vocoder = open_vocoder(model, self.device)
-        self._chunks: ChunkCache | None = None
-        if not on_gpu:
-            self._chunks = ChunkCache(default_budget() if flow_cache_gib is None else int(flow_cache_gib * 2**30))
+        self._flow_cache: FlowCache | None = None
+        if not on_gpu and flow_cache_gib != 0:
+            self._flow_cache = FlowCache(default_budget() if flow_cache_gib is None else int(flow_cache_gib * 2**30))
         self._packed_flow: PackedFlow | None = None
         if on_gpu:
             self._capture_first()
@@ -131,14 +131,14 @@ class SpeechDecoder:
         Args:
             first_hop: tokens of the first hop at speed 1, rounded up to one of `FIRST_HOPS`; at other speeds, the hop
                 has about the same duration. It must end on a chunk boundary, so up to 24 tokens are trimmed from the
-                start of the prompt; if the prompt is too short for that, the hop is longer. None: nobody waits for the first audio, because an earlier utterance
-                of the request is still being played, so an early hop is not needed.
+                start of the prompt; if the prompt is too short for that, the hop is longer. None: nobody waits for the
+                first audio, because an earlier utterance of the request is still being played.
 
         Raises:
             ValueError: the utterance is too long.
         """
         vocoder = VocoderStream(self._vocoder, utterance.speed, utterance.seed)
-        utterance.begin(prompt, vocoder, first_hop, None if self._chunks is None else StreamChunks(self._chunks))
+        utterance.begin(prompt, vocoder, first_hop, self._flow_cache)
         return utterance
 
     @property

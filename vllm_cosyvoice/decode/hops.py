@@ -6,8 +6,8 @@ from typing import NamedTuple
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-# Tokens of a first hop. They are few, because the flow remembers a voice's prompt once for each: the hop has to end on a
-# chunk boundary, so it decides where the prompt's chunks begin.
+# Tokens of a first hop. It ends on a chunk boundary, so it decides where the prompt's chunks begin. There are few,
+# because the flow remembers a voice's prompt once for each.
 FIRST_HOPS = 10, 15, 20, CHUNK_TOKENS
 
 
@@ -36,9 +36,9 @@ class Cut(NamedTuple):
 def next_cut(arrived: int, decoded: int, first_hop: int, *, finished: bool, waited_for: bool) -> Cut | None:
     """The cut of a decode that starts now; None if too few tokens have arrived.
 
-    Each hop costs a call, and where nothing is remembered, it recomputes all earlier ones: so there should be few. A finished utterance is decoded to its end. Until
-    then, a hop's audio only has to last until the next hop, and a chunk is a second of audio, in which many tokens
-    arrive. So hops start small and grow fast.
+    Each hop has costs of its own, and recomputes what is not remembered, so there should be few hops. A finished
+    utterance is decoded to its end. Until then, a hop's audio only has to last until the next hop, and a chunk is a
+    second of audio, in which many tokens arrive. So hops start small and grow fast.
 
     Args:
         arrived: tokens received so far.

@@ -9,7 +9,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKE
 from vllm_cosyvoice.decode.hops import Cut, aligned_first_hop, next_cut
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow import FlowRow
-from vllm_cosyvoice.flow.chunk_cache import StreamChunks
+from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory
 from vllm_cosyvoice.limits import MAX_TOKENS, SPEEDS
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.vocoder import VocoderStream
@@ -47,7 +47,7 @@ class Utterance:
 
     prompt: FlowPrompt  # set if `has_voice`
     vocoder: VocoderStream  # set if `has_voice`
-    chunks: StreamChunks | None = None  # what the flow remembers of it; None: nothing
+    memory: StreamMemory | None = None  # what the flow remembers of it
 
     def __init__(
         self, *, streaming: bool = True, speed: float = 1.0, seed: int = 0, playback: Playback | None = None
@@ -87,7 +87,7 @@ class Utterance:
         self.finished = True
 
     def begin(
-        self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None, chunks: StreamChunks | None
+        self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None, cache: FlowCache | None = None
     ) -> None:
         """Set the voice; see `SpeechDecoder.begin`."""
         self._first_hop_waits = first_hop is not None
@@ -97,9 +97,8 @@ class Utterance:
             prompt = prompt.without_head(excess)
         _check_length(len(prompt.tokens) + len(self.tokens))
         self._first_hop = first_hop + -(len(prompt.tokens) + first_hop) % CHUNK_TOKENS
-        if self.streaming and chunks is not None:
-            self.chunks = chunks
-            chunks.extend(prompt.tokens, prompt.mel, prompt.speaker)
+        if self.streaming and cache:
+            self.memory = StreamMemory(cache, prompt.tokens, prompt.mel, prompt.speaker)
         self.prompt, self.vocoder, self.has_voice = prompt, vocoder, True
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
@@ -124,14 +123,14 @@ class Utterance:
 
     def frames(self, cut: Cut) -> int:
         """Number of frames that the flow computes for a decode up to `cut`: those that it does not remember."""
-        remembered = self.chunks.remembered if self.chunks else 0
+        remembered = self.memory.frames if self.memory else 0
         return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens) - remembered
 
     def flow_row(self, cut: Cut) -> FlowRow:
         """The flow's input for a decode up to `cut`."""
         look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
         tokens = self.prompt.tokens + self.tokens[: cut.tokens + look_ahead]
-        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming, self.chunks)
+        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming, self.memory)
 
     def advance(self, cut: Cut, mel: Tensor) -> None:
         """Pass the new part of `mel`, the mel of all tokens up to `cut`, to the vocoder."""

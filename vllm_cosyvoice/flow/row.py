@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vllm_cosyvoice.flow.chunk_cache import StreamChunks
+from vllm_cosyvoice.flow.cache import StreamMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class FlowRow:
     prompt_mel: Tensor  # [frames, 80] float32, two frames per prompt token
     speaker: Tensor  # [80], see `Flow.speaker`
     streaming: bool  # attention in chunks of 25 tokens, so that frames do not change when tokens are added
-    chunks: StreamChunks | None = None  # what is remembered of a streaming row
+    memory: StreamMemory | None = None  # what is remembered of the stream; None: nothing, as of a row without chunks
 
     @property
     def spoken(self) -> int:

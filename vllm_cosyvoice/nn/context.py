@@ -28,29 +28,32 @@ WHOLE = Context()
 
 
 class PieceState(NamedTuple):
-    """What one piece leaves behind, layer by layer."""
+    """What one piece of a row leaves behind, layer by layer."""
 
+    tokens: int  # length of the piece; a layer has one or more positions per token
     inputs: list[Tensor]  # of each causal convolution: the last ones up to the end of the piece
     keys_values: list[Tensor]  # of each attention layer: those of the piece
 
 
 class PieceContext(Context):
-    """The context of one row's next piece. It recognises a layer by its turn, which is the same in every piece.
+    """The context of a row that is computed piece by piece. It knows a layer by its turn, which is always the same.
 
     Args:
-        tokens: length of the row in tokens; a layer has one or more positions per token.
-        past: states of the pieces that come first and are not computed, and the tokens of one such piece.
+        tokens: length of the row.
+        past: states of the first pieces, which are not computed again.
     """
 
-    def __init__(self, tokens: int, past: Sequence[PieceState] = (), piece_tokens: int = 0) -> None:
+    def __init__(self, tokens: int, past: Sequence[PieceState] = ()) -> None:
         self._tokens = tokens
-        self._start = self._end = len(past) * piece_tokens  # of the current piece, in tokens
+        self._start = self._end = sum(state.tokens for state in past)  # of the current piece, in tokens
         self._inputs = list(past[-1].inputs) if past else []
         self._keys_values: list[Tensor] = []
         for layer in zip(*(state.keys_values for state in past), strict=True):
-            buffer = self._buffer(layer[0], piece_tokens)
-            for piece, place in zip(layer, buffer.split(layer[0].shape[1], dim=1), strict=False):
-                place.copy_(piece)
+            buffer = self._buffer(layer[0], past[0].tokens)
+            end = 0
+            for piece in layer:
+                start, end = end, end + piece.shape[1]
+                buffer[:, start:end] = piece
             self._keys_values.append(buffer)
         self._turns = [0, 0]  # of the next convolution and of the next attention layer
 
@@ -61,12 +64,8 @@ class PieceContext(Context):
 
     def state(self) -> PieceState:
         """Copy what the current piece leaves behind, after it has passed all layers."""
-        count = self._end - self._start
-        pieces = []
-        for buffer in self._keys_values:
-            rate = buffer.shape[1] // self._tokens
-            pieces.append(buffer[:, rate * self._start : rate * (self._start + count)].clone())
-        return PieceState([inputs.clone() for inputs in self._inputs], pieces)
+        keys_values = [buffer[:, self._place(buffer)].clone() for buffer in self._keys_values]
+        return PieceState(self._end - self._start, [inputs.clone() for inputs in self._inputs], keys_values)
 
     def extended(self, x: Tensor, count: int) -> Tensor:
         """See `Context.extended`."""
@@ -85,10 +84,14 @@ class PieceContext(Context):
         if turn == len(self._keys_values):
             self._keys_values.append(self._buffer(new, self._end - self._start))
         buffer = self._keys_values[turn]
+        place = self._place(buffer)
+        buffer[:, place] = new
+        return buffer[:, : place.stop]
+
+    def _place(self, buffer: Tensor) -> slice:
+        """The positions of the current piece in a layer's keys and values of the whole row."""
         rate = buffer.shape[1] // self._tokens
-        start, end = rate * self._start, rate * self._end
-        buffer[:, start:end] = new
-        return buffer[:, :end]
+        return slice(rate * self._start, rate * self._end)
 
     def _buffer(self, piece: Tensor, tokens: int) -> Tensor:
         """Room for a layer's keys and values of the whole row; `piece` has those of `tokens`."""

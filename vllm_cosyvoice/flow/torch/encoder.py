@@ -71,7 +71,9 @@ class RelativeAttention(nn.Module):
             weight = self.position.weight
             distances = torch.arange(self._reach - 1, -self._reach, -1, dtype=torch.float64, device=weight.device)
             encoded = sinusoids(distances, weight.shape[1]).to(weight.dtype)
-            keys = torch.cat([self.position(part) for part in encoded.split(DISTANCES)])
+            keys = torch.cat(
+                [self.position(encoded[at : at + DISTANCES]) for at in range(0, 2 * self._reach, DISTANCES)]
+            )
             self._distance_keys = keys.view(-1, self.heads, self.head_dim).permute(1, 2, 0).contiguous()
         return self._distance_keys[..., self._reach - reach : self._reach + length - 1]
 

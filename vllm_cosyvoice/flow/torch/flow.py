@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from vllm_cosyvoice.config import (
     DiTFlowConfig,
     FlowConfig,
 )
-from vllm_cosyvoice.flow.chunk_cache import StreamChunks, finished_chunks
+from vllm_cosyvoice.flow.cache import StreamMemory
 from vllm_cosyvoice.flow.euler import time_grid
 from vllm_cosyvoice.flow.noise import noise_table
 from vllm_cosyvoice.flow.row import FlowRow
@@ -38,17 +38,16 @@ if TYPE_CHECKING:
     from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
 
 
-class TorchChunk(NamedTuple):
-    """What these flows remember of a finished chunk."""
+class TorchState:
+    """What these flows remember of finished chunks: their mel [frames, 80], and what later chunks need of them.
 
-    mel: Tensor  # [50, 80]
-    passes: list[PieceState]  # of encoder and condition, then of the estimator at each step
+    `passes` are the states of encoder and condition, then of the estimator at each step.
+    """
 
-    @property
-    def nbytes(self) -> int:
-        """The memory it takes."""
-        tensors = [tensor for state in self.passes for part in state for tensor in part]
-        return self.mel.nbytes + sum(tensor.nbytes for tensor in tensors)
+    def __init__(self, mel: Tensor, passes: list[PieceState]) -> None:
+        self.mel, self.passes = mel, passes
+        self.frames = len(mel)
+        self.nbytes = sum(part.nbytes for state in passes for part in (*state.inputs, *state.keys_values)) + mel.nbytes
 
 
 class FlowMatching(nn.Module):
@@ -128,7 +127,7 @@ class FlowMatching(nn.Module):
     def forward(self, rows: Sequence[FlowRow]) -> list[Tensor]:
         """Compute the mel of each row after its prompt, [frames, 80] float32.
 
-        Rows that remember chunks are computed chunk by chunk, all others in one solve.
+        Rows of streams with a memory are computed one by one, without what is remembered; all others in one solve.
 
         Raises:
             ValueError: a row has nothing to speak or is longer than `MAX_TOKENS`.
@@ -136,62 +135,71 @@ class FlowMatching(nn.Module):
         spoken = [row.spoken for row in rows]
         if not 0 < min(spoken) <= max(spoken) <= MAX_TOKENS:
             raise ValueError(f"a row must speak 1 to {MAX_TOKENS} tokens, prompt included, not {spoken}")
-        chunks = [self._chunks(row) for row in rows]
-        together = [row for row, own in zip(rows, chunks, strict=True) if own is None]
+        memories = [self._memory(row) for row in rows]
+        together = [row for row, memory in zip(rows, memories, strict=True) if memory is None]
         mels = iter(self._solve_together(together) if together else [])
         return [
-            next(mels) if own is None else self._solve_in_chunks(row, own) for row, own in zip(rows, chunks, strict=True)
+            next(mels) if memory is None else self._solve_rest(row, memory)
+            for row, memory in zip(rows, memories, strict=True)
         ]
 
-    def _chunks(self, row: FlowRow) -> StreamChunks | None:
-        """Where `row` remembers its chunks; None if it is solved in one go.
+    def _memory(self, row: FlowRow) -> StreamMemory | None:
+        """The memory that `row` is computed with, if it has one.
 
-        A row in chunks needs the keys and values of all layers and steps at once. A row for which these are too many is
-        solved in one go from then on, because that needs only those of one layer at a time.
+        With a memory, the keys and values of all layers and steps are needed at once, without one only those of one
+        layer at a time. So a row for which they are too many is computed without one from then on.
         """
-        if row.chunks and FRAMES_PER_TOKEN * row.spoken * self.frame_bytes > row.chunks.cache.budget:
-            row.chunks.close()
-        return None if row.chunks is None or row.chunks.closed else row.chunks
+        memory = row.memory
+        if memory and FRAMES_PER_TOKEN * row.spoken * self.frame_bytes > memory.cache.budget:
+            memory.close()
+        return None if memory is None or memory.closed else memory
 
-    def _solve_in_chunks(self, row: FlowRow, chunks: StreamChunks) -> Tensor:
-        """Compute the mel of one row after its prompt, without the chunks that are remembered.
+    def _solve_rest(self, row: FlowRow, memory: StreamMemory) -> Tensor:
+        """Compute the mel of one row after its prompt, without what is remembered, and remember what is finished.
 
-        A chunk is a call of its own with the same shapes in any hop, so its frames are the same bit for bit, however
-        the row is cut into hops and whatever is remembered.
+        The finished chunks of the prompt are a piece of their own, and the rest is another. So they have the same
+        shapes whether or not the prompt is remembered, and the mel is the same bit for bit.
         """
-        chunks.extend(row.tokens, row.prompt_mel, row.speaker)
-        known: list[TorchChunk] = chunks.states()[: row.spoken // CHUNK_TOKENS]
-        steps = len(self.step_sizes)
+        known = cast("list[TorchState]", memory.states())
         contexts = [
-            PieceContext(row.spoken, [chunk.passes[index] for chunk in known], CHUNK_TOKENS)
-            for index in range(1 + steps)
+            PieceContext(row.spoken, [state.passes[index] for state in known])
+            for index in range(1 + len(self.step_sizes))
         ]
-        mels, new = [chunk.mel for chunk in known], []
-        last_finished = finished_chunks(len(row.tokens)) - 1
-        for chunk in range(len(known), -(-row.spoken // CHUNK_TOKENS)):
-            mels.append(self._solve_chunk(row, chunk, contexts))
-            if chunk <= last_finished:
-                new.append(TorchChunk(mels[-1], [context.state() for context in contexts]))
-        chunks.keep(len(known), new)
+        mels = [state.mel for state in known]
+        start, end = sum(map(len, mels)), FRAMES_PER_TOKEN * row.spoken
+        if start < memory.prompt_frames:
+            mels.append(self._solve_piece(row, 0, memory.prompt_frames, contexts))
+            memory.keep(0, TorchState(mels[-1], [context.state() for context in contexts]))
+            start = memory.prompt_frames
+        mels.append(self._solve_piece(row, start, end, contexts))
+        if row.look_ahead == LOOKAHEAD_TOKENS and end % CHUNK_FRAMES == 0:
+            memory.keep(start, TorchState(mels[-1], [context.state() for context in contexts]))
         return torch.cat(mels)[len(row.prompt_mel) :]
 
-    def _solve_chunk(self, row: FlowRow, chunk: int, contexts: list[PieceContext]) -> Tensor:
-        """Compute the mel of one chunk, [frames, 80]; the contexts are those of a `TorchChunk`, and then hold it."""
-        start = CHUNK_TOKENS * chunk
-        count = min(CHUNK_TOKENS, row.spoken - start)
-        frames = slice(FRAMES_PER_TOKEN * start, FRAMES_PER_TOKEN * (start + count))
+    def _solve_piece(self, row: FlowRow, start: int, end: int, contexts: list[PieceContext]) -> Tensor:
+        """Compute the mel of the frames `start` to `end` of a row, [frames, 80].
+
+        The contexts are those of a `TorchState`, of the frames before; afterwards, they include the piece.
+        """
+        device, data_type = self.noise.device, self.step_times.dtype
+        first, last = start // FRAMES_PER_TOKEN, end // FRAMES_PER_TOKEN  # in tokens
         for context in contexts:
-            context.begin(count)
-        tokens = torch.tensor([row.tokens[start : start + count + LOOKAHEAD_TOKENS]], device=self.noise.device)
-        counts = torch.tensor([tokens.shape[1]], device=self.noise.device)
-        mu = self.mu(tokens, counts, count, None, None, contexts[0])
+            context.begin(last - first)
+        tokens = torch.tensor([row.tokens[first : last + LOOKAHEAD_TOKENS]], device=device)
+        mask = frame_mask = None
+        if end > start // CHUNK_FRAMES * CHUNK_FRAMES + CHUNK_FRAMES:
+            length, chunk = torch.tensor([[last], [CHUNK_TOKENS]], device=device)
+            mask = attention_mask(length, chunk, last, data_type, first)
+            frame_mask = attention_mask(FRAMES_PER_TOKEN * length, FRAMES_PER_TOKEN * chunk, end, data_type, start)
+        counts = torch.tensor([tokens.shape[1]], device=device)
+        mu = self.mu(tokens, counts, last - first, mask, frame_mask, contexts[0])
         prompt_mel = torch.zeros_like(mu)
-        in_prompt = row.prompt_mel[frames]
+        in_prompt = row.prompt_mel[start:end]
         prompt_mel[0, : len(in_prompt)] = in_prompt
-        condition: Any = self.estimator.condition(mu, row.speaker[None], prompt_mel, frames.start, contexts[0])
-        x = self.noise[frames][None]
+        condition: Any = self.estimator.condition(mu, row.speaker[None], prompt_mel, start, contexts[0])
+        x = self.noise[None, start:end]
         for time, size, context in zip(self.step_times, self.step_sizes, contexts[1:], strict=True):
-            x = self._step(x, size, self.estimator(x.to(time.dtype), condition, time, None, context))
+            x = self._step(x, size, self.estimator(x.to(time.dtype), condition, time, frame_mask, context))
         return x[0]
 
     def _solve_together(self, rows: Sequence[FlowRow]) -> list[Tensor]:
