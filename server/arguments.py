@@ -15,10 +15,10 @@ from typing import NoReturn
 from server.voice_aliases import VOICE_ALIASES, read_aliases
 from server.word_table import read_word_table
 from vllm_cosyvoice.config import DEMO_MODEL
-from vllm_cosyvoice.decode.hops import FIRST_HOPS
 
 PROGRAM = "python -m server"
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
+SHORTEST_FIRST_HOP = 9  # speech tokens: CosyVoice2's vocoder holds back the audio of 8
 RUN_DIRECTORY_AND_SOCKET = 64  # bytes that a run directory and the longest socket name in it add to --zmq_mode
 
 
@@ -200,9 +200,8 @@ def _parser() -> _Parser:
     add("--decode_paral_num", type=_count, help="maximum streams in one decode call (default: 16 on a GPU, else 1)")
     add(
         "--first_hop_tokens",
-        type=int,
-        choices=FIRST_HOPS,
-        help="speech tokens, 25 a second, before the first audio (default: by load on a GPU, else 25)",
+        type=_first_hop,
+        help="speech tokens, 25 a second, before the first audio (default: 10 to 25 by load on a GPU, else 25)",
     )
     add(
         "--flow_cache_gib",
@@ -309,6 +308,15 @@ def _index(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
+
+
+def _first_hop(text: str) -> int:
+    value = _count(text)
+    if value < SHORTEST_FIRST_HOP:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} tokens give no audio yet; use at least {SHORTEST_FIRST_HOP}, usually 10 to 25"
+        )
+    return value
 
 
 def _gib(text: str) -> float:

@@ -31,7 +31,7 @@ from vllm_cosyvoice.decode.batching import (
     due,
     plan,
 )
-from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, aligned_first_hop, first_hop, next_cut
+from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder
 
@@ -63,18 +63,18 @@ def test_hops_begin_small_grow_and_end_with_a_chunk() -> None:
     assert cut(0, 0, finished=True) == Cut(0, last=True)
 
 
-@pytest.mark.parametrize(("hold_back", "hop"), [(Vocoder.hold_back, 15), (CausalVocoder.hold_back, 10)])
-def test_a_first_hop_lasts_as_long_as_it_should_within_bounds(hold_back: int, hop: int) -> None:
-    assert first_hop(0.0, hold_back) == FIRST_HOPS[0] == 10
-    assert first_hop(0.28, hold_back) == hop, "of 0.6 s, CosyVoice2's vocoder holds back 0.32, CosyVoice3's 0.1"
-    assert first_hop(9.0, hold_back) == first_hop(math.inf, hold_back) == FIRST_HOPS[-1] == CHUNK_TOKENS
+def test_a_first_hop_lasts_as_long_as_it_should_within_bounds() -> None:
+    assert first_hop(0.0, Vocoder.hold_back) == FIRST_HOPS[0] == 10
+    assert first_hop(0.28, Vocoder.hold_back) == 15, "15 tokens are 0.6 s, of which the vocoder holds back 0.32"
+    assert first_hop(0.29, Vocoder.hold_back) == 16
+    assert first_hop(0.5, CausalVocoder.hold_back) == 15, "CosyVoice3's holds back 0.1 s"
+    assert first_hop(9.0, Vocoder.hold_back) == first_hop(math.inf, 5) == FIRST_HOPS[-1] == CHUNK_TOKENS
 
 
-def test_first_hops_of_any_speed_end_where_the_few_of_ordinary_speed_do() -> None:
-    assert [aligned_first_hop(hop) for hop in FIRST_HOPS] == list(FIRST_HOPS)
-    assert [aligned_first_hop(tokens) for tokens in (2.5, 10.1, 25.5, 36, 80.5)] == [10, 15, 35, 40, 85]
-    ends = {aligned_first_hop(speed / 100 * hop) % CHUNK_TOKENS for speed in range(25, 401) for hop in FIRST_HOPS}
-    assert len(ends) == len(FIRST_HOPS), "so a voice has no more states than that"
+def test_first_hops_that_share_prompts_are_few_at_any_speed() -> None:
+    assert [shared_first_hop(hop) for hop in FIRST_HOPS] == list(FIRST_HOPS)
+    assert [shared_first_hop(tokens) for tokens in (3, 11, 26, 36, 81)] == [10, 15, 35, 40, 85]
+    assert len({shared_first_hop(tokens) % CHUNK_TOKENS for tokens in range(3, 101)}) == len(FIRST_HOPS)
 
 
 def test_a_listener_runs_dry_when_what_is_out_has_been_played() -> None:

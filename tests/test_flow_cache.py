@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from openai import AsyncOpenAI
 from torch import Tensor
 
 from server.arguments import ArgumentsError, read
 from tests import small_networks
-from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS
+from tests.server_process import BODY, ServerProcess, exactly
+from tests.test_audio import tone, wav
+from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode.hops import FIRST_HOPS
 from vllm_cosyvoice.decode.utterance import FlowPrompt
 from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow
@@ -22,6 +25,7 @@ from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory, default_budget
 
 PLENTY = 1 << 30
 SAME = 1e-5  # float32, in another order
+ROUNDING = 4  # of int16
 
 
 @pytest.fixture(scope="module", params=[Flow, DiTFlow])
@@ -317,3 +321,27 @@ def test_the_flag_is_a_number_of_gib() -> None:
     for wrong in ("-1", "much", "nan", "inf"):
         with pytest.raises(ArgumentsError, match="number of GiB; use 0 to remember nothing"):
             read([f"--flow_cache_gib={wrong}"], {})
+
+
+# The server
+
+
+async def test_a_second_request_sounds_like_the_first(server: ServerProcess, openai: AsyncOpenAI) -> None:
+    """The second finds the prompt of the voice."""
+    voice = await openai.audio.voices.create(name="Remembered", audio_sample=wav(tone(3)), consent="c")
+    request = BODY | {"voice": voice.name} | exactly(70)
+
+    def remembered() -> int:
+        return sum(server.numbers()["flow_cache_bytes"].values())
+
+    before = remembered()
+    heard = []
+    async with server.client() as client:
+        for _ in range(2):
+            answer = await client.post("/v1/audio/speech", json=request)
+            assert answer.status_code == 200
+            heard.append(np.frombuffer(answer.content, np.int16).astype(int))
+    assert len(heard[0]) == len(heard[1]) == 70 * SAMPLES_PER_TOKEN
+    assert np.abs(heard[0] - heard[1]).max() <= ROUNDING
+    assert remembered() != before
+    await openai.audio.voices.delete(voice.name)

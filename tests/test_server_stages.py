@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from server.arguments import SHORTEST_FIRST_HOP
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
 from server.processes.messages import Kind, Message, Ping, Pong, StageDown, StageUp
 from server.processes.process import Stage, serve
 from tests.test_audio import tone, wav
+from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SAMPLES_PER_FRAME, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
@@ -701,6 +703,13 @@ async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
         audio = await peers.hear("http", Audio)
         assert len(audio.pcm) // 2 == (FRAMES_PER_TOKEN * hop - Vocoder.hold_back) * SAMPLES_PER_FRAME
         assert (await peers.hear("http", Audio)).last
+
+
+def test_the_shortest_first_hop_is_heard(decoder: SpeechDecoder) -> None:
+    prompt = decoder.prompt(Voice.preset("", np.ones(192, np.float32)))
+    begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP)
+    with pytest.raises(ValueError, match="holds back"):
+        begun(decoder, prompt, first_hop=SHORTEST_FIRST_HOP - 1)
 
 
 async def test_an_abort_frees_the_segment_whatever_comes_later(peers: Peers, decode: DecodeStage) -> None:

@@ -9,7 +9,6 @@ from tests.utterances import begun, decode
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN, ModelConfig
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
-from vllm_cosyvoice.decode.hops import FIRST_HOPS
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.voice import Voice
@@ -151,7 +150,7 @@ def test_hops_take_complete_chunks_and_grow(decoder: SpeechDecoder, prompt: Flow
 def test_the_first_audio_is_as_long_at_any_speed(decoder: SpeechDecoder, prompt: FlowPrompt, speed: float) -> None:
     first = []
     for utterance in (begun(decoder, prompt, first_hop=20), begun(decoder, prompt, first_hop=20, speed=speed)):
-        utterance.push(speech(60))
+        utterance.push(speech(90))
         first.append(len(decode(decoder, utterance)[0]))
     assert first[1] == pytest.approx(first[0], rel=0.3)
 
@@ -284,10 +283,18 @@ def test_speed_out_of_range_is_refused(decoder: SpeechDecoder, prompt: FlowPromp
         begun(decoder, prompt, speed=speed)
 
 
-@pytest.mark.parametrize("first_hop", FIRST_HOPS)
+@pytest.mark.parametrize("first_hop", [0, 8])
+def test_a_first_hop_that_would_be_silent_is_refused(
+    decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int
+) -> None:
+    with pytest.raises(ValueError, match=f"first_hop is {first_hop} tokens.*at least 9"):
+        begun(decoder, prompt, first_hop=first_hop)
+
+
+@pytest.mark.parametrize("first_hop", [9, 25])
 def test_the_first_hop_is_heard(decoder: SpeechDecoder, prompt: FlowPrompt, first_hop: int) -> None:
     utterance = begun(decoder, prompt, first_hop=first_hop)
-    utterance.push(speech(first_hop + 3))
+    utterance.push(speech(max(first_hop, 10) + 3))
     assert len(decode(decoder, utterance)[0]) > 0
 
 

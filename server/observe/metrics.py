@@ -15,6 +15,7 @@ HELP = {
     "audio_seconds_total": "Seconds of audio sent to clients.",
     "encoders": "Answers whose audio is being encoded, for example as mp3.",
     "first_audio_seconds": "Time from a request to its first piece of audio.",
+    "flow_cache_bytes": "Memory of what the flow remembers of voices and streams.",
     "gpu_memory_allocated_bytes": "GPU memory that the decoder's tensors use.",
     "gpu_memory_total_bytes": "Total memory of the GPU.",
     "gpu_memory_used_bytes": "GPU memory that all processes use.",

@@ -129,13 +129,14 @@ class SpeechDecoder:
         """Give `utterance` its voice, and return the utterance.
 
         Args:
-            first_hop: tokens of the first hop at speed 1, rounded up to one of `FIRST_HOPS`; at other speeds, the hop
-                has about the same duration. It must end on a chunk boundary, so up to 24 tokens are trimmed from the
-                start of the prompt; if the prompt is too short for that, the hop is longer. None: nobody waits for the
-                first audio, because an earlier utterance of the request is still being played.
+            first_hop: tokens of the first hop at speed 1; at other speeds, the hop has the same duration. If the flow
+                remembers, it is rounded up, see `shared_first_hop`. It must end on a chunk boundary, so up to 24 tokens
+                are trimmed from the start of the prompt; if the prompt is too short for that, the hop is longer. None:
+                nobody waits for the first audio, because an earlier utterance of the request is still being played, so
+                an early hop is not needed.
 
         Raises:
-            ValueError: the utterance is too long.
+            ValueError: the first hop has no audio, or the utterance is too long.
         """
         vocoder = VocoderStream(self._vocoder, utterance.speed, utterance.seed)
         utterance.begin(prompt, vocoder, first_hop, self._flow_cache)
@@ -145,6 +146,11 @@ class SpeechDecoder:
     def hold_back(self) -> int:
         """How many frames at the end of the mel the vocoder holds back until more mel comes."""
         return self._vocoder.hold_back
+
+    @property
+    def flow_cache_bytes(self) -> int:
+        """Memory of what the flow remembers."""
+        return self._flow_cache.nbytes if self._flow_cache else 0
 
     @torch.inference_mode()
     def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:

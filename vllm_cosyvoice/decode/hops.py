@@ -1,29 +1,37 @@
 """How far the next decode of a streamed utterance goes."""
 
+import math
 from itertools import count
 from typing import NamedTuple
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-# Tokens of a first hop. It ends on a chunk boundary, so it decides where the prompt's chunks begin. There are few,
-# because the flow remembers a voice's prompt once for each.
-FIRST_HOPS = 10, 15, 20, CHUNK_TOKENS
+FIRST_HOPS = (
+    10,
+    15,
+    20,
+    CHUNK_TOKENS,
+)  # tokens of a first hop: the shortest, those whose prompts are shared, the longest
 
 
 def first_hop(seconds: float, hold_back: int) -> int:
-    """Tokens of a first hop whose audio lasts `seconds`, if the vocoder holds back `hold_back` frames.
+    """Tokens of a first hop whose audio lasts `seconds`, from the shortest to the longest of `FIRST_HOPS`.
 
-    It is one of `FIRST_HOPS`; if none is long enough, the longest.
+    The vocoder holds back `hold_back` frames.
     """
     tokens = seconds * TOKEN_RATE + hold_back / FRAMES_PER_TOKEN
-    return next((hop for hop in FIRST_HOPS if hop >= tokens), FIRST_HOPS[-1])
+    return math.ceil(min(max(tokens, FIRST_HOPS[0]), FIRST_HOPS[-1]))
 
 
-def aligned_first_hop(tokens: float) -> int:
-    """The shortest first hop of at least `tokens` that ends on a chunk boundary where one of `FIRST_HOPS` would."""
+def shared_first_hop(tokens: int) -> int:
+    """The shortest first hop of at least `tokens` that ends on a chunk boundary where one of `FIRST_HOPS` would.
+
+    A first hop decides where the chunks of the voice's prompt begin. So with these few hops, a flow that remembers
+    prompts has few states of each voice.
+    """
     ends = {hop % CHUNK_TOKENS for hop in FIRST_HOPS}
-    return next(hop for hop in count(FIRST_HOPS[0]) if hop >= tokens and hop % CHUNK_TOKENS in ends)
+    return next(hop for hop in count(max(tokens, FIRST_HOPS[0])) if hop % CHUNK_TOKENS in ends)
 
 
 class Cut(NamedTuple):

@@ -1,12 +1,13 @@
 """The state of one utterance between decode calls, from its first speech token to its last audio."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.hops import Cut, aligned_first_hop, next_cut
+from vllm_cosyvoice.decode.hops import Cut, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow import FlowRow
 from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory
@@ -91,7 +92,15 @@ class Utterance:
     ) -> None:
         """Set the voice; see `SpeechDecoder.begin`."""
         self._first_hop_waits = first_hop is not None
-        first_hop = aligned_first_hop(self.speed * (CHUNK_TOKENS if first_hop is None else first_hop))
+        first_hop = CHUNK_TOKENS if first_hop is None else first_hop
+        if FRAMES_PER_TOKEN * first_hop <= vocoder.hold_back:
+            raise ValueError(
+                f"first_hop is {first_hop} tokens, whose audio the vocoder holds back; choose at least"
+                f" {vocoder.hold_back // FRAMES_PER_TOKEN + 1}, usually {CHUNK_TOKENS}"
+            )
+        first_hop = math.ceil(first_hop * self.speed)
+        if self.streaming and cache:
+            first_hop = shared_first_hop(first_hop)
         excess = (len(prompt.tokens) + first_hop) % CHUNK_TOKENS
         if self.streaming and len(prompt.tokens) - excess >= SHORTEST_TRIMMED_PROMPT:
             prompt = prompt.without_head(excess)

@@ -101,6 +101,7 @@ class DecodeStage:
             "segments_without_voice": sum(not segment.utterance.has_voice for segment in self._segments.values()),
             "streams": sum(segment.utterance.has_voice for segment in self._segments.values()),
             "voices_cached": len(self._prompts),
+            "flow_cache_bytes": self._decoder.flow_cache_bytes,
             "voice_cache_hits_total": self._hits,
             "voice_cache_misses_total": self._misses,
             "samples_total": self._decoded,
