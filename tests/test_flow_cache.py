@@ -91,7 +91,7 @@ class Stream:
         return FlowRow(said, look_ahead, self.prompt.mel, self.prompt.speaker, True, self.memory)
 
     def hop(self, spoken: int) -> Tensor:
-        [mel] = self.flow([self.row(spoken)])
+        mel: Tensor = self.flow([self.row(spoken)])[0]
         return mel
 
 
