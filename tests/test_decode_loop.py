@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import small_networks
+from tests.server_process import eventually
 from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
@@ -226,6 +227,24 @@ async def test_the_last_hop_is_bounded_where_it_would_take_long(
     await hearers.until(ended=1)
     assert hearers.tokens("a") == 600
     assert hearers.utterances["a"].hops == hops, "to 25, (75, 225,) and 600 tokens"
+
+
+async def test_a_new_voice_is_computed_while_the_first_tokens_are_generated(
+    hearers: Hearers, decoder: SpeechDecoder
+) -> None:
+    draws = np.random.default_rng(7)
+    tokens, mel = draws.integers(0, 6561, 80).astype(np.int32), draws.normal(size=(160, 80)).astype(np.float32)
+    prompt = decoder.prompt(Voice("", tokens, mel, np.ones(192, np.float32), ""))
+    first = begun(decoder, prompt)
+    memory = first.memory
+    assert memory
+    hearers.add("first", first)
+    await eventually(lambda: memory.frames == memory.prompt_frames, "the prompt is remembered")
+    assert first.hops == 0, "no token has come yet"
+    assert begun(decoder, prompt).memory.frames == memory.frames > 0  # type: ignore[union-attr]
+    hearers.push("first", [1] * 20, last=True)
+    await hearers.until(ended=1)
+    assert hearers.tokens("first") == 20
 
 
 async def test_nothing_is_delivered_for_what_was_dropped(

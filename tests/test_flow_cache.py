@@ -120,6 +120,17 @@ def test_a_stream_whose_voice_is_remembered_gives_the_same_bits(flow: Flow | DiT
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+def test_a_prompt_can_be_computed_before_there_is_speech(flow: Flow | DiTFlow, computed: Computed) -> None:
+    said, speech = voice(flow, 90), tokens(40, seed=1)
+    early = Stream(flow, said, speech, FlowCache(PLENTY))
+    for _ in range(2):
+        flow.remember_prompt(FlowRow(said.tokens, 0, said.mel, said.speaker, True, early.memory))
+    assert computed.take() == 150
+    heard = early.hop(10)
+    assert computed.take() == 50
+    assert torch.equal(heard, Stream(flow, said, speech, FlowCache(PLENTY)).hop(10))
+
+
 def test_only_what_is_new_is_computed(flow: Flow | DiTFlow, computed: Computed) -> None:
     cache, said, speech = FlowCache(PLENTY), voice(flow, 90), tokens(100, seed=1)
     for expected in ([200, 100, 80], [50, 100, 80]):

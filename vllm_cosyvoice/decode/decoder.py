@@ -21,6 +21,7 @@ from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.cache import FlowCache, default_budget
+from vllm_cosyvoice.flow.torch.flow import FlowMatching
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
@@ -164,6 +165,11 @@ class SpeechDecoder:
             utterance.hops += 1
             utterance.done = cut.last
         return [pieces.get(utterance, np.empty(0, np.int16)) for utterance, _ in work]
+
+    def remember_prompt(self, utterance: Utterance) -> None:
+        """Compute what the flow remembers of the voice of `utterance`, so that its first decode takes less time."""
+        if isinstance(self._flow, FlowMatching):
+            self._flow.remember_prompt(utterance.flow_row(Cut(0, last=True)))
 
     def capture_next(self) -> bool:
         """Capture the flow's next call size, if one is left, and return whether more are left.

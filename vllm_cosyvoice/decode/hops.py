@@ -7,12 +7,7 @@ from typing import NamedTuple
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-FIRST_HOPS = (
-    10,
-    15,
-    20,
-    CHUNK_TOKENS,
-)  # tokens of a first hop: the shortest, those whose prompts are shared, the longest
+FIRST_HOPS = 10, 15, 20, CHUNK_TOKENS  # tokens, from the shortest to the longest; see `shared_first_hop`
 
 
 def first_hop(seconds: float, hold_back: int) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class DecodeLoop:
         self._decoder = decoder
         self._max_rows = max_rows or decoder.usual_rows
         self._utterances: dict[Utterance, Deliver] = {}
+        self._prepared: WeakSet[Utterance] = WeakSet()  # whose prompt was computed before their first tokens
         self._cost = CostEstimate()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -79,6 +81,8 @@ class DecodeLoop:
             utterance.reachable = cut
             utterance.ready_since = utterance.ready_since or time.monotonic()
             self._wake.set()
+        elif utterance.prompt_is_new:
+            self._wake.set()
 
     async def run(self) -> None:
         """Decode until cancelled."""
@@ -88,6 +92,8 @@ class DecodeLoop:
                 work, look_again = self._next_work()
                 if work:
                     await self._decode(work)
+                elif new_voice := self._new_voice():
+                    await self._remember_prompt(new_voice)
                 else:
                     await self._rest(look_again)
         finally:
@@ -111,6 +117,20 @@ class DecodeLoop:
                 return ordinary_cut
         return cut
 
+    def _new_voice(self) -> Utterance | None:
+        """An utterance whose prompt can be computed while its first tokens are generated: if nobody listens yet."""
+        if any(utterance.hops for utterance in self._utterances):
+            return None
+        new = (utterance for utterance in self._utterances if utterance.prompt_is_new)
+        return next((utterance for utterance in new if utterance not in self._prepared), None)
+
+    async def _remember_prompt(self, utterance: Utterance) -> None:
+        self._prepared.add(utterance)  # whether there is room for it or not
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.remember_prompt, utterance)
+        except Exception as error:
+            self._fail([utterance], error)
+
     async def _rest(self, until: float | None) -> None:
         """Wait for a change, or until a time of the monotonic clock."""
         loop = asyncio.get_running_loop()
@@ -132,7 +152,7 @@ class DecodeLoop:
         try:
             pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, work)
         except Exception as error:
-            self._fail(work, error)
+            self._fail([utterance for utterance, _ in work], error)
         else:
             self._cost.learn(frames, time.monotonic() - start)
             self._deliver(work, pieces)
@@ -149,8 +169,8 @@ class DecodeLoop:
                     del self._utterances[utterance]
                     deliver(None)
 
-    def _fail(self, work: list[Work], error: Exception) -> None:
-        for utterance, _ in work:
+    def _fail(self, utterances: list[Utterance], error: Exception) -> None:
+        for utterance in utterances:
             if deliver := self._utterances.pop(utterance, None):
                 deliver(error)
 

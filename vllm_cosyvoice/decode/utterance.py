@@ -135,6 +135,12 @@ class Utterance:
         remembered = self.memory.frames if self.memory else 0
         return FRAMES_PER_TOKEN * (len(self.prompt.tokens) + cut.tokens) - remembered
 
+    @property
+    def prompt_is_new(self) -> bool:
+        """Whether it has a prompt that the flow does not remember, but could."""
+        memory = self.memory
+        return memory is not None and not memory.closed and memory.frames < memory.prompt_frames
+
     def flow_row(self, cut: Cut) -> FlowRow:
         """The flow's input for a decode up to `cut`."""
         look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS

@@ -143,6 +143,14 @@ class FlowMatching(nn.Module):
             for row, memory in zip(rows, memories, strict=True)
         ]
 
+    @torch.inference_mode()
+    def remember_prompt(self, row: FlowRow) -> None:
+        """Compute and remember the finished chunks of the prompt of `row`, which need not have any speech yet."""
+        memory = self._memory(row)
+        if memory and memory.frames < memory.prompt_frames:
+            tokens = memory.prompt_frames // FRAMES_PER_TOKEN
+            self._solve_prompt(row, memory, [PieceContext(tokens) for _ in range(1 + len(self.step_sizes))])
+
     def _memory(self, row: FlowRow) -> StreamMemory | None:
         """The memory that `row` is computed with, if it has one.
 
@@ -168,13 +176,18 @@ class FlowMatching(nn.Module):
         mels = [state.mel for state in known]
         start, end = sum(map(len, mels)), FRAMES_PER_TOKEN * row.spoken
         if start < memory.prompt_frames:
-            mels.append(self._solve_piece(row, 0, memory.prompt_frames, contexts))
-            memory.keep(0, TorchState(mels[-1], [context.state() for context in contexts]))
+            mels.append(self._solve_prompt(row, memory, contexts))
             start = memory.prompt_frames
         mels.append(self._solve_piece(row, start, end, contexts))
         if row.look_ahead == LOOKAHEAD_TOKENS and end % CHUNK_FRAMES == 0:
             memory.keep(start, TorchState(mels[-1], [context.state() for context in contexts]))
         return torch.cat(mels)[len(row.prompt_mel) :]
+
+    def _solve_prompt(self, row: FlowRow, memory: StreamMemory, contexts: list[PieceContext]) -> Tensor:
+        """Compute and remember the finished chunks of a row's prompt, and return their mel, [frames, 80]."""
+        mel = self._solve_piece(row, 0, memory.prompt_frames, contexts)
+        memory.keep(0, TorchState(mel, [context.state() for context in contexts]))
+        return mel
 
     def _solve_piece(self, row: FlowRow, start: int, end: int, contexts: list[PieceContext]) -> Tensor:
         """Compute the mel of the frames `start` to `end` of a row, [frames, 80].
