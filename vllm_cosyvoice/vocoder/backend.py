@@ -17,11 +17,12 @@ def open_vocoder(model: ModelDirectory, device: torch.device) -> AnyVocoder:
         ValueError: the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on `device`.
     """
-    config = model.config.vocoder
+    config, state = model.config.vocoder, model.vocoder_state()
+    vocoder: Vocoder | CausalVocoder
     if isinstance(config, CausalVocoderConfig):
-        torch.backends.cudnn.allow_tf32 = False  # its rounding depends on a call's size, so a stream would not be exact
-        return CausalVocoder.from_state(config, model.vocoder_state(), device)
-    vocoder = Vocoder.from_state(config, model.vocoder_state(), device)
+        vocoder = CausalVocoder.from_state(config, state, device)
+    else:
+        vocoder = Vocoder.from_state(config, state, device)
     if device.type != "cuda":
         return vocoder
     from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder  # needs Triton
