@@ -77,6 +77,6 @@ def test_the_packed_causal_vocoder_is_the_plain_one(
     whole, streamed = joined
     joint_error = relative_error(streamed, whole)
     figure(f"packed causal vocoder against plain: {max(errors):.2%}; its streams against the whole: {joint_error:.3%}")
-    assert max(errors) < 1e-2
+    assert max(errors) < 2e-2
     assert (phases - exact_phases).abs().max() < 1e-9
     assert joint_error < 1e-2
