@@ -68,11 +68,11 @@ class PackedVocoder:
         """Capture the CUDA graphs of all sizes, so that later calls have almost no launch overhead."""
         self._graphs.capture(self._graphs.sizes)
 
-    @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into calls, by index: all rows share one call, as none is padded."""
         return packed_groups(lengths)
 
+    @torch.inference_mode()
     def __call__(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
         """Compute the audio of all rows in as few graph replays as possible, without waiting for the device.
 
