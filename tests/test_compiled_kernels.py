@@ -13,12 +13,12 @@ from torch import Tensor
 from tests.cards import A10, A100, H200, L4, RTX_5090, Card
 from tests.interpreter import INTERPRETED
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
-from vllm_cosyvoice.config import FlowConfig, VocoderConfig
+from vllm_cosyvoice.config import CausalVocoderConfig, FlowConfig, VocoderConfig
 from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.llm import token_draw
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
-from vllm_cosyvoice.vocoder import Vocoder
+from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder
 
 triton = pytest.importorskip("triton")
 from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - needs Triton
@@ -114,8 +114,12 @@ def flow() -> Flow:
 
 
 @pytest.fixture(scope="module")
-def vocoder() -> Vocoder:
-    return Vocoder.from_state(VocoderConfig(), nowhere(vocoder_layout(VocoderConfig())), "meta")
+def vocoders() -> list[Vocoder | CausalVocoder]:
+    causal = CausalVocoderConfig()
+    return [
+        Vocoder.from_state(VocoderConfig(), nowhere(vocoder_layout(VocoderConfig())), "meta"),
+        CausalVocoder.from_state(causal, nowhere(vocoder_layout(causal)), "meta"),
+    ]
 
 
 def draw_tokens() -> None:
@@ -126,16 +130,17 @@ def draw_tokens() -> None:
     token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
 
 
-def launches_on(card: Card, flow: Flow, vocoder: Vocoder) -> dict[Hashable, Launch]:
+def launches_on(card: Card, flow: Flow, vocoders: list[Vocoder | CausalVocoder]) -> dict[Hashable, Launch]:
     """The smallest and the largest calls, which are laid out in all ways that there are."""
     from vllm_cosyvoice.flow.cuda import flow as packed
     from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     with recorded() as launches:
         packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], packed.SIZES[-1])).rehearse()
-        packed_vocoder.PackedVocoder(
-            vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
-        ).rehearse()
+        for vocoder in vocoders:
+            packed_vocoder.PackedVocoder(
+                vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
+            ).rehearse()
         draw_tokens()
     return launches
 
@@ -143,10 +148,10 @@ def launches_on(card: Card, flow: Flow, vocoder: Vocoder) -> dict[Hashable, Laun
 # Triton lays out shared memory alike for compute capabilities of one generation.
 @pytest.mark.parametrize("cards", [(A100, A10, L4), (H200,), (RTX_5090,)], ids=["8", "9", "12"])
 def test_every_kernel_fits_in_shared_memory(
-    cards: tuple[Card, ...], flow: Flow, vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+    cards: tuple[Card, ...], flow: Flow, vocoders: list[Vocoder | CausalVocoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(triton.runtime.driver, "_active", Driver(cards[-1].gpu))
-    by_card = {card: launches_on(card, flow, vocoder) for card in cards}
+    by_card = {card: launches_on(card, flow, vocoders) for card in cards}
     launches = {form: one for of_card in by_card.values() for form, one in of_card.items()}
     kernels = {one.kernel.fn.__name__ for one in launches.values()}
     assert kernels == {"_linear", "_attention", "_norm_mish", "_first_block", "_euler_step", "_convolve", "_draw"}

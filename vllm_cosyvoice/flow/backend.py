@@ -45,14 +45,15 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
     """
     config = model.config.flow
     if isinstance(config, DiTFlowConfig):
+        dit_flow = DiTFlow.from_state(config, model.flow_state(), device, data_type)
         if load_trt:
-            log.info("--load_trt: TensorRT does not run this model's diffusion transformer; the flow runs without it.")
-        if device.type == "cuda":
+            dit_flow.engine = tensorrt_estimator(dit_flow)
+        if device.type == "cuda" and dit_flow.engine is None:
             log.warning("The flow runs in plain PyTorch, which is slower: its diffusion transformer has no kernels.")
-        return DiTFlow.from_state(config, model.flow_state(), device, data_type)
+        return dit_flow
     if load_trt:
         flow = Flow.from_state(config, model.flow_state(), device, data_type)
-        flow.engine = tensorrt_estimator(flow.estimator)
+        flow.engine = tensorrt_estimator(flow)
         if flow.engine is not None:
             return flow
     fused = device.type == "cuda" and data_type != torch.float32
