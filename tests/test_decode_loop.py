@@ -1,6 +1,7 @@
 """The decode loop with a real decoder of small networks."""
 
 import asyncio
+import gc
 import math
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -257,6 +258,20 @@ async def test_nothing_is_delivered_for_what_was_dropped(
     hearers.push("a", [1], last=True)
     await hearers.until(ended=1)
     assert (hearers.order, hearers.ended) == (["b", "b"], {"b": None})
+
+
+async def test_what_was_dropped_takes_no_memory_of_the_flow(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
+) -> None:
+    gc.collect()
+    before = decoder.flow_cache_bytes
+    hearers.add("a", begun(decoder, prompt))
+    hearers.push("a", [1] * 60, last=False)
+    await hearers.until(pieces=1)
+    assert decoder.flow_cache_bytes > before
+    hearers.drop("a")
+    del hearers.utterances["a"]
+    await eventually(lambda: decoder.flow_cache_bytes <= before, "its hops are forgotten")
 
 
 async def test_nothing_is_delivered_for_what_is_dropped_during_its_decode_call(
