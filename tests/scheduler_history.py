@@ -13,9 +13,9 @@ from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
@@ -23,8 +23,10 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
+from vllm_cosyvoice.llm.scheduler import SpeechScheduler
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
+KINDS: dict[str, type[Scheduler]] = {"vLLM's": AsyncScheduler, "ours": SpeechScheduler}
 BLOCK = 16  # tokens
 LONGEST = 512  # tokens of a request
 
@@ -67,7 +69,8 @@ class Engine:
     def __init__(self, scheduler: Scheduler, ends_at: int = 0) -> None:
         """`ends_at`: one of so many tokens is the end of speech; 0: none."""
         self.scheduler = scheduler
-        self.sent: dict[str, list[list[int]]] = {}  # tokens of each message
+        self.sent: dict[str, list[int]] = {}  # tokens by request
+        self.messages = 0
         self.reasons: dict[str, Any] = {}  # why a request finished
         self._ends_at = ends_at
         self._hasher = get_request_block_hasher(BLOCK, sha256)
@@ -91,26 +94,28 @@ class Engine:
     def plan(self) -> SchedulerOutput:
         """Plan a step and begin it."""
         step = self.scheduler.schedule()
+        self.begin(step)
+        return step
+
+    def begin(self, step: SchedulerOutput) -> None:
+        """Run the model."""
         names = list(step.num_scheduled_tokens)
         tokens = [self._tokens(self.scheduler.requests[name]) for name in names]
         places = {name: place for place, name in enumerate(names)}
         if names:
             output = ModelRunnerOutput(req_ids=names, req_id_to_index=places, sampled_token_ids=tokens)
             self._in_flight.append((step, output))
-        return step
 
-    def finish_step(self) -> list[EngineCoreOutput]:
-        """Finish the oldest step in flight and return the messages."""
-        messages = [
-            message
-            for of_client in self.scheduler.update_from_output(*self._in_flight.popleft()).values()
-            for message in of_client.outputs
-        ]
-        for message in messages:
-            self.sent[message.request_id].append(message.new_token_ids)
-            if message.finished:
-                self.reasons[message.request_id] = message.finish_reason
-        return messages
+    def finish_step(self) -> SchedulerOutput:
+        """Finish the oldest step in flight, and return it."""
+        step, output = self._in_flight.popleft()
+        for of_client in self.scheduler.update_from_output(step, output).values():
+            for message in of_client.outputs:
+                self.messages += 1
+                self.sent[message.request_id] += message.new_token_ids
+                if message.finished:
+                    self.reasons[message.request_id] = message.finish_reason
+        return step
 
     @property
     def in_flight(self) -> int:

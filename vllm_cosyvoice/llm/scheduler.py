@@ -15,8 +15,12 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-SENT_AT_ONCE = 28  # tokens at the start of a request: the longest first hop of a decoder, with its look-ahead
-GROUP = 8  # later tokens are sent in groups of this size
+from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
+
+# Tokens at the start of a request that are sent one by one: those of the first two hops of a decoder, for which a
+# listener waits or has little audio left. Later tokens are sent in groups.
+SENT_AT_ONCE = 2 * CHUNK_TOKENS + LOOKAHEAD_TOKENS
+GROUP = 8
 
 
 class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
