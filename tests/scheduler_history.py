@@ -16,6 +16,7 @@ from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
@@ -108,14 +109,21 @@ class Engine:
 
     def finish_step(self) -> SchedulerOutput:
         """Finish the oldest step in flight, and return it."""
-        step, output = self._in_flight.popleft()
-        for of_client in self.scheduler.update_from_output(step, output).values():
-            for message in of_client.outputs:
-                self.messages += 1
-                self.sent[message.request_id] += message.new_token_ids
-                if message.finished:
-                    self.reasons[message.request_id] = message.finish_reason
+        step, output = self.output()
+        self.receive(self.scheduler.update_from_output(step, output))
         return step
+
+    def output(self) -> tuple[SchedulerOutput, ModelRunnerOutput]:
+        """The oldest step in flight, and what the model generated."""
+        return self._in_flight.popleft()
+
+    def receive(self, clients: dict[int, EngineCoreOutputs]) -> None:
+        """Take what is sent to the clients."""
+        for message in (message for of_client in clients.values() for message in of_client.outputs):
+            self.messages += 1
+            self.sent[message.request_id] += message.new_token_ids
+            if message.finished:
+                self.reasons[message.request_id] = message.finish_reason
 
     @property
     def in_flight(self) -> int:
