@@ -152,11 +152,13 @@ def state(scheduler: Scheduler) -> dict[str, Any]:
 
 
 def _request_state(scheduler: Scheduler, request: Request) -> dict[str, Any]:
-    names = ("status", "num_computed_tokens", "num_output_placeholders", "num_in_flight_tokens", "num_preemptions")
-    names += ("is_prefill_chunk", "next_decode_eligible_step", "spec_token_ids", "output_token_ids")
+    names = (
+        *("status", "num_computed_tokens", "num_output_placeholders", "num_in_flight_tokens", "num_preemptions"),
+        *("is_prefill_chunk", "next_decode_eligible_step", "spec_token_ids"),
+    )
     values = {name: getattr(request, name) for name in names}
-    values["output_token_ids"] = list(request.output_token_ids)
-    return {**values, "blocks": scheduler.kv_cache_manager.get_block_ids(request.request_id)}
+    blocks = scheduler.kv_cache_manager.get_block_ids(request.request_id)
+    return {**values, "tokens": list(request.output_token_ids), "blocks": blocks}
 
 
 class Arrivals:

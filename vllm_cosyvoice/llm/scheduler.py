@@ -13,7 +13,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
 
@@ -110,10 +110,12 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         unsent = self._unsent.pop(output.request_id, [])
         unsent += output.new_token_ids
         has_only_tokens = not (output.finished or output.new_logprobs or output.events or output.prefill_stats)
-        if has_only_tokens and len(unsent) < GROUP:
-            request = self.requests[output.request_id]
-            if request.num_output_tokens > SENT_AT_ONCE and request.status == RequestStatus.RUNNING:
-                self._unsent[output.request_id] = unsent
-                return False
+        if (
+            has_only_tokens
+            and len(unsent) < GROUP
+            and self.requests[output.request_id].num_output_tokens > SENT_AT_ONCE
+        ):
+            self._unsent[output.request_id] = unsent
+            return False
         output.new_token_ids = unsent
         return True
