@@ -48,7 +48,9 @@ async def generator(tiny_model: Path) -> AsyncIterator[SpeechTokenGenerator]:
     options = EngineOptions(
         max_total_token_num=CAPACITY, max_req_total_len=LONGEST, max_num_seqs=8, max_num_batched_tokens=AT_ONCE
     )
-    generator = SpeechTokenGenerator(open_model(tiny_model), options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for a tiny model, threads would mostly wait for each other
+        generator = SpeechTokenGenerator(open_model(tiny_model), options)
     yield generator
     engine = weakref.ref(generator.engine)
     generator.shutdown()
@@ -132,15 +134,14 @@ async def test_tokens_come_at_once_at_first_and_later_in_groups(generator: Speec
 
 async def test_a_name_can_be_used_again_after_an_abort(generator: SpeechTokenGenerator) -> None:
     """Nothing of the first request, whose last tokens were held back, is heard in the second."""
-    options = SamplingOptions(temperature=0, min_tokens=40, max_tokens=40)
-    alone = await speak(generator, 6, options)
+    alone = await speak(generator, 6, GREEDY)
     spoken = 0
-    async with aclosing(generator.generate("again", segment(7), replace(options, max_tokens=900))) as pieces:
+    async with aclosing(generator.generate("again", segment(7), replace(GREEDY, max_tokens=900))) as pieces:
         async for tokens in pieces:
             spoken += len(tokens)
             if spoken >= SENT_AT_ONCE + GROUP:
                 break
-    assert await speak(generator, 6, options, "again") == alone
+    assert await speak(generator, 6, GREEDY, "again") == alone
 
 
 @pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=15, max_tokens=15)])
@@ -209,7 +210,7 @@ async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenera
     expected = by_definition(logits, options, []).numpy()
 
     draws = await asyncio.gather(
-        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(500))
+        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(300))
     )
     counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
     assert chi_square_p(counts, expected * len(draws)) > 1e-4
@@ -220,7 +221,7 @@ async def test_the_model_runner_of_a_gpu_draws_the_same_tokens(
     generator: SpeechTokenGenerator, tiny_model: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.second_model_runner", str(tiny_model)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
     printed, log = await running.communicate()
     assert running.returncode == 0, log.decode()
