@@ -2,6 +2,10 @@
 
 The histories have more requests than may run at once, shared beginnings, prompts that are read in parts, too few blocks
 for all, aborts, and steps that are planned before the last one's tokens are known.
+
+No test here needs a model or compiled code. To run them with another version of vLLM, put the Python files of its wheel
+first on PYTHONPATH, with a `vllm-VERSION+cpu.dist-info/METADATA` (name and version) beside them, which makes vLLM
+choose the CPU.
 """
 
 from dataclasses import dataclass, fields
@@ -14,6 +18,7 @@ from vllm.config import VllmConfig
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 
+from benchmarks import scheduler as benchmark
 from tests.scheduler_history import Arrival, Arrivals, Engine, engine_config, make_scheduler, state
 from vllm_cosyvoice.llm.scheduler import GROUP, SENT_AT_ONCE, SpeechScheduler
 
@@ -127,3 +132,9 @@ def test_the_same_steps_are_planned(config: VllmConfig, blocks: int, depth: int,
     assert pair.ours.scheduler._unsent == {}
     reasons = {reason.name for reason in pair.ours.reasons.values()}
     assert reasons == {"STOP", "LENGTH"}
+
+
+def test_the_benchmark_compares_both(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark.main(["--requests", "2", "--rounds", "1"])
+    rows = [row.split("|")[2].strip() for row in capsys.readouterr().out.splitlines() if row.startswith("| ")]
+    assert rows == ["scheduler", "vLLM's", "ours"]
