@@ -70,6 +70,7 @@ class Engine:
     def __init__(self, scheduler: Scheduler, ends_at: int = 0) -> None:
         """`ends_at`: one of so many tokens is the end of speech; 0: none."""
         self.scheduler = scheduler
+        self.prompts: dict[str, list[int]] = {}
         self.sent: dict[str, list[int]] = {}  # tokens by request
         self.messages = 0
         self.reasons: dict[str, Any] = {}  # why a request finished
@@ -86,7 +87,7 @@ class Engine:
             arrival_time=0.0,
             block_hasher=self._hasher,
         )
-        self.sent[arrival.name] = []
+        self.prompts[arrival.name], self.sent[arrival.name] = arrival.prompt, []
         self.scheduler.add_request(request)
 
     def abort(self, names: Sequence[str]) -> None:
@@ -162,15 +163,21 @@ def _request_state(scheduler: Scheduler, request: Request) -> dict[str, Any]:
 
 
 class Arrivals:
-    """Random requests, many of which begin like another."""
+    """Random requests. Many begin like another, or go on where another ended, as the turns of a text stream do."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._beginnings = [[random.randrange(7000) for _ in range(length)] for length in (16, 40, 100)]
+        self._beginnings = [self._ids(length) for length in (16, 40, 100)]
         self._count = 0
 
-    def draw(self) -> Arrival:
+    def draw(self, ended: Sequence[list[int]]) -> Arrival:
+        """`ended`: prompts and tokens of requests that have ended."""
         self._count += 1
-        beginning = self._random.choice(self._beginnings)
-        rest = [self._random.randrange(7000) for _ in range(self._random.choice([1, 5, 8, 24, 60]))]
-        return Arrival.of(f"request {self._count}", beginning + rest, self._random.choice([1, 2, 15, 33, 90, 200]))
+        earlier = [ids for ids in ended if len(ids) < LONGEST // 2]
+        turn = earlier and self._random.random() < 0.3
+        ids = self._random.choice(earlier if turn else self._beginnings)
+        new = self._ids(5 if turn else self._random.choice([1, 5, 8, 24, 60]))
+        return Arrival.of(f"request {self._count}", ids + new, self._random.choice([1, 2, 15, 33, 90, 200]))
+
+    def _ids(self, count: int) -> list[int]:
+        return [self._random.randrange(7000) for _ in range(count)]

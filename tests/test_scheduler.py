@@ -113,7 +113,8 @@ def test_the_same_steps_are_planned(config: VllmConfig, blocks: int, depth: int,
     preempted = cached = aborted = 0
     for number in range(STEPS):
         if random.random() < (0.25 if number % 200 < 120 else 0.0):  # at times nothing arrives
-            pair.add(arrivals.draw())
+            ended = pair.ours.reasons
+            pair.add(arrivals.draw([pair.ours.prompts[name] + pair.ours.sent[name] for name in ended]))
         if random.random() < 0.02 and (live := list(pair.ours.scheduler.requests)):
             pair.abort(random.choice(live))
             aborted += 1
