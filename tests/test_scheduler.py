@@ -30,9 +30,11 @@ class CountingScheduler(SpeechScheduler):
     """Counts the steps that it plans by itself."""
 
     short = 0
+    while_others_wait = 0
 
     def _decode_step(self, requests: Any) -> SchedulerOutput:
         self.short += 1
+        self.while_others_wait += bool(self.waiting)
         return super()._decode_step(requests)
 
 
@@ -126,6 +128,7 @@ def test_the_same_steps_are_planned(config: VllmConfig, blocks: int, depth: int,
     pair.run(depth)
 
     assert pair.ours.scheduler.short > STEPS / 10
+    assert (pair.ours.scheduler.while_others_wait > 10) == (blocks == 120)
     assert (preempted > 5) == (blocks == 26)
     assert cached > 5
     assert aborted > 3

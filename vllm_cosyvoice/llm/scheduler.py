@@ -49,8 +49,9 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         return self._decode_step(requests) if requests else super().schedule(throttle_prefills)
 
     def _requests_that_only_decode(self) -> list[Request]:
-        """The requests of the next step if each generates one token and there is room for all; else none."""
-        if self.get_request_counts()[1] or self.pause_state != PauseState.UNPAUSED:
+        """The requests of the next step, if each generates a token, none joins or is put aside; else an empty list."""
+        running, waiting = self.get_request_counts()
+        if (waiting and running < self.max_num_running_reqs) or self.pause_state != PauseState.UNPAUSED:
             return []
         requests = []
         new_blocks = 0
