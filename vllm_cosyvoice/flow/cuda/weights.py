@@ -1,6 +1,7 @@
 """Converts the flow's weights to the layout of the fused kernels."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,17 @@ def folded(module: nn.LayerNorm, linear: nn.Linear, data_type: torch.dtype) -> L
     return Layer(weight, bias.float(), weight.float().sum(1))
 
 
+def modulated(linear: Layer, norm_weights: Tensor, norm_biases: Tensor, data_type: torch.dtype) -> list[Layer]:
+    """A linear layer, in float32, after a norm that has a weight and a bias [steps, channels] for each solver step.
+
+    All steps share the layer's weight: the kernel before multiplies the frames by the norm's, see `gated`.
+    """
+    weight = linear.weight.to(data_type).contiguous()
+    biases = linear.bias + norm_biases @ linear.weight.T
+    column_sums = norm_weights @ weight.float().T
+    return [Layer(weight, *of_step) for of_step in zip(biases, column_sums, strict=True)]
+
+
 def conv_and_shortcut(module: Resnet, data_type: torch.dtype) -> Layer:
     """Combine the first convolution of a residual block with the shortcut, which uses the newest tap only.
 
@@ -54,14 +66,19 @@ def padded_outputs(linear: Layer) -> Layer:
     return Layer(F.pad(linear.weight, (0, 0, 0, padding)), F.pad(linear.bias, (0, padding)))
 
 
-def put_in_order(weights: Sequence[Tensor]) -> Tensor:
-    """Move `weights` into one contiguous buffer, in order, and return the buffer."""
+def in_order(weights: Sequence[Tensor], starts: Sequence[Tensor]) -> list[Tensor]:
+    """Move `weights` into one contiguous buffer, in order of use, and cut the buffer at each of `starts`.
+
+    Each attention kernel, which has spare bandwidth, can so prefetch the weights that are used until the next one. All
+    weights together exceed the L2 cache, so without a prefetch every use would be a cache miss.
+    """
     buffer = torch.cat([weight.flatten() for weight in weights])
     start = 0
     for weight in weights:
         weight.set_(buffer[start : start + weight.numel()].view(weight.shape))  # type: ignore[call-overload]
         start += weight.numel()
-    return buffer
+    bounds = pairwise([*(weight.storage_offset() for weight in starts), len(buffer)])
+    return [buffer[begin:end] for begin, end in bounds]
 
 
 def plain(linear: nn.Linear, data_type: torch.dtype) -> tuple[Tensor, Tensor]:
