@@ -120,7 +120,9 @@ def test_the_class_of_the_sizes_selects_the_flow(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.usefixtures("weights")
-def test_plain_pytorch_computes_it_on_a_gpu(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_pytorch_computes_a_small_one_on_a_gpu(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from_state = Mock()  # here is no GPU to put a flow on
     monkeypatch.setattr(DiTFlow, "from_state", from_state)
     flow = open_flow(MODEL, torch.device("cuda"), torch.bfloat16, load_trt=False)
@@ -128,6 +130,7 @@ def test_plain_pytorch_computes_it_on_a_gpu(caplog: pytest.LogCaptureFixture, mo
     assert from_state.call_args.args[2:] == (torch.device("cuda"), torch.bfloat16)
     (line,) = caplog.messages
     assert "runs in plain PyTorch, which is slower" in line
+    assert "estimator width 64 (a power of two from 256 to 1024)" in line
 
 
 @pytest.mark.usefixtures("weights")

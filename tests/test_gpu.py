@@ -60,12 +60,13 @@ def test_the_flow_has_small_tiles_for_as_many_frames_as_fill_the_gpu_with_them()
 
 def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
     from vllm_cosyvoice.flow.cuda.flow import SIZES, best_size
+    from vllm_cosyvoice.flow.cuda.unet import best_frames
 
     h100 = replace(H200.gpu, l2_cache=50 << 20)
-    assert [best_size(SIZES, gpu) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
-    assert best_size(SIZES, A100.gpu) == 5120
-    assert best_size(SIZES, A10.gpu) == 768
-    assert best_size((2048, 4096), A10.gpu) == 2048
+    assert [best_size(SIZES, best_frames(gpu)) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
+    assert best_size(SIZES, best_frames(A100.gpu)) == 5120
+    assert best_size(SIZES, best_frames(A10.gpu)) == 768
+    assert best_size((2048, 4096), best_frames(A10.gpu)) == 2048
 
 
 def test_kernels_are_launched_early_from_hopper_on() -> None:

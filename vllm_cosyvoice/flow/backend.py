@@ -1,7 +1,7 @@
 """Selects the flow by the class of its sizes, and its backend.
 
-The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere. A diffusion
-transformer has only PyTorch.
+The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere. TensorRT does not run
+a diffusion transformer.
 """
 
 import logging
@@ -44,13 +44,10 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         UnsupportedGpuError: the kernels don't run on `device`.
     """
     config = model.config.flow
-    if isinstance(config, DiTFlowConfig):
-        if load_trt:
-            log.info("--load_trt: TensorRT does not run this model's diffusion transformer; the flow runs without it.")
-        if device.type == "cuda":
-            log.warning("The flow runs in plain PyTorch, which is slower: its diffusion transformer has no kernels.")
-        return DiTFlow.from_state(config, model.flow_state(), device, data_type)
-    if load_trt:
+    flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
+    if load_trt and isinstance(config, DiTFlowConfig):
+        log.info("--load_trt: TensorRT does not run this model's diffusion transformer; the flow runs without it.")
+    elif load_trt:
         flow = Flow.from_state(config, model.flow_state(), device, data_type)
         flow.engine = tensorrt_estimator(flow.estimator)
         if flow.engine is not None:
@@ -63,7 +60,7 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         )
         fused = False
     if not fused:
-        return Flow.from_state(config, model.flow_state(), device, data_type)
+        return flow_class.from_state(config, model.flow_state(), device, data_type)
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
-    return PackedFlow(Flow.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)
+    return PackedFlow(flow_class.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)

@@ -69,13 +69,13 @@ DIT_SMALL = DiTLaunchShapes(
     attention=Shape(64, 128, 0, 4, 3),
     input=Shape(64, 128, 0, 4, 1),
     position=Shape(64, 0, 0, 4, 4),
-    step=Shape(16, 0, 128, 4, 3),
+    step=Shape(16, 0, 64, 4, 4),
 )
 DIT_LARGE = DiTLaunchShapes(
     qkv=Shape(128, 128, 64, 8, 3),
-    out=Shape(128, 128, 64, 8, 3),
+    out=Shape(64, 128, 64, 4, 4),
     feed_in=Shape(128, 128, 64, 8, 3),
-    feed_out=Shape(128, 128, 64, 8, 3),
+    feed_out=Shape(64, 128, 64, 4, 4),
     attention=Shape(64, 64, 0, 4, 3),
     input=Shape(64, 128, 0, 4, 1),
     position=Shape(128, 0, 0, 4, 4),

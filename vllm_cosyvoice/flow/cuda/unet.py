@@ -28,8 +28,7 @@ class PackedUNet:
             part.weight.to(data_type) for part in (flow.estimator.condition_conv, flow.estimator.condition_shortcut)
         )
         self.silence = self._encoder.look_ahead.silence
-        # Up to this size, intermediate results stay in the L2 cache; adding more rows makes no row faster.
-        self.best_frames = min(BEST_SIZE, gpu.l2_cache // L2_CACHE_A_FRAME)
+        self.best_frames = best_frames(gpu)
 
     def queries(self, frames: int) -> int:
         """Number of queries in an attention tile of a call of `frames`."""
@@ -48,3 +47,11 @@ class PackedUNet:
         """Take the solver's step `number`: move x [frames, 80] float32 by `size` along the guided velocity."""
         call = Call(table.frame_positions, table.frame_tiles, launch_shapes(len(x), self._gpu))
         self.estimator.step(x, condition, self._times[number], size, call)
+
+
+def best_frames(gpu: Gpu) -> int:
+    """The most frames of a call of several rows.
+
+    Up to this size, intermediate results stay in the L2 cache; adding more rows makes no row faster.
+    """
+    return min(BEST_SIZE, gpu.l2_cache // L2_CACHE_A_FRAME)
