@@ -49,7 +49,7 @@ def packed_flow(flow: DiTFlow, sizes: tuple[int, ...], data_type: torch.dtype = 
             linear, attention = Shape(min(512, 2 * frames), 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
             return DiTLaunchShapes(linear, linear, linear, linear, attention, linear, linear, linear)
 
-        dit.dit_launch_shapes = large  # type: ignore[assignment]
+        dit.dit_launch_shapes = large  # type: ignore[attr-defined, assignment]
     return PackedFlow(flow, H200.gpu, data_type, sizes)
 
 
@@ -94,6 +94,30 @@ def test_a_position_convolution_never_looks_across_rows() -> None:
         inputs = F.pad(x[:, frames].transpose(1, 2), (taps - 1, 0))
         expected = F.mish(F.conv1d(inputs, kernel, bias, groups=groups)).transpose(1, 2)
         assert torch.allclose(halves[:, frames], expected, atol=1e-5)
+
+
+@runs_here
+def test_cublas_may_compute_the_product() -> None:
+    from vllm_cosyvoice.flow.cuda.kernels import Layer, Modulation, Shape, gated, linear, sums_of
+    from vllm_cosyvoice.flow.torch.dit import rotations
+
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(DEVICE)
+
+    positions = torch.tensor([-1, *range(40), -1, *range(5)], dtype=torch.int32, device=DEVICE)
+    x, residual = random(2 * len(positions), 64), random(2 * len(positions), 96)
+    layer, modulation = Layer(random(96, 64), random(96), random(96)), Modulation(random(96), random(96))
+    rotation = rotations(40, 16, torch.device(DEVICE))
+    results = []
+    for depth in (32, 0):
+        shape = Shape(32, 32, depth, 4, 1)
+        queries, _ = linear(x, positions, layer, shape, sums=sums_of(x), rotation=rotation)
+        hidden, _ = linear(x, positions, layer, shape, activation="gelu_tanh")
+        results.append((queries, hidden, *gated(x, positions, layer, shape, residual, modulation)))
+    for fused, separate in zip(*results, strict=True):
+        assert torch.allclose(fused, separate, rtol=1e-4, atol=1e-4)
 
 
 @runs_here

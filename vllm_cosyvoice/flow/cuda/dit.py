@@ -15,7 +15,6 @@ from torch import Tensor
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN
 from vllm_cosyvoice.flow.cuda.encoder import PackedLookAhead
 from vllm_cosyvoice.flow.cuda.kernels import (
-    Layer,
     Modulated,
     Modulation,
     attention,
@@ -27,11 +26,10 @@ from vllm_cosyvoice.flow.cuda.kernels import (
 )
 from vllm_cosyvoice.flow.cuda.launch_shapes import DiTLaunchShapes, dit_launch_shapes
 from vllm_cosyvoice.flow.cuda.packing import Table
-from vllm_cosyvoice.flow.cuda.weights import in_order, layer, modulated, padded_inputs, padded_outputs
+from vllm_cosyvoice.flow.cuda.weights import conv_layer, in_order, layer, modulated, padded_inputs, padded_outputs
 from vllm_cosyvoice.flow.torch.dit import BLOCK_TERMS, FINAL_TERMS, NORM_EPS, POSITION_GROUPS, Block, rotations
 from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.nn.layers import frame_conv_weight
 
 BEST_FRAMES = 32  # per multiprocessor, in a call of several rows: 4096 on an H200. Estimated, not measured
 
@@ -91,11 +89,10 @@ class PackedDiT:
         self._rotation = rotations(FRAMES_PER_TOKEN * longest, module.head_dim, times.device)
         self._input_proj = padded_inputs(layer(module.input_proj, data_type))
         self._position1, self._position2 = (
-            Layer(frame_conv_weight(conv.weight).to(data_type).contiguous(), conv.bias.float())
-            for conv in (module.position.conv1, module.position.conv2)
+            conv_layer(conv, data_type) for conv in (module.position.conv1, module.position.conv2)
         )
         blocks = cast("list[Block]", module.blocks)
-        block_times = times[:, :-FINAL_TERMS].unflatten(1, (len(blocks), BLOCK_TERMS)).unbind(1)
+        block_times = times[:, :-FINAL_TERMS].view(len(times), len(blocks), BLOCK_TERMS, -1).unbind(1)
         last_weights, last_biases = times[:, -FINAL_TERMS:].unbind(1)
         # The weight of each block's first norm, then of the last norm.
         self._first_weights, *next_weights = (*(terms[:, 1] for terms in block_times), last_weights)
@@ -116,17 +113,17 @@ class PackedDiT:
             block.ahead = ahead
 
     def queries(self, frames: int) -> int:
-        """Number of queries in an attention tile of a call of `frames`."""
+        """See `Network.queries`."""
         return dit_launch_shapes(frames, self._gpu).attention.rows
 
     def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Tensor:
-        """Precompute what all steps share, [frames, width]; `speakers` and `prompts` are each frame's, [frames, 80]."""
+        """See `Network.condition`; the result is [frames, width]."""
         mu = self._encoder(table).float()[:, None].expand(-1, FRAMES_PER_TOKEN, -1).flatten(0, 1)
         conditions = torch.cat([prompts, mu, speakers], dim=-1).to(self._condition_proj.dtype)
         return conditions @ self._condition_proj.T
 
     def step(self, number: int, x: Tensor, size: float, condition: Tensor, table: Table) -> None:
-        """Take the solver's step `number`: move x [frames, 80] float32 by `size` along the guided velocity."""
+        """See `Network.step`."""
         shapes, positions = dit_launch_shapes(len(x), self._gpu), table.frame_positions
         hidden = conditioned_input(x, self._input_proj, condition, shapes.input)
         frames = position_conv(hidden, positions, self._position1, POSITION_GROUPS, shapes.position)

@@ -7,6 +7,7 @@ there would add up over the steps.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,22 @@ SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 179
 FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: at most about twice the frames of a call
 
 
+class Network(Protocol):
+    """The encoder and the estimator of one flow, over packed rows."""
+
+    silence: int  # the id after a row's last token, see `fill`
+    best_frames: int  # the most frames of a call of several rows
+
+    def queries(self, frames: int) -> int:
+        """Number of queries in an attention tile of a call of `frames`."""
+
+    def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Any:  # noqa: ANN401 - the network's own
+        """Precompute what all steps share; `speakers` and `prompts` are those of each frame, [frames, 80]."""
+
+    def step(self, number: int, x: Tensor, size: float, condition: Any, table: Table) -> None:  # noqa: ANN401
+        """Take the solver's step `number`: move x [frames, 80] float32 by `size` along the guided velocity."""
+
+
 class PackedFlow:
     """Converts speech tokens to mel like `Flow` and `DiTFlow`, for many rows of different lengths."""
 
@@ -40,7 +57,7 @@ class PackedFlow:
         self._noise, self._speaker_proj, self._step_sizes = flow.noise, flow.speaker_proj, flow.step_sizes
         device, largest = flow.noise.device, max(sizes)
         longest = min(MAX_TOKENS, largest // FRAMES_PER_TOKEN)
-        self._network: PackedUNet | PackedDiT
+        self._network: Network
         with torch.inference_mode():
             if isinstance(flow, DiTFlow):
                 self._network = PackedDiT(flow, gpu, longest, data_type)

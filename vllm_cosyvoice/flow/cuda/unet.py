@@ -31,11 +31,11 @@ class PackedUNet:
         self.best_frames = best_frames(gpu)
 
     def queries(self, frames: int) -> int:
-        """Number of queries in an attention tile of a call of `frames`."""
+        """See `Network.queries`."""
         return launch_shapes(frames, self._gpu).attention.rows
 
     def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Condition:
-        """Precompute what all steps share; `speakers` and `prompts` are those of each frame, [frames, 80]."""
+        """See `Network.condition`."""
         mu = self._encoder_proj(self._encoder(table, launch_shapes(len(prompts), self._gpu)))
         conditions = torch.cat([mu, speakers, prompts], dim=-1).to(self._condition_conv.dtype)
         return Condition(
@@ -44,7 +44,7 @@ class PackedUNet:
         )
 
     def step(self, number: int, x: Tensor, size: float, condition: Condition, table: Table) -> None:
-        """Take the solver's step `number`: move x [frames, 80] float32 by `size` along the guided velocity."""
+        """See `Network.step`."""
         call = Call(table.frame_positions, table.frame_tiles, launch_shapes(len(x), self._gpu))
         self.estimator.step(x, condition, self._times[number], size, call)
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import MEL_BINS
 from vllm_cosyvoice.flow.cuda.kernels import Layer, Norm
 from vllm_cosyvoice.flow.torch.estimator import Resnet
+from vllm_cosyvoice.nn.layers import frame_conv_weight
 
 TAPS = 3  # of every convolution of the estimator
 
@@ -17,6 +18,12 @@ TAPS = 3  # of every convolution of the estimator
 def layer(linear: nn.Linear, data_type: torch.dtype) -> Layer:
     """Convert a linear layer or `FrameConv`."""
     return Layer(linear.weight.to(data_type).contiguous(), linear.bias.float().contiguous())
+
+
+def conv_layer(conv: nn.Conv1d, data_type: torch.dtype) -> Layer:
+    """Convert a convolution, which may have groups."""
+    assert conv.bias is not None
+    return Layer(frame_conv_weight(conv.weight).to(data_type).contiguous(), conv.bias.float().contiguous())
 
 
 def norm(module: nn.LayerNorm) -> Norm:

@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 from triton import cdiv
 
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
@@ -74,11 +75,13 @@ def _linear(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
-    # A frame and the frames before it are adjacent in memory, so a convolution reads them as one long row of inputs.
-    first_tap = tl.minimum(tl.maximum(row, TAPS - 1), rows - 1) - (TAPS - 1)
-    x_row = x + first_tap[:, None] * INPUTS + depth[None, :]
-    w_column = weight + column[None, :] * (TAPS * INPUTS) + depth[:, None]
+    if DEPTH > 0:
+        depth = tl.arange(0, DEPTH)
+        # A frame and the frames before it are adjacent in memory, so a convolution reads them as one long row of
+        # inputs.
+        first_tap = tl.minimum(tl.maximum(row, TAPS - 1), rows - 1) - (TAPS - 1)
+        x_row = x + first_tap[:, None] * INPUTS + depth[None, :]
+        w_column = weight + column[None, :] * (TAPS * INPUTS) + depth[:, None]
     start = 0
     if NEWEST_FROM < OUTPUTS:
         start = tl.where(tl.program_id(1) * COLUMNS >= NEWEST_FROM, (TAPS - 1) * INPUTS, 0)
@@ -99,9 +102,12 @@ def _linear(
         parts_of_sum, parts_of_squares = load_sums(sums, row, rows, PARTS)
     if RESIDUAL:
         residual_values = tl.load(residual + place, inside, 0.0)
-    y = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for step in range(start, TAPS * INPUTS, DEPTH):
-        y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
+    if DEPTH > 0:
+        y = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for step in range(start, TAPS * INPUTS, DEPTH):
+            y = tl.dot(tl.load(x_row + step), tl.load(w_column + step), y, input_precision="ieee")
+    else:
+        y = tl.load(x + place, inside, 0.0).to(tl.float32)
 
     if PARTS > 0:
         # norm(x) @ weight, from the product with the raw x: subtract the mean's share, then scale.
@@ -150,6 +156,8 @@ def linear(
     A layer with more inputs than x has channels is a causal convolution, which also sees earlier frames. The output of
     a convolution, and any output with a residual, is zero between rows, as the next convolution requires.
 
+    With a shape of depth 0, cuBLAS computes the product and the kernel what follows; not for a convolution.
+
     Args:
         positions: int32, each frame's position in its row, or -1; shorter than x if x holds the same rows several
             times.
@@ -190,6 +198,9 @@ def _launch(
     rows, inputs = x.shape
     outputs = len(layer.bias)
     columns = gcd(shape.columns, outputs)
+    taps, depth = layer.weight.shape[1] // inputs, gcd(shape.depth, inputs) if shape.depth else 0
+    if not depth:
+        x = F.linear(x, layer.weight)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     operand = out if modulation is None else torch.empty_like(out)
     out_sums = torch.empty(rows if residual is not None else 0, outputs // columns, 2, device=x.device)
@@ -198,10 +209,10 @@ def _launch(
         x, positions, layer.weight, layer.bias, layer.bias if layer.column_sums is None else layer.column_sums,
         layer.bias if sums is None else sums, layer.bias if rotation is None else rotation,
         x if residual is None else residual, *(modulation or (layer.bias, layer.bias)), out, operand, out_sums,
-        rows, len(positions), eps, inputs, outputs, layer.weight.shape[1] // inputs,
+        rows, len(positions), eps, inputs, outputs, taps,
         outputs if newest_from is None else newest_from, 0 if sums is None else sums.shape[1], activation,
         0 if rotation is None else 2 * rotation.shape[1], residual is not None, modulation is not None,
-        shape.rows, columns, gcd(shape.depth, inputs), **shape.options,
+        shape.rows, columns, depth, **shape.options,
     )  # fmt: skip
     return Modulated(out, operand, out_sums)
 
