@@ -70,10 +70,22 @@ def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
 
 
 def test_kernels_are_launched_early_from_hopper_on() -> None:
-    from vllm_cosyvoice.flow.cuda.launch_shapes import launch_shapes
+    from vllm_cosyvoice.flow.cuda.launch_shapes import dit_launch_shapes, launch_shapes
 
-    early = {card.gpu.name: {shape.early for shape in launch_shapes(512, card.gpu)} for card in CARDS}
+    early = {
+        card.gpu.name: {shape.early for shapes in (launch_shapes, dit_launch_shapes) for shape in shapes(512, card.gpu)}
+        for card in CARDS
+    }
     assert [name for name, found in early.items() if found == {True}] == [H200.gpu.name, RTX_5090.gpu.name]
+
+
+def test_cublas_computes_large_products_of_the_transformer_on_hopper() -> None:
+    from vllm_cosyvoice.flow.cuda.flow import SIZES
+    from vllm_cosyvoice.flow.cuda.launch_shapes import dit_launch_shapes
+
+    by_cublas = {card.gpu.name for card in CARDS if dit_launch_shapes(SIZES[-1], card.gpu).qkv.depth == 0}
+    assert by_cublas == {H200.gpu.name}
+    assert max(size for size in SIZES if dit_launch_shapes(size, H200.gpu).qkv.depth) == 512
     assert [found for found in early.values() if found != {True}] == [{False}] * 3
 
 

@@ -129,10 +129,11 @@ def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
 
 
 def test_kernels_of_all_calls_are_rehearsed(padded: DiTFlow) -> None:
-    from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow
 
-    flow = PackedFlow(padded, H200.gpu, sizes=SIZES[::6])
-    computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in SIZES[::6]]
+    sizes = (128, 640)  # with small tiles and with large ones
+    flow = PackedFlow(padded, H200.gpu, sizes=sizes)
+    computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in sizes]
     assert launches_of(flow.rehearse) == set().union(*computed)
 
 
