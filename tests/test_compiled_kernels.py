@@ -130,13 +130,13 @@ def draw_tokens() -> None:
 
 
 def launches_on(card: Card, flows: list[Flow | DiTFlow], vocoder: Vocoder) -> dict[Hashable, Launch]:
-    """The smallest and the largest calls, which are laid out in all ways that there are."""
+    """Calls of a small, a middle and the largest size, which are laid out in all ways that there are."""
     from vllm_cosyvoice.flow.cuda import flow as packed
     from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     with recorded() as launches:
         for flow in flows:
-            packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], packed.SIZES[-1])).rehearse()
+            packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], 1024, packed.SIZES[-1])).rehearse()
         packed_vocoder.PackedVocoder(
             vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
         ).rehearse()

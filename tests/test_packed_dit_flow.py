@@ -131,7 +131,7 @@ def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
 def test_kernels_of_all_calls_are_rehearsed(padded: DiTFlow) -> None:
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow
 
-    sizes = (128, 640)  # with small tiles and with large ones
+    sizes = (128, 640, 2560)  # with small tiles, with large ones, and with cuBLAS's products
     flow = PackedFlow(padded, H200.gpu, sizes=sizes)
     computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in sizes]
     assert launches_of(flow.rehearse) == set().union(*computed)

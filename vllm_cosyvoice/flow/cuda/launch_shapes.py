@@ -81,14 +81,14 @@ DIT_LARGE = DiTLaunchShapes(
     position=Shape(128, 0, 0, 4, 4),
     step=Shape(32, 0, 64, 4, 3),
 )
-# The tensor cores of these GPUs outrun Triton's products more than a pass over the result costs, but for the smallest
-# product: so say the times of CosyVoice2's products on an H200, from which this is extrapolated.
-DIT_LARGE_ON_HOPPER = DIT_LARGE._replace(
+# In large calls on these GPUs, cuBLAS gains more over Triton's products than a pass over the result costs, but for the
+# smallest product. This is extrapolated from the times of CosyVoice2's products on an H200, not measured.
+DIT_CUBLAS = DIT_LARGE._replace(
     qkv=Shape(4, 1024, 0, 4, 1), feed_in=Shape(4, 1024, 0, 4, 1), feed_out=Shape(4, 1024, 0, 4, 1)
 )
 CUBLAS_ON = (9, 10)  # major compute capability: Hopper and its successor in data centres
-# Frames per multiprocessor: four times as many channels as in CosyVoice2's flow give four times as many tiles.
-DIT_SMALL_UP_TO = SMALL_UP_TO // 4
+# Frames per multiprocessor. Four times as many channels as in CosyVoice2's flow give four times as many tiles.
+DIT_SMALL_UP_TO, DIT_CUBLAS_FROM = SMALL_UP_TO // 4, 17
 
 
 @cache
@@ -101,9 +101,12 @@ def launch_shapes(frames: int, gpu: Gpu) -> LaunchShapes:
 @cache
 def dit_launch_shapes(frames: int, gpu: Gpu) -> DiTLaunchShapes:
     """Select the shapes of a diffusion transformer for a call of `frames`."""
-    shapes = DIT_LARGE_ON_HOPPER if gpu.capability[0] in CUBLAS_ON else DIT_LARGE
     if frames <= DIT_SMALL_UP_TO * gpu.multiprocessors:
         shapes = DIT_SMALL
+    elif frames >= DIT_CUBLAS_FROM * gpu.multiprocessors and gpu.capability[0] in CUBLAS_ON:
+        shapes = DIT_CUBLAS
+    else:
+        shapes = DIT_LARGE
     return DiTLaunchShapes(*_early(shapes, gpu))
 
 
