@@ -19,7 +19,8 @@ demo: env
 serve: env
 	$(BIN)/python -m server $(MODEL) $(ARGS)
 
-test: lint browser
+test: env
+	$(MAKE) --jobs=2 --output-sync=target lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: env

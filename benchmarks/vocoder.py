@@ -20,7 +20,8 @@ from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAME_RATE, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.vocoder import AnyVocoder, Vocoder, VocoderRow
+from vllm_cosyvoice.vocoder import AnyVocoder, VocoderRow
+from vllm_cosyvoice.vocoder.backend import load_vocoder
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
@@ -55,7 +56,7 @@ def signal_to_noise(exact: list[Tensor], other: list[Tensor]) -> float:
 
 
 def calls(
-    exact: Vocoder, vocoder: AnyVocoder, roofline: Roofline, batch: list[int], tokens: list[int]
+    exact: AnyVocoder, vocoder: AnyVocoder, roofline: Roofline, batch: list[int], tokens: list[int]
 ) -> Iterator[Measurement]:
     """Measure every case once."""
     for count in batch:
@@ -130,7 +131,7 @@ def main() -> None:
         flags.error("--tune and --profile need a GPU")
     with model_directory(arguments) as directory:
         model = open_model(directory)
-        exact = Vocoder.from_state(model.config.vocoder, model.vocoder_state(), device)
+        exact = load_vocoder(model, device)
     vocoder: AnyVocoder = exact
     begun = time.perf_counter()
     if device.type == "cuda":

@@ -20,14 +20,14 @@ def main(argv: Sequence[str]) -> int:
     for note in notes:
         log.info(note)
     try:
-        arguments, model, model_id = check(arguments)
+        arguments, model = check(arguments)
     except CannotServe as error:
         return _refuse(str(error))
     try:
         listener = reserve(arguments) if arguments.listen_when_ready else listen(arguments)
     except OSError as error:
         return _refuse(f"Can't listen on {arguments.host}:{arguments.port}: {error.strerror or error}")
-    return supervise(arguments, model, model_id, listener)
+    return supervise(arguments, model, listener)
 
 
 def _refuse(reason: str) -> int:

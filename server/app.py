@@ -22,6 +22,7 @@ from server.observe.request_log import RequestLog
 from server.openai import batch, voices
 from server.openai import speech as openai
 from server.processes.engine import StagedEngine
+from server.served_model import ServedModel
 from server.ws import routes as ws
 from vllm_cosyvoice.failure import Failure
 
@@ -42,7 +43,7 @@ LARGER_BODIES = {
 def create(
     engine: StagedEngine,
     connections: Connections,
-    model_id: str,
+    model: ServedModel,
     arguments: Arguments,
     *,
     trust_request_id: bool = False,
@@ -60,11 +61,11 @@ def create(
     )
     errors.install(app)
     app.include_router(pages.router(arguments))
-    app.include_router(openai.router(engine, model_id, arguments))
-    app.include_router(batch.router(engine, model_id, arguments))
+    app.include_router(openai.router(engine, model.name, arguments))
+    app.include_router(batch.router(engine, model.name, arguments))
     app.include_router(voices.router(engine))
-    app.include_router(ws.router(engine, connections, model_id, arguments))
-    lighttts.install(app, engine, connections, model_id, arguments.max_input_chars)
+    app.include_router(ws.router(engine, connections, model.name, arguments))
+    lighttts.install(app, engine, connections, model, arguments.max_input_chars)
     websocket_description.describe(app)
 
     @app.get("/health")

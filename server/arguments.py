@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from server.voice_aliases import VOICE_ALIASES, read_aliases
 from server.word_table import read_word_table
-from vllm_cosyvoice.config import DEMO_MODEL
+from vllm_cosyvoice.config import DEMO_MODEL, LLM_FILE
 
 PROGRAM = "python -m server"
 LONGEST_SOCKET_PATH = 107  # bytes, the kernel's limit on a Unix socket's address
@@ -27,6 +27,7 @@ class Arguments:
 
     model_dir: str
     hub: str
+    llm_file: str
     host: str
     port: int
     listen_when_ready: bool
@@ -175,6 +176,11 @@ def _parser() -> _Parser:
         "--model_dir", default=str(DEMO_MODEL), help="model directory, or a hub's name for it (default: the demo model)"
     )
     add("--hub", choices=["huggingface", "modelscope"], default="huggingface", help="where a model's name is looked up")
+    add(
+        "--llm_file",
+        default=LLM_FILE,
+        help="file of the language model in the model directory",
+    )
     add("--host", default="localhost", help="address to listen on")
     add("--port", type=_port, default=8080, help="port to listen on")
     add(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from server.arguments import Arguments
 from server.processes.process import timed
+from server.served_model import ServedModel
 from vllm_cosyvoice.checkpoint import CheckpointError, find, open_model
 from vllm_cosyvoice.checkpoint.vllm_directory import cache_directory
 
@@ -13,8 +14,8 @@ class CannotServe(Exception):
     """The model or the voices directory can't be used; the message gives the reason."""
 
 
-def check(arguments: Arguments) -> tuple[Arguments, Path, str]:
-    """Return the arguments with `voices_dir` set, the model directory, and the model's name.
+def check(arguments: Arguments) -> tuple[Arguments, ServedModel]:
+    """Return the arguments with `voices_dir` set, and the model.
 
     Download the model if it is not on this machine.
 
@@ -23,11 +24,12 @@ def check(arguments: Arguments) -> tuple[Arguments, Path, str]:
     """
     try:
         with timed("Checking the model"):
-            model = find(arguments.model_dir, arguments.hub)
-            open_model(model)
+            path = find(arguments.model_dir, arguments.hub, arguments.llm_file)
+            family = open_model(path, arguments.llm_file).family.name
     except CheckpointError as error:
         raise CannotServe(str(error)) from error
-    return _with_voices_dir(arguments), model.resolve(), Path(arguments.model_dir).resolve().name
+    model = ServedModel(path.resolve(), Path(arguments.model_dir).resolve().name, family)
+    return _with_voices_dir(arguments), model
 
 
 def _with_voices_dir(arguments: Arguments) -> Arguments:

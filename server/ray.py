@@ -58,10 +58,10 @@ class Replica:
         arguments, notes = read([f"--{flag}={value}" for flag, value in self._flags.items()])
         for note in notes:
             log.info(note)
-        arguments, model, model_id = await asyncio.to_thread(check, arguments)
+        arguments, model = await asyncio.to_thread(check, arguments)
         _forget_threads_of_ray()
         run_directory, service = self._surroundings.enter_context(surroundings(arguments, name))
-        self._supervisor = Supervisor(arguments, model, model_id, None, run_directory, service, self.modules)
+        self._supervisor = Supervisor(arguments, model, None, run_directory, service, self.modules)
         channel = self._supervisor.join()
         self._engine = StagedEngine(channel)
         self._running = asyncio.create_task(self._supervisor.run())
@@ -72,7 +72,7 @@ class Replica:
             raise RuntimeError("A stage did not start; the replica's log says why.")
         self._watching = asyncio.create_task(self._crash_when_incomplete())
         connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
-        return _OneRequestId(create(self._engine, connections, model_id, arguments, trust_request_id=True))
+        return _OneRequestId(create(self._engine, connections, model, arguments, trust_request_id=True))
 
     async def check_health(self) -> None:
         """Raise RuntimeError if the server can't serve requests. Serve calls this every few seconds."""

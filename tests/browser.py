@@ -49,5 +49,5 @@ def asked_addresses(browser: Chrome) -> set[str]:
 
 
 def _log(browser: Chrome, kind: str) -> list[dict[str, str]]:
-    log: list[dict[str, str]] = browser.get_log(kind)  # type: ignore[no-untyped-call]  # selenium has no types there
+    log: list[dict[str, str]] = browser.get_log(kind)
     return log

@@ -1,5 +1,6 @@
 """What several test modules share for the whole session: one tiny model, one engine and one server of it."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,22 +9,46 @@ import httpx
 import pytest
 import torch
 from openai import AsyncOpenAI
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from server.demo import free_port
+from server.processes.fork_server import THREADS
 from tests.server_process import ServerProcess, ready_server
 from tools.random_checkpoint import TINY, write_random_checkpoint
 
 if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
     from vllm_cosyvoice import Synthesizer
 
+# Files with tests of the server or the engine below. They run in one process, so that both start once.
+SHARING = {
+    *("test_api_description", "test_batch", "test_benchmarks", "test_clients", "test_long_streams", "test_playground"),
+    *("test_server", "test_server_batch", "test_server_compatibility", "test_server_end", "test_server_lighttts"),
+    *("test_server_speech", "test_server_text_stream", "test_server_voices", "test_synthesizer"),
+    "test_websocket_description",
+}
 # The files that take longest begin first, so that no process waits for one at the end.
-LONGEST = ("test_server_lifecycle", "test_intelligibility", "test_speech_token_generator", "test_batch", "test_ray")
+LONGEST = ("test_server", "test_server_lifecycle", "test_intelligibility", "test_speech_token_generator", "test_ray")
 LAST = "test_server_end"  # it ends the server that others share
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # tests run in several processes: their threads would wait for each other
         torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # as the server's processes, so also their engines
+
+
+class SharingFilesTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """The tests of a file run in one process, in their order; those of all `SHARING` files in the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "sharing" if Path(file).stem in SHARING else file
+
+
+@pytest.hookimpl(optionalhook=True)  # tests may run without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharingFilesTogether:
+    return SharingFilesTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,7 +91,10 @@ def server(
     aliases.write_text('{"narrator": "English male", "lost": "nobody"}')
     voices.mkdir()
     flags = ["--httpserver_workers", "4", "--encode_process_num", "2", "--voices_dir", str(voices)]
-    flags += ["--encode_paral_num", "400"]  # a test opens a hundred sessions, and none may be refused on a slow machine
+    flags += [
+        "--encode_paral_num",
+        "400",
+    ]  # many sessions at once, none of which a slow machine may refuse
     flags += ["--voice_aliases", str(aliases), "--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
     with ready_server(tiny_model, directory / "log", *flags) as ready:
         yield ready

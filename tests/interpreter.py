@@ -7,6 +7,7 @@ tests is run again by one of its own, in a process where it is.
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+
+if INTERPRETED:
+    from triton.runtime.interpreter import interpreter_builder
+
+    # Half of the interpreter's time goes into conditions on integer overflow, which only `debug` would look at.
+    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
 runs_here = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by test_in_the_interpreter")
 runs_elsewhere = pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the others run here")

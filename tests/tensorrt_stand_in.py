@@ -18,7 +18,7 @@ import torch
 from vllm_cosyvoice.flow.tensorrt import runtime as tensorrt_runtime
 from vllm_cosyvoice.flow.tensorrt.build import PROFILES
 
-NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(int32)": np.int32}
+NUMPY_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(int32)": np.int32}
 
 
 class StreamStandIn:
@@ -48,7 +48,7 @@ class ContextStandIn:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert self.profile is not None
-        if name in ("x", "hidden", "shortcut"):
+        if name == "x":
             assert shape[0] <= PROFILES[self.profile].rows and shape[1] <= PROFILES[self.profile].frames
         self.shapes[name] = shape
         return True
@@ -86,7 +86,7 @@ class RuntimeStandIn:
         return None if plan.startswith(b"foreign") else EngineStandIn(plan)
 
 
-def install(monkeypatch: pytest.MonkeyPatch, build: Callable[[bytes, int], bytes]) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, build: Callable[[bytes], bytes]) -> None:
     """Put the stand-in where TensorRT's runtime and the GPU would be; `build` stands in for `build_plan`."""
     strategies = SimpleNamespace(USER_MANAGED=2)
     library = SimpleNamespace(Runtime=RuntimeStandIn, ExecutionContextAllocationStrategy=strategies, __version__="0")

@@ -288,11 +288,13 @@ def test_the_class_of_the_sizes_and_the_device_choose_the_network(
     assert isinstance(open_vocoder(model, torch.device("cpu")), CausalVocoder)
     monkeypatch.setattr(ModelDirectory, "vocoder_state", dict)
     monkeypatch.setattr(Gpu, "of", lambda device: H200.gpu)
-    for network in (Vocoder, CausalVocoder):
-        monkeypatch.setattr(network, "from_state", Mock())
     packed = Mock()
     monkeypatch.setattr("vllm_cosyvoice.vocoder.cuda.vocoder.PackedVocoder", packed)
     cosyvoice2 = ModelDirectory(Path(), ModelConfig(vocoder=VocoderConfig()))
-    assert open_vocoder(cosyvoice2, torch.device("cpu")) is Vocoder.from_state.return_value  # type: ignore[attr-defined]
-    assert open_vocoder(cosyvoice2, torch.device("cuda")) is packed.return_value
-    assert open_vocoder(model, torch.device("cuda")) is CausalVocoder.from_state.return_value  # type: ignore[attr-defined]
+    networks: list[tuple[ModelDirectory, type]] = [(cosyvoice2, Vocoder), (model, CausalVocoder)]
+    for directory, network in networks:
+        loaded = Mock()
+        monkeypatch.setattr(network, "from_state", loaded)
+        assert open_vocoder(directory, torch.device("cpu")) is loaded.return_value
+        assert open_vocoder(directory, torch.device("cuda")) is packed.return_value
+        packed.assert_called_with(loaded.return_value, H200.gpu)

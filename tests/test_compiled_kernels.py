@@ -13,12 +13,12 @@ from torch import Tensor
 from tests.cards import A10, A100, H200, L4, RTX_5090, Card
 from tests.interpreter import INTERPRETED
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
-from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig, VocoderConfig
+from vllm_cosyvoice.config import CausalVocoderConfig, DiTFlowConfig, FlowConfig, VocoderConfig
 from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.llm import token_draw
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
-from vllm_cosyvoice.vocoder import Vocoder
+from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder
 
 triton = pytest.importorskip("triton")
 from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - needs Triton
@@ -117,8 +117,12 @@ def flows() -> list[Flow | DiTFlow]:
 
 
 @pytest.fixture(scope="module")
-def vocoder() -> Vocoder:
-    return Vocoder.from_state(VocoderConfig(), nowhere(vocoder_layout(VocoderConfig())), "meta")
+def vocoders() -> list[Vocoder | CausalVocoder]:
+    causal = CausalVocoderConfig()
+    return [
+        Vocoder.from_state(VocoderConfig(), nowhere(vocoder_layout(VocoderConfig())), "meta"),
+        CausalVocoder.from_state(causal, nowhere(vocoder_layout(causal)), "meta"),
+    ]
 
 
 def draw_tokens() -> None:
@@ -129,7 +133,9 @@ def draw_tokens() -> None:
     token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
 
 
-def launches_on(card: Card, flows: list[Flow | DiTFlow], vocoder: Vocoder) -> dict[Hashable, Launch]:
+def launches_on(
+    card: Card, flows: list[Flow | DiTFlow], vocoders: list[Vocoder | CausalVocoder]
+) -> dict[Hashable, Launch]:
     """Calls of a small, a middle and the largest size, which are laid out in all ways that there are."""
     from vllm_cosyvoice.flow.cuda import flow as packed
     from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
@@ -137,9 +143,10 @@ def launches_on(card: Card, flows: list[Flow | DiTFlow], vocoder: Vocoder) -> di
     with recorded() as launches:
         for flow in flows:
             packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], 1024, packed.SIZES[-1])).rehearse()
-        packed_vocoder.PackedVocoder(
-            vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
-        ).rehearse()
+        for vocoder in vocoders:
+            packed_vocoder.PackedVocoder(
+                vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
+            ).rehearse()
         draw_tokens()
     return launches
 
@@ -147,10 +154,13 @@ def launches_on(card: Card, flows: list[Flow | DiTFlow], vocoder: Vocoder) -> di
 # Triton lays out shared memory alike for compute capabilities of one generation.
 @pytest.mark.parametrize("cards", [(A100, A10, L4), (H200,), (RTX_5090,)], ids=["8", "9", "12"])
 def test_every_kernel_fits_in_shared_memory(
-    cards: tuple[Card, ...], flows: list[Flow | DiTFlow], vocoder: Vocoder, monkeypatch: pytest.MonkeyPatch
+    cards: tuple[Card, ...],
+    flows: list[Flow | DiTFlow],
+    vocoders: list[Vocoder | CausalVocoder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(triton.runtime.driver, "_active", Driver(cards[-1].gpu))
-    by_card = {card: launches_on(card, flows, vocoder) for card in cards}
+    by_card = {card: launches_on(card, flows, vocoders) for card in cards}
     launches = {form: one for of_card in by_card.values() for form, one in of_card.items()}
     kernels = {one.kernel.fn.__name__ for one in launches.values()}
     of_the_unet = {"_norm_mish", "_first_block", "_euler_step"}

@@ -1,5 +1,6 @@
 """A CosyVoice3 model through the whole server: every front end and mode, clients that leave, processes that die."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,13 @@ def preparation(model: Path) -> Preparation:
 
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Of a copy whose only language model has the name of the release's second one."""
     directory = tmp_path_factory.mktemp("server3")
     (directory / "voices").mkdir()
-    with ready_server(model, directory / "log", "--voices_dir", str(directory / "voices")) as ready:
+    shutil.copytree(model, directory / "model")
+    (directory / "model" / "llm.pt").rename(directory / "model" / "llm.rl.pt")
+    flags = ["--llm_file", "llm.rl.pt", "--voices_dir", str(directory / "voices")]
+    with ready_server(directory / "model", directory / "log", *flags) as ready:
         yield ready
 
 
@@ -133,6 +138,15 @@ async def test_lighttts_requests_speak_also_with_a_system_text(server: ServerPro
         answer = await client.post("/inference_zero_shot", data=form, files={"prompt_wav": wav(tone(2))})
     assert answer.status_code == 200, answer.text
     assert answer.content
+
+
+async def test_lighttts_clients_find_the_models_name(server: ServerProcess) -> None:
+    async with server.client() as client:
+        assert (await client.get("/query_tts_model")).json() == {"tts_models": ["CosyVoice3"]}
+        for name, status in (("CosyVoice3", 200), ("cosyvoice", 200), ("CosyVoice2", 400)):
+            form = {"tts_text": SENTENCE, "prompt_text": "It is a tone.", "tts_model_name": name}
+            answer = await client.post("/inference_zero_shot", data=form, files={"prompt_wav": wav(tone(2))})
+            assert answer.status_code == status, answer.text
 
 
 async def test_a_recording_is_spoken_by_another_voice(server: ServerProcess) -> None:

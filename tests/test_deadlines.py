@@ -18,11 +18,13 @@ from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
 from server.processes.messages import StageUp
+from server.served_model import ServedModel
 from tests.server_process import BODY, error_of
 from tests.test_audio import tone, wav
 
 RECORDING = wav(tone(2))
 PATIENCE = 0.1  # seconds
+MODEL = ServedModel(Path("m"), "m", "CosyVoice2")
 SECONDS = 30.0  # that a test may take
 
 
@@ -35,7 +37,7 @@ async def app() -> AsyncIterator[ASGIApp]:
         pipeline = StagedEngine(channel, PATIENCE)
         pipeline.handle(StageUp("encode", "encode-0", addresses.new("encode")))
         arguments, _ = parse(["--model_dir", "m"], {})
-        served = create(pipeline, Connections(4, 60), "m", arguments)
+        served = create(pipeline, Connections(4, 60), MODEL, arguments)
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
             async with asyncio.timeout(SECONDS):

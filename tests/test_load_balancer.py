@@ -18,6 +18,7 @@ from server.demo import free_port
 from server.listener import listen, reserve
 from server.processes.addresses import RunDirectory
 from server.processes.supervisor import MODULES, Supervisor
+from server.served_model import ServedModel
 from tests.server_process import BODY, SLOW, ServerProcess, eventually, exactly
 from tests.stream_client import calling
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
@@ -57,8 +58,9 @@ class Machine:
 async def machine(directory: Path) -> AsyncIterator[Machine]:
     flags = ["--host", "127.0.0.1", "--port", str(free_port()), "--voices_dir", str(directory)]
     arguments, _ = parse([*flags, "--listen_when_ready", "True", "--forwarded_allow_ips", "127.0.0.0/8"], {})
+    model = ServedModel(directory, "replayed", "CosyVoice2")
     with RunDirectory(Path("/tmp"), arguments.port) as run_directory, reserve(arguments) as reserved:
-        supervisor = Supervisor(arguments, directory, "replayed", reserved, run_directory, None, STAGES)
+        supervisor = Supervisor(arguments, model, reserved, run_directory, None, STAGES)
         running = Machine(arguments.port, supervisor, asyncio.create_task(supervisor.run()))
         await eventually(running.listens, "the server listens")
         yield running

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,17 +15,31 @@ from tests.golden import DATA
 from tests.golden_cases import tensors
 from tests.golden_cases.flow import ESTIMATOR_HEADS, flow_config
 from tests.seeded_weights import seeded_state
-from vllm_cosyvoice.config import CHUNK_FRAMES
+from vllm_cosyvoice.config import CHUNK_FRAMES, DiTFlowConfig, FlowConfig
 from vllm_cosyvoice.flow import Flow
-from vllm_cosyvoice.flow.tensorrt.onnx_export import ONNX_TYPES, estimator_onnx
-from vllm_cosyvoice.flow.torch.estimator import Condition
+from vllm_cosyvoice.flow.tensorrt.dit_onnx import dit_onnx
+from vllm_cosyvoice.flow.tensorrt.onnx_graph import ONNX_TYPES
+from vllm_cosyvoice.flow.tensorrt.unet_onnx import unet_onnx
+from vllm_cosyvoice.flow.torch.dit import Condition as DiTCondition
+from vllm_cosyvoice.flow.torch.dit import DiT
+from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
+from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator
 from vllm_cosyvoice.flow.torch.masks import attention_mask
 
 EVERYTHING = 10_000  # frames in a chunk: longer than any row here
 
 
-def small_flow(data_type: torch.dtype) -> Flow:
-    return Flow.from_state(small_networks.FLOW, small_networks.flow_state(), data_type=data_type)
+Config = FlowConfig | DiTFlowConfig
+CONFIGS = pytest.mark.parametrize("config", [small_networks.FLOW, small_networks.DIT_FLOW], ids=["U-Net", "DiT"])
+
+
+def small_flow(config: Config, data_type: torch.dtype) -> Flow | DiTFlow:
+    family = Flow if isinstance(config, FlowConfig) else DiTFlow
+    return family.from_state(config, small_networks.flow_state(config), data_type=data_type)
+
+
+def exported(estimator: Estimator | DiT) -> onnx.ModelProto:
+    return dit_onnx(estimator) if isinstance(estimator, DiT) else unet_onnx(estimator)
 
 
 def array(tensor: Tensor) -> np.ndarray:
@@ -43,7 +58,7 @@ def runtime(model: onnx.ModelProto, data_type: torch.dtype) -> onnxruntime.Infer
 def velocities(
     session: onnxruntime.InferenceSession | ReferenceEvaluator,
     x: Tensor,
-    condition: Condition,
+    condition: Condition | DiTCondition,
     time: Tensor,
     lengths: list[int],
     chunks: list[int],
@@ -54,15 +69,16 @@ def velocities(
     return torch.from_numpy(computed.astype(np.float32))
 
 
+@CONFIGS
 @pytest.mark.parametrize(
     ("data_type", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 3e-2)]
 )
 @torch.inference_mode()
 def test_one_graph_gives_what_the_module_gives_for_any_rows_lengths_and_chunks(
-    data_type: torch.dtype, tolerance: float
+    config: Config, data_type: torch.dtype, tolerance: float
 ) -> None:
-    flow = small_flow(data_type)
-    session = runtime(estimator_onnx(flow.estimator), data_type)
+    flow: Any = small_flow(config, data_type)
+    session = runtime(exported(flow.estimator), data_type)
     for frames, lengths, chunks in [
         (2, [2], [EVERYTHING]),
         (130, [130], [CHUNK_FRAMES]),
@@ -85,7 +101,7 @@ def test_the_graph_gives_the_reference_networks_numbers() -> None:
     golden = tensors(DATA / "flow_small.npz")
     shapes = json.loads((DATA / "manifest.json").read_text())["flow.small"]
     flow = Flow.from_state(flow_config(shapes, ESTIMATOR_HEADS["small"]), seeded_state(shapes))
-    session = runtime(estimator_onnx(flow.estimator), torch.float32)
+    session = runtime(unet_onnx(flow.estimator), torch.float32)
     outputs = [name for name in golden if name.endswith((".out_full", ".out_chunk"))]
     assert outputs
     for name in outputs:
@@ -103,9 +119,10 @@ def test_the_graph_gives_the_reference_networks_numbers() -> None:
             assert difference.norm() < 1e-4 * expected[:, :length].norm()
 
 
+@CONFIGS
 @pytest.mark.parametrize("data_type", [torch.float16, torch.bfloat16])
-def test_norms_and_mish_are_in_float32_and_all_else_in_the_data_type(data_type: torch.dtype) -> None:
-    model = onnx.shape_inference.infer_shapes(estimator_onnx(small_flow(data_type).estimator), strict_mode=True)
+def test_norms_and_mish_are_in_float32_and_all_else_in_the_data_type(config: Config, data_type: torch.dtype) -> None:
+    model = onnx.shape_inference.infer_shapes(exported(small_flow(config, data_type).estimator), strict_mode=True)
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     for operator, expected in {
         "LayerNormalization": TensorProto.FLOAT,
@@ -118,15 +135,30 @@ def test_norms_and_mish_are_in_float32_and_all_else_in_the_data_type(data_type: 
         assert found == {expected}
 
 
-def test_equal_weights_give_equal_bytes_and_others_others() -> None:
-    first, second, other = (small_flow(torch.float16).estimator for _ in range(3))
-    other.final_proj.bias[0] += 1
-    one, two, three = (estimator_onnx(estimator).SerializeToString() for estimator in (first, second, other))
+@CONFIGS
+def test_equal_weights_give_equal_bytes_and_others_others(config: Config) -> None:
+    first, second, other = (small_flow(config, torch.float16).estimator for _ in range(3))
+    list(other.parameters())[-1][0] += 1
+    one, two, three = (exported(estimator).SerializeToString() for estimator in (first, second, other))
     assert one == two != three
 
 
-def test_the_graph_is_valid_and_no_size_of_a_call_is_in_it() -> None:
-    model = estimator_onnx(small_flow(torch.float32).estimator)
+@pytest.mark.parametrize(
+    ("config", "own"),
+    [
+        (
+            small_networks.FLOW,
+            {"hidden": ["rows", "frames", 32], "shortcut": ["rows", "frames", 32], "time": [3, 32]},
+        ),
+        (
+            small_networks.DIT_FLOW,
+            {"hidden": ["rows", "frames", 64], "rotation": ["frames", 8, 2], "time": [20, 64]},
+        ),
+    ],
+    ids=["U-Net", "DiT"],
+)
+def test_the_graph_is_valid_and_no_size_of_a_call_is_in_it(config: Config, own: dict[str, list[int | str]]) -> None:
+    model = exported(small_flow(config, torch.float32).estimator)
     onnx.checker.check_model(model, full_check=True)
     shapes = {
         value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
@@ -134,9 +166,7 @@ def test_the_graph_is_valid_and_no_size_of_a_call_is_in_it() -> None:
     }
     assert shapes == {
         "x": ["rows", "frames", 80],
-        "hidden": ["rows", "frames", 32],
-        "shortcut": ["rows", "frames", 32],
-        "time": [3, 32],
+        **own,
         "lengths": ["rows"],
         "chunks": ["rows"],
         "velocities": ["rows_twice", "frames", 80],

@@ -1,6 +1,7 @@
 """The GPU's vocoder against the float32 one."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 import pytest
@@ -11,12 +12,19 @@ from torch.nn import functional as F
 from tests import small_networks
 from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from vllm_cosyvoice.config import CausalVocoderConfig, VocoderConfig
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.vocoder import Vocoder, VocoderRow, VocoderStream, speak
+from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder, VocoderRow, VocoderStream, speak
+from vllm_cosyvoice.vocoder.torch.causal_generator import CausalConv, PaddedConv
 
-SIZES = (12, 24)  # frames
+SIZES = (12, 48)  # frames
 SIGNAL_TO_NOISE = 45  # dB, that of float16
-Conv = TypeVar("Conv", nn.Conv1d, nn.ConvTranspose1d)
+CONFIGS = [
+    replace(config, resblock_kernels=(3, 7), resblock_dilations=(1, 3), source_resblock_kernels=(3, 3, 3))
+    for config in (small_networks.VOCODER, small_networks.CAUSAL_VOCODER)
+]
+BOTH = pytest.mark.parametrize("config", CONFIGS, ids=["CosyVoice2", "CosyVoice3"])
+Conv = TypeVar("Conv", bound=nn.Conv1d | nn.ConvTranspose1d)
 
 pytest.importorskip("triton")
 
@@ -26,30 +34,34 @@ def test_in_the_interpreter() -> None:
     run_again(__file__)
 
 
-@pytest.fixture(scope="module")
-def eager() -> Vocoder:
-    return Vocoder.from_state(small_networks.VOCODER, small_networks.vocoder_state(), DEVICE)
-
-
-@pytest.fixture(scope="module")
-def packed(eager: Vocoder) -> Any:
-    return packed_vocoder(eager, SIZES)
-
-
-def packed_vocoder(vocoder: Vocoder, sizes: tuple[int, ...]) -> Any:
-    """A packed vocoder, cut in large tiles for the interpreter, which takes its time by the program."""
+@pytest.fixture(autouse=True)
+def large_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the interpreter, which takes its time by the program."""
     from vllm_cosyvoice.vocoder.cuda import convolution
-    from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
+
+    tile_for = convolution.tile_for
+
+    def large(inputs: int, outputs: int, positions: int, gpu: Gpu) -> convolution.Tile:
+        rows = min(4096, max(16, 1 << (positions - 1).bit_length()))
+        return tile_for(inputs, outputs, positions, gpu)._replace(m=rows)
 
     if INTERPRETED:
-        tile_for = convolution.tile_for
+        monkeypatch.setattr(convolution, "tile_for", large)
 
-        def large(inputs: int, outputs: int, positions: int, gpu: Gpu) -> convolution.Tile:
-            rows = min(1024, max(16, 1 << (positions - 1).bit_length()))
-            return tile_for(inputs, outputs, positions, gpu)._replace(m=rows)
 
-        convolution.tile_for = large
-    return packed_vocoder.PackedVocoder(vocoder, H200.gpu, sizes)
+@cache
+def eager_vocoder(config: VocoderConfig) -> Vocoder | CausalVocoder:
+    state = small_networks.vocoder_state(config)
+    if isinstance(config, CausalVocoderConfig):
+        return CausalVocoder.from_state(config, state, DEVICE)
+    return Vocoder.from_state(config, state, DEVICE)
+
+
+@cache
+def packed_vocoder(config: VocoderConfig, sizes: tuple[int, ...] = SIZES) -> Any:
+    from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
+
+    return PackedVocoder(eager_vocoder(config), H200.gpu, sizes)
 
 
 def row(frames: int, at: int = 0) -> VocoderRow:
@@ -64,57 +76,66 @@ def signal_to_noise(exact: Tensor, other: Tensor) -> float:
 
 
 @runs_here
-def test_ragged_rows_are_the_float32_vocoders(eager: Vocoder) -> None:
-    packed = packed_vocoder(eager, SIZES[:1])
+@BOTH
+def test_ragged_rows_are_the_float32_vocoders(config: VocoderConfig) -> None:
     rows = [row(6, at=2), row(1), row(2), row(7)]  # which do not fit in one replay
-    exact, exact_phases = eager(rows)
-    audio, phases = packed(rows)
+    exact, exact_phases = eager_vocoder(config)(rows)
+    audio, phases = packed_vocoder(config, SIZES[:1])(rows)
     for expected, piece in zip(exact, audio, strict=True):
         assert signal_to_noise(expected, piece) > SIGNAL_TO_NOISE
-    assert (phases - exact_phases).abs().max() < 1e-6
+    assert (phases - exact_phases).abs().max() < (1e-11 if isinstance(config, CausalVocoderConfig) else 1e-6)
 
 
 @runs_here
-def test_pieces_join_to_the_whole(eager: Vocoder, packed: Any) -> None:
-    mel = small_networks.mel(23).to(DEVICE)
-    (whole,), _ = eager([VocoderRow(mel, torch.zeros(9, dtype=torch.float64, device=DEVICE), 0, 23, 0)])
-    stream = VocoderStream(packed)
-    pieces = []
-    for index, piece in enumerate(torch.split(mel, [18, 5])):
-        stream.push(piece)
-        pieces += speak(packed, [stream], [stream.window(last=index == 1)])
-    assert len(pieces) == 2
-    assert signal_to_noise(whole, torch.cat(pieces)) > SIGNAL_TO_NOISE
+@BOTH
+def test_pieces_join_to_the_whole(config: VocoderConfig) -> None:
+    """The window of the last piece begins in the middle of the utterance."""
+    network, packed = eager_vocoder(config), packed_vocoder(config)
+    assert (packed.context, packed.hold_back) == (network.context, network.hold_back)
+    first = network.context + network.hold_back + 1
+    mel = small_networks.mel(first + 1).to(DEVICE)
+    joined = []
+    for hops in ([first + 1], [first, 1]):
+        stream = VocoderStream(packed)
+        pieces = []
+        for index, piece in enumerate(torch.split(mel, hops)):
+            stream.push(piece)
+            pieces += speak(packed, [stream], [stream.window(last=index == len(hops) - 1)])
+        joined.append(torch.cat(pieces))
+    assert signal_to_noise(*joined) > SIGNAL_TO_NOISE
 
 
 @runs_here
-def test_channels_that_are_no_powers_of_two() -> None:
-    """96, 48, 24 and 12: half of those of the demo model."""
-    config = replace(small_networks.VOCODER, base_channels=96)
-    eager = Vocoder.from_state(config, small_networks.vocoder_state(config), DEVICE)
-    (exact,), _ = eager([row(3)])
-    (audio,), _ = packed_vocoder(eager, (4,))([row(3)])
+@BOTH
+def test_channels_that_are_no_powers_of_two(config: VocoderConfig) -> None:
+    """48, 24, 12 and 6: a quarter of those of the demo model."""
+    config = replace(config, base_channels=48)
+    (exact,), _ = eager_vocoder(config)([row(3)])
+    (audio,), _ = packed_vocoder(config, (4,))([row(3)])
     assert signal_to_noise(exact, audio) > SIGNAL_TO_NOISE
 
 
 @runs_here
-def test_any_mel_gives_finite_audio(packed: Any) -> None:
+@BOTH
+def test_any_mel_gives_finite_audio(config: VocoderConfig) -> None:
     rows = [replace(row(2), mel=torch.full((2, 80), level, device=DEVICE)) for level in (50.0, -200.0, -11.5)]
-    for piece in packed(rows)[0]:
+    for piece in packed_vocoder(config)(rows)[0]:
         assert piece.isfinite().all()
-        assert piece.abs().max() <= small_networks.VOCODER.audio_limit
+        assert piece.abs().max() <= config.audio_limit
 
 
 @runs_here
-def test_a_row_longer_than_any_size_is_refused(packed: Any) -> None:
-    with pytest.raises(ValueError, match="25 is more than the largest captured size, 24"):
-        packed([row(24)])
+def test_a_row_longer_than_any_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="49 is more than the largest captured size, 48"):
+        packed_vocoder(CONFIGS[0])([row(48)])
 
 
-def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
+@BOTH
+def test_a_rehearsal_reads_nothing_of_the_call_before(config: VocoderConfig) -> None:
     """PyTorch refuses an index that is out of range; kernels, which would not, do not run here."""
     from vllm_cosyvoice.gpu.kernel_launch import diverted
 
+    packed = packed_vocoder(config)
     with diverted(lambda *_, **__: None):
         for size in SIZES:
             packed([row(SIZES[-1] - 1)])
@@ -122,15 +143,17 @@ def test_a_rehearsal_reads_nothing_of_the_call_before(packed: Any) -> None:
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
-def test_replayed_is_what_is_computed(eager: Vocoder, packed: Any) -> None:
+@BOTH
+def test_replayed_is_what_is_computed(config: VocoderConfig) -> None:
     from vllm_cosyvoice.gpu.kernel_launch import compiling
+    from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
 
-    captured = packed_vocoder(eager, SIZES)
+    captured = PackedVocoder(eager_vocoder(config), H200.gpu, SIZES)
     with compiling():
         captured.rehearse()
     captured.capture()
-    for rows in ([row(15), row(7)], [row(9), row(2, at=1), row(5)], [row(11)]):  # two sizes, one of them twice
-        for expected, piece in zip(packed(rows)[0], captured(rows)[0], strict=True):
+    for rows in ([row(15), row(7)], [row(9), row(2, at=1), row(5)], [row(10)]):  # two sizes, one of them twice
+        for expected, piece in zip(packed_vocoder(config)(rows)[0], captured(rows)[0], strict=True):
             assert torch.equal(expected, piece)
 
 
@@ -153,20 +176,30 @@ def seeded(*shape: int) -> Tensor:
 
 def settled(conv: Conv) -> Conv:
     """`conv` with weights that float16 can hold, always the same."""
-    conv = conv.to(DEVICE).requires_grad_(False)
+    conv.to(DEVICE).requires_grad_(False)
     conv.weight.copy_(0.1 * seeded(*conv.weight.shape).half())
     return conv
 
 
 @runs_here
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (11, 5), (7, 3)])
-def test_convolution_of_each_window_alone(kernel: int, dilation: int) -> None:
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv1d(16, 32, 3, padding=1),
+        nn.Conv1d(48, 96, 7, dilation=3, padding=9),
+        nn.Conv1d(16, 32, 11, dilation=5, padding=25),
+        CausalConv(16, 32, 11, dilation=5),
+        PaddedConv(16, 32, 5, right=4),
+    ],
+    ids=str,
+)
+def test_convolution_of_each_window_alone(conv: nn.Conv1d) -> None:
     from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
 
-    conv = settled(nn.Conv1d(16, 32, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2))
-    x, (spans, places) = seeded(1, 16 * 8, 16).half(), windows(3, 1, 6)
-    out = torch.full((1, 16 * 8, 32), torch.nan, device=DEVICE)
-    Convolution([Taps.of(conv)], rate=8, dilation=dilation)(x, spans, raw=out)
+    conv = settled(conv)
+    x, (spans, places) = seeded(1, 16 * 8, conv.in_channels).half(), windows(3, 1, 6)
+    out = torch.full((1, 16 * 8, conv.out_channels), torch.nan, device=DEVICE)
+    Convolution([Taps.of(conv)], rate=8, dilation=conv.dilation[0])(x, spans, raw=out)
     outside = torch.ones(16 * 8, dtype=torch.bool, device=DEVICE)
     for place in places:
         window = slice(8 * place.start, 8 * place.stop)
@@ -214,11 +247,29 @@ def test_transposed_convolution(stride: int, kernel: int, shift: int) -> None:
 
 
 @runs_here
-@pytest.mark.parametrize(("stride", "kernel"), [(15, 30), (3, 6), (1, 1)])
-def test_strided_convolution(stride: int, kernel: int) -> None:
+@pytest.mark.parametrize(("repeats", "kernel", "shift"), [(8, 16, 0), (5, 11, 0), (3, 7, 1)])
+def test_convolution_of_repeated_input(repeats: int, kernel: int, shift: int) -> None:
     from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
 
-    conv = settled(nn.Conv1d(16, 16, kernel, stride=stride, padding=stride // 2))
+    conv = settled(CausalConv(16, 16, kernel))
+    x, (spans, places) = seeded(1, 16, 16).half(), windows(3, 1, 6)
+    out = torch.full((1, 16 * repeats, 16), torch.nan, device=DEVICE)
+    up = Convolution([Taps.repeated(conv, repeats, shift)], rate=1, phases=repeats, extra=(0, shift))
+    up(x, spans, raw=out)
+    for place in places:
+        window = slice(repeats * place.start + shift, repeats * place.stop + shift)
+        repeated = x[0, place].float().T.repeat_interleave(repeats, dim=1)
+        assert torch.allclose(out[0, window], conv(repeated).T, atol=5e-3)  # sums of taps are rounded, too
+
+
+@runs_here
+@pytest.mark.parametrize(("stride", "kernel"), [(15, 30), (3, 6), (1, 1)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_strided_convolution(stride: int, kernel: int, causal: bool) -> None:
+    from vllm_cosyvoice.vocoder.cuda.convolution import Convolution, Taps
+
+    left, right = (stride - 1, 0) if causal else (stride // 2, stride // 2)
+    conv = settled(PaddedConv(16, 16, kernel, stride=stride, left=left, right=right))
     x, (spans, places) = seeded(1, 16 * stride, 16).half(), windows(3, 1, 6)
     out = torch.full((1, 16, 16), torch.nan, device=DEVICE)
     Convolution([Taps.of(conv)], rate=1, stride=stride, extra=(1, 0))(x, spans, raw=out)

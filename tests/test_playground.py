@@ -274,7 +274,8 @@ def record_states(page: Chrome) -> None:
 
 
 def buttons_of(page: Chrome, id: str) -> list[WebElement]:
-    return at(page, id).find_elements(By.TAG_NAME, "button")
+    buttons: list[WebElement] = at(page, id).find_elements(By.TAG_NAME, "button")
+    return buttons
 
 
 # Sound

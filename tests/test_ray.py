@@ -236,6 +236,7 @@ async def test_a_stage_that_hangs_is_told_in_openais_envelope(standing_in: Clust
     decoder = stage(replica, "decode-0")
     decoder.suspend()
     try:
+        await eventually(lambda: not server.healthy(), "it is noticed, when the last check's result is too old")
         async with server.client() as client:
             answer = await client.get("/health")
     finally:

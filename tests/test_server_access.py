@@ -18,11 +18,13 @@ from server.http.websocket import Connections
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
+from server.served_model import ServedModel
 from tests.server_process import BODY, error_of
 
 KEYS = ("sesame", "open-sesame")
 BEARER = {"Authorization": f"Bearer {KEYS[1]}"}
 PAGE = "https://app.example"
+MODEL = ServedModel(Path("m"), "m", "CosyVoice2")
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ async def app(address: Addresses, request: pytest.FixtureRequest) -> AsyncIterat
     channel = Channel(address.new("http"), b"s" * 32)
     flags = ["--model_dir", "m", "--api_key", ",".join(KEYS), *getattr(request, "param", ())]
     arguments, _ = parse(flags, {})
-    yield create(StagedEngine(channel), Connections(4, 60), "m", arguments)
+    yield create(StagedEngine(channel), Connections(4, 60), MODEL, arguments)
     channel.close()
 
 

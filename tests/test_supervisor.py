@@ -26,6 +26,7 @@ from server.processes.supervisor import (
     Supervisor,
     pause_after,
 )
+from server.served_model import ServedModel
 
 SECONDS = 60.0
 
@@ -118,7 +119,13 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
 
         def start(lives: Mapping[str, list[str]], service: FakeService | None = None) -> Run:
             monkeypatch.setenv("LIVES", json.dumps(lives))
-            started = Supervisor(arguments, tmp_path, "model", listener, run_directory, cast("Service", service))
+            started = Supervisor(
+                arguments,
+                ServedModel(tmp_path, "model", "CosyVoice2"),
+                listener,
+                run_directory,
+                cast("Service", service),
+            )
             runs.append(Run(started, run_directory.path))
             return runs[-1]
 

@@ -2,17 +2,22 @@ import logging
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests import small_networks, tensorrt_stand_in
-from vllm_cosyvoice.config import FlowConfig
+from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig
+from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
+from vllm_cosyvoice.flow.tensorrt.dit_onnx import dit_onnx
 from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask, TensorRTError
-from vllm_cosyvoice.flow.tensorrt.onnx_export import estimator_onnx
 from vllm_cosyvoice.flow.tensorrt.plan_cache import cached_plan, plan_path
+from vllm_cosyvoice.flow.tensorrt.unet_onnx import unet_onnx
+from vllm_cosyvoice.flow.torch.dit import Condition as DiTCondition
+from vllm_cosyvoice.flow.torch.dit import DiT
 from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator
 from vllm_cosyvoice.flow.torch.masks import attention_mask
 
@@ -22,16 +27,30 @@ from vllm_cosyvoice.flow.tensorrt import build as tensorrt_build
 from vllm_cosyvoice.flow.tensorrt.build import PROFILES, Progress, build_plan
 from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
 
+Module = Estimator | DiT
+Config = FlowConfig | DiTFlowConfig
 
-def estimator(data_type: torch.dtype = torch.float16, config: FlowConfig = small_networks.FLOW) -> Estimator:
+
+def estimator(data_type: torch.dtype = torch.float16, config: Config = small_networks.FLOW) -> Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Estimator(config).to(data_type).requires_grad_(False)
+        module = Estimator(config) if isinstance(config, FlowConfig) else DiT(config)
+        return module.to(data_type).requires_grad_(False)
 
 
-def onnx(module: Estimator) -> bytes:
-    content: bytes = estimator_onnx(module).SerializeToString()
+def onnx(module: Module) -> bytes:
+    model = dit_onnx(module) if isinstance(module, DiT) else unet_onnx(module)
+    content: bytes = model.SerializeToString()
     return content
+
+
+def step_time(module: Module) -> Tensor:
+    """A step's input `time`."""
+    return module.times(torch.tensor([0.3]))[0].to(next(module.parameters()))
+
+
+def engine_of(module: Module) -> TensorRTEstimator:
+    return TensorRTEstimator(module, step_time(module))
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +59,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("data_type", [torch.float16, torch.bfloat16])
-def test_parser_and_builder_accept_layers_of_full_size(data_type: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("config", "data_type"),
+    [
+        (replace(FlowConfig(), estimator_blocks=1, estimator_mid_stages=1), torch.float16),
+        (replace(FlowConfig(), estimator_blocks=1, estimator_mid_stages=1), torch.bfloat16),
+        (replace(DiTFlowConfig(), blocks=1), torch.bfloat16),
+    ],
+)
+def test_parser_and_builder_accept_layers_of_full_size(config: Config, data_type: torch.dtype) -> None:
     """The released sizes with fewer layers: all 56 transformers take two minutes. Attention is fused or refused."""
-    config = replace(FlowConfig(), estimator_blocks=1, estimator_mid_stages=1)
-    assert build_plan(onnx(estimator(data_type, config)), config.estimator_channels, PROFILES[:1])
+    assert build_plan(onnx(estimator(data_type, config)), PROFILES[:1])
 
 
 def test_a_build_takes_all_profiles_and_shows_its_progress(
@@ -52,7 +77,7 @@ def test_a_build_takes_all_profiles_and_shows_its_progress(
 ) -> None:
     monkeypatch.setattr(tensorrt_build, "REPORT_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
-    assert build_plan(onnx(estimator()), small_networks.FLOW.estimator_channels)
+    assert build_plan(onnx(estimator()))
     percents = [int(percent) for percent in re.findall(r"Building the TensorRT engine: (\d+) %", caplog.text)]
     assert len(percents) > 3
     assert percents == sorted(set(percents)) and percents[-1] <= 100
@@ -60,12 +85,12 @@ def test_a_build_takes_all_profiles_and_shows_its_progress(
 
 def test_a_build_without_fused_attention_is_refused() -> None:
     with pytest.raises(TensorRTError, match=r"can't build the estimator: .*Attention operation was not supported"):
-        build_plan(onnx(estimator(torch.float32)), small_networks.FLOW.estimator_channels, PROFILES[:1])
+        build_plan(onnx(estimator(torch.float32)), PROFILES[:1])
 
 
 def test_what_is_no_onnx_is_refused() -> None:
     with pytest.raises(TensorRTError, match=r"can't parse the estimator: .*Failed to parse the ONNX model"):
-        build_plan(b"nonsense", small_networks.FLOW.estimator_channels)
+        build_plan(b"nonsense")
 
 
 def test_progress_counts_steps_inside_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,28 +141,37 @@ def test_a_cache_that_cannot_be_written_costs_only_the_next_build(
 
 def test_without_a_gpu_one_line_says_that_tensorrt_does_not_run(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    assert tensorrt_estimator(estimator()) is None
+    assert tensorrt_estimator(Flow.from_state(small_networks.FLOW, small_networks.flow_state())) is None
     assert [line.getMessage() for line in caplog.records] == ["--load_trt: there is no GPU; the flow runs without it."]
 
 
-def call(module: Estimator, rows: int, frames: int) -> tuple[Tensor, Condition, Tensor, FrameMask]:
+def call(module: Module, rows: int, frames: int) -> tuple[Tensor, Condition | DiTCondition, Tensor, FrameMask]:
     """Arguments with rows of all lengths, every other one with full attention."""
-    weight = module.down_conv.weight
+    time = step_time(module)
     x, mu, prompt_mel = torch.randn(3, rows, frames, 80, generator=torch.Generator().manual_seed(rows))
     lengths = frames - torch.arange(rows, dtype=torch.int32) % frames
     chunks = 50 + frames * (torch.arange(rows, dtype=torch.int32) % 2)
-    time = module.times(torch.tensor([0.3]))[0].to(weight)
-    return x.to(weight), module.condition(mu, mu[:, 0], prompt_mel), time, FrameMask(lengths, chunks)
+    return x.to(time), module.condition(mu, mu[:, 0], prompt_mel), time, FrameMask(lengths, chunks)
 
 
-@pytest.mark.parametrize(("rows", "frames"), [(1, 120), (3, 60), (9, 1010), (33, 8)])
+@pytest.mark.parametrize(
+    ("config", "rows", "frames"),
+    [
+        (small_networks.FLOW, 1, 120),
+        (small_networks.FLOW, 9, 1010),
+        (small_networks.FLOW, 33, 8),
+        (small_networks.DIT_FLOW, 33, 60),
+    ],
+)
 @torch.inference_mode()
-def test_an_engine_gives_what_the_module_gives(rows: int, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last two are more rows than a profile takes at that length."""
-    tensorrt_stand_in.install(monkeypatch, build=lambda content, channels: content)
-    module = estimator()
+def test_an_engine_gives_what_the_module_gives(
+    config: Config, rows: int, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last three are more rows than a profile takes at that length."""
+    tensorrt_stand_in.install(monkeypatch, build=lambda content: content)
+    module: Any = estimator(config=config)
     x, condition, time, mask = call(module, rows, frames)
-    actual = TensorRTEstimator(module)(x, condition, time, mask)
+    actual = engine_of(module)(x, condition, time, mask)
     frame_mask = attention_mask(mask.lengths.repeat(2), mask.chunks.repeat(2), frames, x.dtype)
     expected = module(x, condition, time, frame_mask)
     real = (torch.arange(frames) < mask.lengths[:, None]).repeat(2, 1)
@@ -147,9 +181,9 @@ def test_an_engine_gives_what_the_module_gives(rows: int, frames: int, monkeypat
 
 @torch.inference_mode()
 def test_an_engine_reads_tensors_however_they_lie_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensorrt_stand_in.install(monkeypatch, build=lambda content, channels: content)
+    tensorrt_stand_in.install(monkeypatch, build=lambda content: content)
     module = estimator()
-    engine = TensorRTEstimator(module)
+    engine = engine_of(module)
     x, condition, time, mask = call(module, 2, 40)
     turned = x.transpose(1, 2).contiguous().transpose(1, 2)
     assert not turned.is_contiguous()
@@ -157,10 +191,10 @@ def test_an_engine_reads_tensors_however_they_lie_in_memory(monkeypatch: pytest.
 
 
 def test_longer_rows_than_the_profiles_cover_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    tensorrt_stand_in.install(monkeypatch, build=lambda content, channels: content)
+    tensorrt_stand_in.install(monkeypatch, build=lambda content: content)
     module = estimator()
     with pytest.raises(ValueError, match="use the PyTorch module"):
-        TensorRTEstimator(module)(*call(module, 1, LONGEST + 2))
+        engine_of(module)(*call(module, 1, LONGEST + 2))
 
 
 def test_a_second_start_finds_the_plan_and_a_foreign_plan_is_built_anew(
@@ -168,22 +202,22 @@ def test_a_second_start_finds_the_plan_and_a_foreign_plan_is_built_anew(
 ) -> None:
     builds = []
 
-    def build(content: bytes, channels: int) -> bytes:
-        builds.append(channels)
+    def build(content: bytes) -> bytes:
+        builds.append(content)
         return content if len(builds) > 1 else b"foreign plan"
 
     tensorrt_stand_in.install(monkeypatch, build)
-    TensorRTEstimator(estimator())
-    assert builds == [32, 32]
-    TensorRTEstimator(estimator())
+    engine_of(estimator())
+    assert len(builds) == 2
+    engine_of(estimator())
     assert len(builds) == 2
     assert len(list((cache / "tensorrt").iterdir())) == 1
 
 
 @pytest.mark.parametrize("wrong", [0.5, float("nan")])
 def test_an_engine_that_computes_something_else_is_refused(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = estimator()
+    other: Any = estimator()
     other.up_conv.bias.add_(wrong)
-    tensorrt_stand_in.install(monkeypatch, build=lambda content, channels: onnx(other))
+    tensorrt_stand_in.install(monkeypatch, build=lambda content: onnx(other))
     with pytest.raises(TensorRTError, match=r"velocities for 1 rows are off by (\d|nan)"):
-        TensorRTEstimator(estimator())
+        engine_of(estimator())

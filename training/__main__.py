@@ -31,7 +31,7 @@ from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.tensors import read_tensors
-from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, FlowConfig, ModelConfig
+from vllm_cosyvoice.config import DEMO_MODEL, FRAMES_PER_TOKEN, LLM_FILE, LOOKAHEAD_TOKENS, FlowConfig, ModelConfig
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
 
@@ -278,7 +278,7 @@ def resume(run: Run) -> None:
     flow_state, same_flow = model.flow_state(), model.config.flow == run.config.flow
     if not same_flow:
         flow_state = {name: tensor for name, tensor in flow_state.items() if not name.startswith(flow.ENCODER)}
-    fill(language_parameters, read_tensors(DEMO_MODEL / files.LANGUAGE_MODEL, meta=False))
+    fill(language_parameters, read_tensors(DEMO_MODEL / LLM_FILE, meta=False))
     fill(flow_parameters, flow_state)
     fill(vocoder_parameters, model.vocoder_state())
     networks: dict[str, Mapping[str, torch.Tensor]] = {

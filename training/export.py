@@ -18,7 +18,7 @@ from training.speech_tokenizer import SpeechTokenizer
 from vllm_cosyvoice.checkpoint import directory as files
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
-from vllm_cosyvoice.config import ModelConfig
+from vllm_cosyvoice.config import LLM_FILE, ModelConfig
 
 
 def export(
@@ -38,7 +38,7 @@ def export(
         made.mkdir()
         (made / COSYVOICE2.settings).write_text(yaml_text(config), encoding="utf-8")
         shutil.copytree(out / files.TOKENIZER, made / files.TOKENIZER)
-        torch.save(_halved(language_model.file_tensors(trained(out, "language_model"))), made / files.LANGUAGE_MODEL)
+        torch.save(_halved(language_model.file_tensors(trained(out, "language_model"))), made / LLM_FILE)
         torch.save(_halved(flow.file_tensors(trained(out, "flow"))), made / files.FLOW)
         vocoder = {f"generator.{name}": tensor for name, tensor in _halved(merged(trained(out, "vocoder"))).items()}
         torch.save(vocoder, made / files.VOCODER)

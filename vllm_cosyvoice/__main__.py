@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, SAMPLE_RATE
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, LLM_FILE, SAMPLE_RATE
 from vllm_cosyvoice.limits import SPEEDS
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def parse_normalize(argv: Sequence[str]) -> argparse.Namespace:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_dir", default=str(DEMO_MODEL), help="directory or hub name (default: the demo model)")
     parser.add_argument("--hub", choices=("huggingface", "modelscope"), default="huggingface")
+    parser.add_argument("--llm_file", default=LLM_FILE, help="the language model's file in it (default: %(default)s)")
 
 
 def _add_model_and_voice(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +196,7 @@ def _normalize_lines(front_end: "TextFrontEnd", language: str | None) -> int:
 def _open_model(arguments: argparse.Namespace) -> "ModelDirectory":
     from vllm_cosyvoice.checkpoint import find, open_model
 
-    return open_model(find(arguments.model_dir, arguments.hub))
+    return open_model(find(arguments.model_dir, arguments.hub, arguments.llm_file), arguments.llm_file)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 RELEASED_MODEL = "FunAudioLLM/CosyVoice2-0.5B"
+LLM_FILE = "llm.pt"  # of the language model, in a model directory
 DEMO_MODEL = Path(__file__).with_name("demo_model")  # included in the package, see its README.md
 DEFAULT_VOICE = "default"
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from vllm_cosyvoice.audio_file import recording_file
 from vllm_cosyvoice.checkpoint import ModelDirectory, find, open_model
-from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL
+from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, LLM_FILE
 from vllm_cosyvoice.failure import Failure, InputError
 from vllm_cosyvoice.llm.generator import EngineOptions
 from vllm_cosyvoice.local_engine import LocalEngine
@@ -43,17 +43,19 @@ class Synthesizer:
         model: str | Path | ModelDirectory = DEMO_MODEL,
         *,
         hub: str = "huggingface",
+        llm_file: str = LLM_FILE,
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
     ) -> None:
         self._closed = False
-        directory = model if isinstance(model, ModelDirectory) else open_model(find(str(model), hub))
+        if not isinstance(model, ModelDirectory):
+            model = open_model(find(str(model), hub, llm_file), llm_file)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="synthesizer", daemon=True)
         self._thread.start()
 
         async def start() -> LocalEngine:
-            return LocalEngine(directory, voices_dir, engine or EngineOptions())
+            return LocalEngine(model, voices_dir, engine or EngineOptions())
 
         try:
             self._engine = self._call(start()).result()

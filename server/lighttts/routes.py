@@ -19,12 +19,13 @@ from server.http.uploads import Transcript, read_upload
 from server.http.websocket import Connection, Connections
 from server.lighttts.bistream import Bistream
 from server.processes.engine import StagedEngine
+from server.served_model import ServedModel
 from vllm_cosyvoice.failure import Failure
 from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 
-MODEL = "CosyVoice2"
+DEFAULT_STYLE = "cosyvoice"  # what newer versions of LightTTS call the model if they serve several
 CANNOT_BE_SPOKEN = 417  # LightTTS's status for a text that can't be spoken
 
 
@@ -72,10 +73,12 @@ class _Route(APIRoute):
         return answer
 
 
-def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_id: str, longest_text: int) -> None:
-    """Add the routes and their error handler, for the model called `model_id`. `longest_text`: maximum characters."""
+def install(
+    app: FastAPI, engine: StagedEngine, connections: Connections, model: ServedModel, longest_text: int
+) -> None:
+    """Add the routes and their error handler, for this model. `longest_text`: maximum characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
-    models = {"default", MODEL, model_id}
+    models = {"default", DEFAULT_STYLE, model.family, model.name}
 
     @app.exception_handler(_Refused)
     async def refused(_: Request, error: _Refused) -> JSONResponse:
@@ -115,7 +118,7 @@ def install(app: FastAPI, engine: StagedEngine, connections: Connections, model_
     @routes.post("/query_tts_model")
     async def query_tts_model() -> dict[str, list[str]]:
         """The model."""
-        return {"tts_models": [MODEL]}
+        return {"tts_models": [model.family]}
 
     @routes.get("/healthz")
     async def healthz() -> JSONResponse:

@@ -31,7 +31,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     arguments = settings.arguments
     try:
         with step(settings, channel, "Loading the flow and the vocoder"):
-            model = open_model(settings.model)
+            model = open_model(settings.model.path, arguments.llm_file)
             decoder = SpeechDecoder(model, "auto", arguments.data_type, load_trt=arguments.load_trt)
     except UnsupportedGpuError as error:
         sys.exit(f"{settings.name}: {error}.")

@@ -13,7 +13,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     """Load the encoders, warm up, serve."""
     arguments = settings.arguments
     with step(settings, channel, "Loading the text front end and the voice encoder"):
-        model = open_model(settings.model)
+        model = open_model(settings.model.path, arguments.llm_file)
         preparation = Preparation(
             model,
             arguments.voices_dir,

@@ -34,7 +34,7 @@ async def run(settings: Settings, channel: Channel) -> None:
         max_num_batched_tokens=arguments.max_num_batched_tokens,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
     )
-    model = open_model(settings.model)
+    model = open_model(settings.model.path, arguments.llm_file)
     with step(settings, channel, "Starting vLLM"):
         generator = SpeechTokenGenerator(model, options, fork=True)
     arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))

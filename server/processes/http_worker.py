@@ -64,7 +64,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     engine = StagedEngine(channel)
     arguments = settings.arguments
     connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
-    app = create(engine, connections, settings.model_id, arguments)
+    app = create(engine, connections, settings.model, arguments)
     config = uvicorn.Config(
         app,
         lifespan="off",

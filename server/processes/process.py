@@ -22,6 +22,7 @@ from server.observe.metrics import Numbers
 from server.processes import process_group
 from server.processes.channel import Channel
 from server.processes.messages import Address, AnyMessage, Kind, Ping, Pong, StageDown, Starting
+from server.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     secret: bytes
     run_directory: Path
     arguments: Arguments
-    model: Path
-    model_id: str
+    model: ServedModel
     listener: int | None = None  # file descriptor of the listening socket, for HTTP workers
 
     def line(self) -> bytes:

@@ -22,6 +22,7 @@ from server.processes.gpus import gpu_variables, shares_first_gpu
 from server.processes.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
 from server.processes.nvidia_mps import Service, service_if_possible
 from server.processes.process import Settings
+from server.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,7 @@ class Supervisor:
     def __init__(
         self,
         arguments: Arguments,
-        model: Path,
-        model_id: str,
+        model: ServedModel,
         listener: socket.socket | None,
         run_directory: RunDirectory,
         service: Service | None,
@@ -107,7 +107,6 @@ class Supervisor:
         """
         self._arguments = arguments
         self._model = model
-        self._model_id = model_id
         self._listener = listener
         self._run_directory = run_directory.path
         self._service = service
@@ -304,7 +303,6 @@ class Supervisor:
             run_directory=self._run_directory,
             arguments=self._arguments,
             model=self._model,
-            model_id=self._model_id,
         )
         child.process.tell(settings.line())
         return ""
@@ -344,7 +342,7 @@ class Supervisor:
             self._announced = True
             address = f"http://{self._arguments.host}:{self._arguments.port}"
             status = f"answers at {address}/v1/audio/speech" if self._listener else "has all of its stages"
-            log.info("Ready: %s %s", self._model_id, status)
+            log.info("Ready: %s %s", self._model.name, status)
             if service := self._service:
                 self._telling = asyncio.create_task(_tell_whether_in_use(service))
 
@@ -378,11 +376,11 @@ def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunD
             yield run_directory, None
 
 
-def supervise(arguments: Arguments, model: Path, model_id: str, listener: socket.socket) -> int:
+def supervise(arguments: Arguments, model: ServedModel, listener: socket.socket) -> int:
     """Run the whole server; returns the exit status."""
 
     async def run(run_directory: RunDirectory, service: Service | None) -> int:
-        supervisor = Supervisor(arguments, model, model_id, listener, run_directory, service)
+        supervisor = Supervisor(arguments, model, listener, run_directory, service)
         supervisor.obey_signals()
         return await supervisor.run()
 

@@ -16,8 +16,7 @@ from tests.seeded_weights import seeded_state
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.checkpoint.cosyvoice2 import COSYVOICE2
 from vllm_cosyvoice.checkpoint.cosyvoice3 import COSYVOICE3
-from vllm_cosyvoice.checkpoint.directory import LANGUAGE_MODEL
-from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
+from vllm_cosyvoice.config import LLM_FILE, LanguageModelConfig, ModelConfig
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
@@ -34,7 +33,7 @@ def cases(data: Path, salt: str) -> Iterator[Case]:
     shapes: dict[str, list[int]] = json.loads((data / "manifest.json").read_text())["llm.small"]
     family = COSYVOICE2 if "llm_embedding.weight" in shapes else COSYVOICE3
     with tempfile.TemporaryDirectory() as directory:
-        torch.save(seeded_state(shapes, salt), Path(directory, LANGUAGE_MODEL))
+        torch.save(seeded_state(shapes, salt), Path(directory, LLM_FILE))
         model = ModelDirectory(Path(directory), ModelConfig(sizes(shapes)), family)
         yield from asyncio.run(_results(model, np.load(data / FILE)))
 

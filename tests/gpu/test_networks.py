@@ -1,6 +1,7 @@
 """The released sizes on a GPU: what the fused kernels compute is what the plain networks do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from tests import small_networks
 from tests.seeded_weights import seeded_state
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.checkpoint.layout import flow_layout
-from vllm_cosyvoice.config import DiTFlowConfig, FlowConfig
+from vllm_cosyvoice.config import CausalVocoderConfig, DiTFlowConfig, FlowConfig
 from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow
 from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.vocoder import CausalVocoder, VocoderStream, speak
 
 DEVICE = "cuda"
 
@@ -52,3 +54,34 @@ def test_the_packed_flow_is_the_plain_one(
     name = type(plain).__name__
     figure(f"packed {name} against plain, {data_type}: {max(alone):.2%} alone, {max(together):.2%} together")
     assert max(*alone, *together) < 2e-2
+
+
+def test_the_packed_causal_vocoder_is_the_plain_one(
+    figure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config = CausalVocoderConfig()
+    plain = CausalVocoder.from_state(config, small_networks.vocoder_state(config), DEVICE)
+    packed = PackedVocoder(plain, Gpu.of(DEVICE), sizes=(64, 192, 512))
+    packed.capture()
+    rows = [replace(one, mel=one.mel.to(DEVICE), phase=one.phase.to(DEVICE)) for one in small_networks.ragged_rows()]
+    (expected, exact_phases), (audio, phases) = plain(rows), packed(rows)
+    errors = [relative_error(*pair) for pair in zip(audio, expected, strict=True)]
+
+    mel = small_networks.mel(400).to(DEVICE)
+    joined = []
+    for hops in ([400], [50, 50, 100, 200]):
+        stream = VocoderStream(packed)
+        pieces: list[Tensor] = []
+        for index, piece in enumerate(torch.split(mel, hops)):
+            stream.push(piece)
+            pieces += speak(packed, [stream], [stream.window(last=index == len(hops) - 1)])
+        joined.append(torch.cat(pieces))
+    whole, streamed = joined
+    joint_error = relative_error(streamed, whole)
+    figure(f"packed causal vocoder against plain: {max(errors):.2%}; its streams against the whole: {joint_error:.3%}")
+    assert max(errors) < 2e-2
+    assert (phases - exact_phases).abs().max() < 1e-9
+    assert joint_error < 1e-2

@@ -21,6 +21,7 @@ from vllm_cosyvoice.checkpoint.cosyvoice3 import COSYVOICE3
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.family import ModelFamily
 from vllm_cosyvoice.config import (
+    LLM_FILE,
     SPEAKER_DIM,
     CausalVocoderConfig,
     DiTFlowConfig,
@@ -113,7 +114,7 @@ def write_model_directory(
         family = _family(config)
         (directory / family.settings).write_text(yaml_text(config), encoding="utf-8")
         write_tokenizer(directory / files.TOKENIZER, config.language_model)
-        torch.save(language_model, directory / files.LANGUAGE_MODEL)
+        torch.save(language_model, directory / LLM_FILE)
         torch.save(flow, directory / files.FLOW)
         # As in the release, with the generator's prefix from its GAN.
         torch.save({f"generator.{name}": tensor for name, tensor in vocoder.items()}, directory / files.VOCODER)

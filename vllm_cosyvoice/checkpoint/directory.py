@@ -14,11 +14,10 @@ from vllm_cosyvoice.checkpoint.family import ModelFamily
 from vllm_cosyvoice.checkpoint.hyperyaml import HyperYaml
 from vllm_cosyvoice.checkpoint.layout import flow_layout, vocoder_layout, with_folded_norms
 from vllm_cosyvoice.checkpoint.presets import PresetSpeaker, read_presets
-from vllm_cosyvoice.config import LanguageModelConfig, ModelConfig
+from vllm_cosyvoice.config import LLM_FILE, LanguageModelConfig, ModelConfig
 
 FAMILIES = (COSYVOICE2, COSYVOICE3)
 OTHER_FAMILY = "cosyvoice.yaml"  # its settings
-LANGUAGE_MODEL = "llm.pt"
 FLOW = "flow.pt"
 VOCODER = "hift.pt"
 SPEAKER_ENCODER = "campplus.onnx"
@@ -36,6 +35,7 @@ class ModelDirectory:
     path: Path
     config: ModelConfig
     family: ModelFamily = COSYVOICE2
+    llm_file: str = LLM_FILE
 
     @property
     def tokenizer(self) -> Path:
@@ -71,12 +71,14 @@ class ModelDirectory:
 
     def engine_directory(self) -> Path:
         """The directory from which vLLM loads the language model."""
-        weights = self.path / LANGUAGE_MODEL
+        weights = self.path / self.llm_file
         return vllm_directory.engine_directory(weights, self.config.language_model, self.family.architecture)
 
 
-def open_model(path: Path) -> ModelDirectory:
+def open_model(path: Path, llm_file: str = LLM_FILE) -> ModelDirectory:
     """Check the whole model directory at `path`, without reading the weights themselves.
+
+    `llm_file`: the file of the language model in it, such as `llm.rl.pt` of CosyVoice3.
 
     Raises:
         CheckpointError: describes the first problem and how to fix it.
@@ -90,13 +92,13 @@ def open_model(path: Path) -> ModelDirectory:
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
     tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
     layout = family.language_model_layout(config.language_model)
-    language_model = tensors.read_tensors(path / LANGUAGE_MODEL, meta=True)
+    language_model = tensors.read_tensors(path / llm_file, meta=True)
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
-    tensors.check_layout(path / LANGUAGE_MODEL, language_model, layout)
+    tensors.check_layout(path / llm_file, language_model, layout)
     for network in (SPEAKER_ENCODER, family.speech_tokenizer):  # `VoiceEncoder` checks their inputs
         tensors.check_present(path / network)
-    return ModelDirectory(path, config, family)
+    return ModelDirectory(path, config, family, llm_file)
 
 
 def read_settings(path: Path) -> tuple[ModelFamily, HyperYaml]:

@@ -10,15 +10,14 @@ from huggingface_hub import constants, errors, snapshot_download
 from vllm_cosyvoice.checkpoint import directory
 from vllm_cosyvoice.checkpoint.errors import CheckpointError
 from vllm_cosyvoice.checkpoint.presets import warn_of_damage
-from vllm_cosyvoice.config import DEMO_MODEL, RELEASED_MODEL
+from vllm_cosyvoice.config import DEMO_MODEL, LLM_FILE, RELEASED_MODEL
 
 log = logging.getLogger(__name__)
 
 SETTINGS = ("*.yaml",)
-# Files that the engine reads, besides the speech tokenizer. The release has another 1.3 GB: Qwen2's untuned weights and
-# an exported estimator.
+# Files that the engine reads, besides the speech tokenizer and the language model. The release has another 1.3 GB:
+# Qwen2's untuned weights and an exported estimator.
 FILES = (
-    directory.LANGUAGE_MODEL,
     directory.FLOW,
     directory.VOCODER,
     directory.SPEAKER_ENCODER,
@@ -27,7 +26,7 @@ FILES = (
 )
 
 
-def find(model: str, hub: str = "huggingface") -> Path:
+def find(model: str, hub: str = "huggingface", llm_file: str = LLM_FILE) -> Path:
     """Return the directory of `model`: a local directory, else a model on the hub, which is downloaded.
 
     Downloaded files are reused, and an interrupted download is resumed. Without a network, the hub's cache is used. The
@@ -37,16 +36,17 @@ def find(model: str, hub: str = "huggingface") -> Path:
     Args:
         model: a path, or a name such as `FunAudioLLM/CosyVoice2-0.5B` (`iic/CosyVoice2-0.5B` on ModelScope).
         hub: `huggingface` or `modelscope`.
+        llm_file: the file of the language model, the only one that is downloaded.
 
     Raises:
         CheckpointError: there is no such directory or model, the hub can't be reached, or it is not a CosyVoice2.
     """
-    path = _directory(model, hub)
+    path = _directory(model, hub, llm_file)
     warn_of_damage(path / directory.PRESET_SPEAKERS)
     return path
 
 
-def _directory(model: str, hub: str) -> Path:
+def _directory(model: str, hub: str, llm_file: str) -> Path:
     path = Path(model).expanduser()
     if path == DEMO_MODEL:
         log.warning(
@@ -63,7 +63,7 @@ def _directory(model: str, hub: str) -> Path:
     download = HUBS[hub]
     # Download and check the settings first, before gigabytes of weights that may be of another family.
     family, _ = directory.read_settings(download(model, SETTINGS))
-    return download(model, (*SETTINGS, *FILES, family.speech_tokenizer))
+    return download(model, (*SETTINGS, *FILES, llm_file, family.speech_tokenizer))
 
 
 def _from_hugging_face(model: str, patterns: Sequence[str]) -> Path:

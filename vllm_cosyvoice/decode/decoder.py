@@ -40,7 +40,7 @@ class SpeechDecoder:
     Args:
         device: "auto" is the GPU if there is one.
         data_type: dtype of the flow, "float16", "bfloat16" or "float32"; "auto" is bfloat16 on a GPU and float32 on a
-            CPU. The vocoder uses float32, and CosyVoice2's on a GPU float16 for convolutions.
+            CPU. The vocoder uses float32, and on a GPU float16 for convolutions.
         load_trt: run the flow with TensorRT, if it is installed.
 
     On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.

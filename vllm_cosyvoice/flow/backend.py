@@ -1,7 +1,6 @@
 """Selects the flow by the class of its sizes, and its backend.
 
-The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere. TensorRT does not run
-a diffusion transformer.
+The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere.
 """
 
 import logging
@@ -45,11 +44,9 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
     """
     config = model.config.flow
     flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
-    if load_trt and isinstance(config, DiTFlowConfig):
-        log.info("--load_trt: TensorRT does not run this model's diffusion transformer; the flow runs without it.")
-    elif load_trt:
-        flow = Flow.from_state(config, model.flow_state(), device, data_type)
-        flow.engine = tensorrt_estimator(flow.estimator)
+    if load_trt:
+        flow = flow_class.from_state(config, model.flow_state(), device, data_type)
+        flow.engine = tensorrt_estimator(flow)
         if flow.engine is not None:
             return flow
     fused = device.type == "cuda" and data_type != torch.float32

@@ -10,6 +10,18 @@ from vllm_cosyvoice.vocoder.torch.causal_vocoder import CausalVocoder
 from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder
 
 
+def load_vocoder(model: ModelDirectory, device: torch.device) -> Vocoder | CausalVocoder:
+    """Load the vocoder of `model` in PyTorch.
+
+    Raises:
+        ValueError: the weights don't match the configuration.
+    """
+    config, state = model.config.vocoder, model.vocoder_state()
+    if isinstance(config, CausalVocoderConfig):
+        return CausalVocoder.from_state(config, state, device)
+    return Vocoder.from_state(config, state, device)
+
+
 def open_vocoder(model: ModelDirectory, device: torch.device) -> AnyVocoder:
     """Load the vocoder of `model`. The caller still has to capture the CUDA graphs of a `PackedVocoder`.
 
@@ -17,11 +29,7 @@ def open_vocoder(model: ModelDirectory, device: torch.device) -> AnyVocoder:
         ValueError: the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on `device`.
     """
-    config = model.config.vocoder
-    if isinstance(config, CausalVocoderConfig):
-        torch.backends.cudnn.allow_tf32 = False  # its rounding depends on a call's size, so a stream would not be exact
-        return CausalVocoder.from_state(config, model.vocoder_state(), device)
-    vocoder = Vocoder.from_state(config, model.vocoder_state(), device)
+    vocoder = load_vocoder(model, device)
     if device.type != "cuda":
         return vocoder
     from vllm_cosyvoice.vocoder.cuda.vocoder import PackedVocoder  # needs Triton

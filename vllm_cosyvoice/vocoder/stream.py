@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 class AnyVocoder(Protocol):
-    """A `Vocoder`, a `PackedVocoder` or a `CausalVocoder`."""
+    """A `Vocoder`, a `CausalVocoder`, or a `PackedVocoder` of either."""
 
     @property
     def source(self) -> Source:

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from vllm_cosyvoice.flow.tensorrt.interface import TensorRTError
-from vllm_cosyvoice.flow.torch.estimator import Estimator
 
 if TYPE_CHECKING:
     from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator
+    from vllm_cosyvoice.flow.torch.flow import FlowMatching
 
 log = logging.getLogger(__name__)
 
 
-def tensorrt_estimator(estimator: Estimator) -> "TensorRTEstimator | None":
-    """Open an engine that replaces `estimator`, with its weights and on its device. Log and return None on failure.
+def tensorrt_estimator(flow: "FlowMatching") -> "TensorRTEstimator | None":
+    """Open an engine that replaces the flow's estimator, with its weights and on its device.
+
+    Log and return None on failure.
 
     The first call for these weights on this GPU model builds the engine, which takes minutes, and caches it on disk.
     """
     try:
-        engine = _open(estimator)
+        engine = _open(flow)
     except TensorRTError as error:
         log.info("--load_trt: %s; the flow runs without it.", error)
         return None
@@ -33,16 +35,16 @@ def tensorrt_estimator(estimator: Estimator) -> "TensorRTEstimator | None":
     return engine
 
 
-def _open(estimator: Estimator) -> "TensorRTEstimator":
-    weight = estimator.down_conv.weight
-    if weight.device.type != "cuda":
+def _open(flow: "FlowMatching") -> "TensorRTEstimator":
+    times = flow.step_times
+    if times.device.type != "cuda":
         raise TensorRTError("there is no GPU")
     if find_spec("tensorrt") is None:
         raise TensorRTError("tensorrt is not installed")
-    if weight.dtype == torch.float32:
+    if times.dtype == torch.float32:
         raise TensorRTError("TensorRT has no fused attention in float32; choose bfloat16 or float16")
     try:
         from vllm_cosyvoice.flow.tensorrt.runtime import TensorRTEstimator  # needs tensorrt, which is optional
     except (ImportError, OSError) as error:
         raise TensorRTError(f"tensorrt can't be loaded ({error})") from error
-    return TensorRTEstimator(estimator)
+    return TensorRTEstimator(flow.estimator, times[len(times) // 2])

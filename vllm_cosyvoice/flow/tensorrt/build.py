@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vllm_cosyvoice.config import MEL_BINS
 from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, TensorRTError
 from vllm_cosyvoice.flow.tensorrt.library import trt
 
@@ -31,11 +30,8 @@ PROFILES = (
 )
 
 
-def build_plan(onnx: bytes, channels: int, profiles: tuple[Profile, ...] = PROFILES) -> bytes:
-    """Build a serialized engine from the bytes of `estimator_onnx`, for the current device, and log the progress.
-
-    Args:
-        channels: the estimator's channels, as in the inputs `hidden` and `shortcut`.
+def build_plan(onnx: bytes, profiles: tuple[Profile, ...] = PROFILES) -> bytes:
+    """Build a serialized engine from the bytes of an exported estimator, for the current device, and log the progress.
 
     Raises:
         TensorRTError: the parser or the builder rejects the network.
@@ -53,15 +49,20 @@ def build_plan(onnx: bytes, channels: int, profiles: tuple[Profile, ...] = PROFI
     for profile in profiles:
         shapes = builder.create_optimization_profile()
         sizes = [(1, SHORTEST), profile.usual, (profile.rows, profile.frames)]
-        for name, width in (("x", MEL_BINS), ("hidden", channels), ("shortcut", channels)):
-            shapes.set_shape(name, *((*size, width) for size in sizes))
-        for name in ("lengths", "chunks"):
-            shapes.set_shape(name, *(size[:1] for size in sizes))
+        for index in range(network.num_inputs):
+            value = network.get_input(index)
+            shapes.set_shape(value.name, *(_shape(value, *size) for size in sizes))
         config.add_optimization_profile(shapes)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise TensorRTError(f"TensorRT can't build the estimator: {messages.last_error}")
     return bytes(plan)
+
+
+def _shape(value: "trt.ITensor", rows: int, frames: int) -> list[int]:
+    """The shape of an input whose dimensions are named rows and frames, or fixed."""
+    named = {"rows": rows, "frames": frames}
+    return [named.get(value.get_dimension_name(axis), size) for axis, size in enumerate(value.shape)]
 
 
 class Messages(trt.ILogger):  # type: ignore[misc]

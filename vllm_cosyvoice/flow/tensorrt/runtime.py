@@ -11,10 +11,13 @@ from torch import Tensor
 
 from vllm_cosyvoice.config import CHUNK_FRAMES, MEL_BINS
 from vllm_cosyvoice.flow.tensorrt.build import PROFILES, Messages, build_plan
+from vllm_cosyvoice.flow.tensorrt.dit_onnx import dit_onnx
 from vllm_cosyvoice.flow.tensorrt.interface import LONGEST, FrameMask, TensorRTError
 from vllm_cosyvoice.flow.tensorrt.library import trt
-from vllm_cosyvoice.flow.tensorrt.onnx_export import estimator_onnx
 from vllm_cosyvoice.flow.tensorrt.plan_cache import cached_plan, plan_path
+from vllm_cosyvoice.flow.tensorrt.unet_onnx import unet_onnx
+from vllm_cosyvoice.flow.torch.dit import Condition as DiTCondition
+from vllm_cosyvoice.flow.torch.dit import DiT
 from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator
 from vllm_cosyvoice.flow.torch.masks import attention_mask
 
@@ -25,29 +28,29 @@ LARGEST_ERROR = 0.1  # relative RMS; two ways of rounding to bfloat16 differ by 
 
 
 class TensorRTEstimator:
-    """Runs `Estimator.forward` in an engine, which the constructor builds or loads from disk.
+    """Runs an estimator's `forward` in an engine, which the constructor builds or loads from disk.
 
     Args:
         estimator: on a GPU, in float16 or bfloat16; no reference to it is kept.
+        time: the input `time` of some step, to compare the engine with the module.
 
     Raises:
         TensorRTError: the engine can't be built or loaded, or its results differ from the module's.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
-        weight = estimator.down_conv.weight
+    def __init__(self, estimator: Estimator | DiT, time: Tensor) -> None:
         self._messages = Messages()  # must outlive the objects that report to it
         # On the default stream, TensorRT would synchronise.
-        self._stream = torch.cuda.Stream(weight.device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(time.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
-            self._engine = self._load(estimator)
+            self._engine = self._load(estimator, time.device)
             # All profiles share this memory, because they run one after another on one stream.
-            self._memory = torch.empty(self._engine.device_memory_size_v2, dtype=torch.uint8, device=weight.device)
+            self._memory = torch.empty(self._engine.device_memory_size_v2, dtype=torch.uint8, device=time.device)
             self._contexts = [self._context(index) for index in range(len(PROFILES))]
-        self._check(estimator)
+        self._check(estimator, time)
 
-    def __call__(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
-        """Compute the velocities [2 · rows, frames, 80] like `Estimator.forward`, without waiting for the device.
+    def __call__(self, x: Tensor, condition: Condition | DiTCondition, time: Tensor, mask: FrameMask) -> Tensor:
+        """Compute the velocities [2 · rows, frames, 80] like the estimator's `forward`, without waiting for the device.
 
         Do not capture this in a CUDA graph: a context must not change after capture, and these change their shapes.
 
@@ -75,21 +78,21 @@ class TensorRTEstimator:
         caller.wait_stream(self._stream)  # so that the caller's stream may reuse the inputs' memory
         return velocities
 
-    def _in_halves(self, x: Tensor, condition: Condition, time: Tensor, mask: FrameMask) -> Tensor:
+    def _in_halves(self, x: Tensor, condition: Condition | DiTCondition, time: Tensor, mask: FrameMask) -> Tensor:
         """Run two calls with half the rows each, if no profile fits all rows."""
         middle = len(x) // 2
         halves = [
-            self(x[part], Condition(*(t[part] for t in condition)), time, FrameMask(*(t[part] for t in mask)))
+            self(x[part], condition.of_rows(part), time, FrameMask(*(t[part] for t in mask)))
             for part in (slice(middle), slice(middle, None))
         ]
         guided, free = zip(*(half.chunk(2) for half in halves), strict=True)
         return torch.cat([*guided, *free])
 
-    def _load(self, estimator: Estimator) -> "trt.ICudaEngine":
+    def _load(self, estimator: Estimator | DiT, device: torch.device) -> "trt.ICudaEngine":
         """Load the engine from disk; build it if it is missing or unusable."""
-        weight = estimator.down_conv.weight
-        onnx = estimator_onnx(estimator).SerializeToString(deterministic=True)
-        chip = torch.cuda.get_device_properties(weight.device)
+        model = dit_onnx(estimator) if isinstance(estimator, DiT) else unet_onnx(estimator)
+        onnx = model.SerializeToString(deterministic=True)
+        chip = torch.cuda.get_device_properties(device)
         path = plan_path(
             content=onnx + repr(PROFILES).encode(),
             library=f"tensorrt-{trt.__version__}",
@@ -97,7 +100,7 @@ class TensorRTEstimator:
         )
         runtime = trt.Runtime(self._messages)
         for _ in range(2):
-            engine = runtime.deserialize_cuda_engine(cached_plan(path, lambda: build_plan(onnx, len(weight))))
+            engine = runtime.deserialize_cuda_engine(cached_plan(path, lambda: build_plan(onnx)))
             if engine is not None:
                 return engine
             log.warning("%s is not a plan for this machine and will be rebuilt.", path)
@@ -112,18 +115,16 @@ class TensorRTEstimator:
         return context
 
     @torch.inference_mode()
-    def _check(self, estimator: Estimator) -> None:
+    def _check(self, estimator: Estimator | DiT, time: Tensor) -> None:
         """Compare the engine with the module for each profile. Every other row is shorter and has full attention."""
-        weight = estimator.down_conv.weight
-        time = estimator.times(torch.tensor([0.5], device=weight.device))[0].to(weight)
         for rows in (profile.rows for profile in PROFILES):
             draws = torch.randn(3, rows, 3 * CHUNK_FRAMES - 20, MEL_BINS, generator=torch.Generator().manual_seed(rows))
-            x, mu, prompt_mel = draws.to(weight)
+            x, mu, prompt_mel = draws.to(time)
             condition = estimator.condition(mu, mu[:, 0], prompt_mel)
-            positions = torch.arange(x.shape[1], device=weight.device)
-            short = torch.arange(rows, device=weight.device) % 2
+            positions = torch.arange(x.shape[1], device=time.device)
+            short = torch.arange(rows, device=time.device) % 2
             lengths, chunks = len(positions) - CHUNK_FRAMES * short, CHUNK_FRAMES + len(positions) * short
-            mask = attention_mask(lengths.repeat(2), chunks.repeat(2), len(positions), weight.dtype)
+            mask = attention_mask(lengths.repeat(2), chunks.repeat(2), len(positions), time.dtype)
             real = (positions < lengths[:, None]).repeat(2, 1)
             expected = estimator(x, condition, time, mask)[real].float()
             actual = self(x, condition, time, FrameMask(lengths.int(), chunks.int()))[real]

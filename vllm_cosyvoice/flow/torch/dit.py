@@ -33,6 +33,10 @@ class Condition(NamedTuple):
     hidden: Tensor  # [rows, frames, width], the condition's term of the input projection
     rotation: Tensor  # [frames, head_dim / 2, 2] float32, see `rotations`
 
+    def of_rows(self, rows: slice) -> "Condition":
+        """The condition of these rows."""
+        return Condition(self.hidden[rows], self.rotation)
+
 
 class Modulation(nn.Module):
     """Computes the terms that the time gives to the blocks and to the last norm."""

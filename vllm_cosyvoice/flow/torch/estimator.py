@@ -24,6 +24,10 @@ class Condition(NamedTuple):
     hidden: Tensor
     shortcut: Tensor
 
+    def of_rows(self, rows: slice) -> "Condition":
+        """The terms of these rows."""
+        return Condition(self.hidden[rows], self.shortcut[rows])
+
 
 class Resnet(nn.Module):
     """Two causal convolutions, with the time added in between, and a shortcut."""

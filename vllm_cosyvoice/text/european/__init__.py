@@ -10,9 +10,10 @@ from functools import cache
 from vllm_cosyvoice.text import spelled_numbers
 from vllm_cosyvoice.text.european.agreement import agree, counted, gender_of, spell
 from vllm_cosyvoice.text.european.dates import date_rules, time_rules
+from vllm_cosyvoice.text.european.languages import WORDS
+from vllm_cosyvoice.text.european.languages.words import Words
 from vllm_cosyvoice.text.european.ordinals import ordinal_rules
 from vllm_cosyvoice.text.european.roman import roman_rules
-from vllm_cosyvoice.text.european.words import WORDS, Words
 from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.rules import Rule, apply
 from vllm_cosyvoice.text.spelled_numbers import spell_number

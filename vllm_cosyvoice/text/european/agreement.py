@@ -4,7 +4,8 @@ import re
 
 from num2words import num2words
 
-from vllm_cosyvoice.text.european.words import WORDS, Counted
+from vllm_cosyvoice.text.european.languages import WORDS
+from vllm_cosyvoice.text.european.languages.words import Counted
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 
 # Nouns that a number follows as a name, so that it does not count the next word.

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 
 from vllm_cosyvoice.text.european.agreement import spell
+from vllm_cosyvoice.text.european.languages import WORDS
 from vllm_cosyvoice.text.european.ordinals import german, ordinal
-from vllm_cosyvoice.text.european.words import WORDS
 from vllm_cosyvoice.text.rules import Rule
 
 DAY = r"(0?[1-9]|[12]\d|3[01])"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.gpu.kernel_launch import launch
+from vllm_cosyvoice.vocoder.torch.causal_generator import CausalConv, PaddedConv
 
 LARGEST = tl.constexpr(65504.0)  # in float16; larger values saturate
 # sin²(πr) for |r| ≤ 1/2 as a minimax polynomial in r², with an error of up to 7e-7. (A general sine takes several
@@ -66,7 +67,7 @@ def _convolve(
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     PLANES: tl.constexpr,  # inputs that are convolved with separate weights and summed
-    RATE: tl.constexpr,  # positions per frame; a transposed convolution has RATE · PHASES in its output
+    RATE: tl.constexpr,  # positions per frame; an upsampling convolution has RATE · PHASES in its output
     STRIDE: tl.constexpr,  # input positions per position
     PHASES: tl.constexpr,  # output positions per position, consecutive in OUTPUTS
     INPUT_EXTRA: tl.constexpr,  # positions of a window beyond its frames, 0 or 1
@@ -134,6 +135,11 @@ class Windows(NamedTuple):
     ends: Tensor
     gpu: Gpu
 
+    @property
+    def inside(self) -> Tensor:
+        """Whether each frame is in its window and not the spare one, bool [frames]."""
+        return torch.arange(len(self.ends), device=self.ends.device) < self.ends
+
 
 class Activation(NamedTuple):
     """Activation of a convolution's sum: a leaky ReLU, or snakes with `alpha` and `inverse`, one per output plane."""
@@ -170,7 +176,8 @@ class Taps(NamedTuple):
     def of(cls, conv: nn.Conv1d) -> "Taps":
         """Convert the weight of a convolution."""
         weight, bias = _padded(conv)
-        return cls(weight.permute(2, 1, 0), bias, int(conv.padding[0]))
+        left = conv.left if isinstance(conv, PaddedConv) else int(conv.padding[0])
+        return cls(weight.permute(2, 1, 0), bias, left)
 
     @classmethod
     def transposed(cls, conv: nn.ConvTranspose1d, shift: int) -> "Taps":
@@ -191,6 +198,23 @@ class Taps(NamedTuple):
                     taps[tap, :, phase] = weight[:, :, index]
         return cls(taps.flatten(2), bias.repeat(stride), furthest)
 
+    @classmethod
+    def repeated(cls, conv: CausalConv, repeats: int, shift: int) -> "Taps":
+        """Convert the weight of a convolution whose input is repeated, and delay its output by `shift` positions.
+
+        It takes the input before the repetition: taps that would read the same value are added up. The outputs are
+        [phase, channel], as in `transposed`.
+        """
+        weight, bias = _padded(conv)
+        outputs, inputs, kernel = weight.shape
+        leftmost = -conv.left - shift  # what phase 0 reads first, in repeated positions
+        furthest = -(leftmost // repeats)
+        taps = weight.new_zeros(furthest + 1, inputs, repeats, outputs)
+        for phase in range(repeats):
+            for index in range(kernel):
+                taps[furthest + (leftmost + phase + index) // repeats, :, phase] += weight[:, :, index].T
+        return cls(taps.flatten(2), bias.repeat(repeats), furthest)
+
 
 class Convolution:
     """Convolutions of equal shape except for their kernel sizes, computed in parallel and, if `summed`, added up.
@@ -199,7 +223,7 @@ class Convolution:
         taps: one per convolution.
         rate: computed positions per frame, of the output or, with `phases`, of the input.
         stride: input positions from one position to the next.
-        phases: output positions per position: the stride of a transposed convolution.
+        phases: output positions per position: the factor of an upsampling convolution.
         extra: positions that a window has beyond its frames, in the input and in the output.
     """
 

@@ -1,4 +1,4 @@
-"""The waveform generator on packed windows: the networks of `torch.generator` with products in float16.
+"""The waveform generators on packed windows: the networks of `torch` with products in float16.
 
 The input of every convolution is already activated: each convolution applies the next one's activation to its output.
 """
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from vllm_cosyvoice.config import SAMPLES_PER_FRAME
 from vllm_cosyvoice.vocoder.cuda.convolution import Activation, Convolution, Taps, Windows
+from vllm_cosyvoice.vocoder.torch.causal_generator import CausalConv, CausalGenerator, CausalResBlock
 from vllm_cosyvoice.vocoder.torch.generator import OUTER_SLOPE, Generator, ResBlock, Snake
 
 SUM_TYPE = torch.float16  # of residual sums; float32 gains 0.9 dB for a third more memory traffic
+AnyGenerator = Generator | CausalGenerator
+AnyResBlock = ResBlock | CausalResBlock
 
 
 class ResBlocks:
     """Parallel residual blocks, without the end of their last pair, which depends on where they are used."""
 
-    def __init__(self, blocks: Sequence[ResBlock], rate: int, extra: int) -> None:
+    def __init__(self, blocks: Sequence[AnyResBlock], rate: int, extra: int) -> None:
         pairs = range(len(blocks[0].convs1))
         self.first_activation = _snakes([block.activations1[0] for block in blocks])
         self.convs1 = [_convolution([block.convs1[pair] for block in blocks], rate, extra) for pair in pairs]
@@ -50,14 +53,15 @@ class ResBlocks:
 class Stage:
     """One upsampling stage: upsample, add the source's spectrum, average residual blocks."""
 
-    def __init__(self, generator: Generator, index: int, rate: int, spectrum_rate: int) -> None:
+    def __init__(self, generator: AnyGenerator, index: int, rate: int, spectrum_rate: int) -> None:
         self.is_last = index == len(generator.rates) - 1
         extra = int(self.is_last)  # one position beyond the frames, as a centred spectrum has one frame more
-        up, down = generator.ups[index], generator.source_downs[index]
-        assert isinstance(up, nn.ConvTranspose1d) and isinstance(down, nn.Conv1d)
+        down = generator.source_downs[index]
+        assert isinstance(down, nn.Conv1d)
         phases = generator.rates[index]
         self.rate = rate
-        self.up = Convolution([Taps.transposed(up, shift=extra)], rate=rate // phases, phases=phases, extra=(0, extra))
+        up = _upsampling(generator.ups[index], phases, shift=extra)
+        self.up = Convolution([up], rate=rate // phases, phases=phases, extra=(0, extra))
         self.down = Convolution([Taps.of(down)], rate=rate, stride=spectrum_rate // rate, extra=(1, extra))
         branches = generator.resblocks[index * generator.branches : (index + 1) * generator.branches]
         self.source_block = ResBlocks(_blocks([generator.source_resblocks[index]]), rate, extra)
@@ -90,9 +94,9 @@ class Stage:
 
 
 class PackedGenerator:
-    """A `Generator` on packed windows, with its weights."""
+    """A `Generator` or `CausalGenerator` on packed windows, with its weights."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: AnyGenerator) -> None:
         spectrum_rate = SAMPLES_PER_FRAME // generator.spectrum.hop
         rates = [math.prod(generator.rates[: index + 1]) for index in range(len(generator.rates))]
         self.first = _convolution([generator.conv_pre], 1, 0)
@@ -122,11 +126,18 @@ def _convolution(convs: Sequence[nn.Module], rate: int, extra: int, *, summed: b
     return Convolution(taps, rate=rate, dilation=dilation, extra=(extra, extra), summed=summed)
 
 
+def _upsampling(up: nn.Module, rate: int, shift: int) -> Taps:
+    if isinstance(up, CausalConv):
+        return Taps.repeated(up, rate, shift)
+    assert isinstance(up, nn.ConvTranspose1d)
+    return Taps.transposed(up, shift)
+
+
 def _snakes(modules: Iterable[nn.Module]) -> Activation:
     snakes = [module for module in modules if isinstance(module, Snake)]
     return Activation.snake([snake.alpha[:, 0] for snake in snakes], [snake.inverse[:, 0] for snake in snakes])
 
 
-def _blocks(modules: Iterable[nn.Module]) -> list[ResBlock]:
+def _blocks(modules: Iterable[nn.Module]) -> list[AnyResBlock]:
     """The residual blocks among `modules`, slowest first."""
-    return sorted((block for block in modules if isinstance(block, ResBlock)), key=lambda block: -block.kernel)
+    return sorted((block for block in modules if isinstance(block, AnyResBlock)), key=lambda block: -block.kernel)

@@ -1,8 +1,7 @@
 """The vocoder on a GPU: windows of many streams packed on one time axis, computed by one CUDA graph.
 
-A spare frame follows each window. It separates the window from its neighbour in operations that look one frame ahead,
-such as the pitch, and holds the part of the spectrum beyond the frames. So the pitch, the source and the inverse
-transform are computed as for one long row; only the generator's convolutions look further, see `convolution`.
+A spare frame follows each window, and holds the part of the spectrum beyond the frames. So the source and the inverse
+transform are computed as for one long row. Convolutions look further: they read zeros outside a window.
 
 All inputs of a call are in buffers at fixed addresses, so one graph per total number of frames is enough, regardless of
 the windows' lengths.
@@ -20,8 +19,10 @@ from vllm_cosyvoice.gpu.cuda_graphs import CudaGraphs
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.nn.padding import packed_groups
 from vllm_cosyvoice.vocoder.cuda.convolution import CHANNEL_MULTIPLE, Windows
+from vllm_cosyvoice.vocoder.cuda.excitation import HarmonicExcitation, StaircaseExcitation
 from vllm_cosyvoice.vocoder.cuda.generator import PackedGenerator
 from vllm_cosyvoice.vocoder.source import NOISE_SAMPLES
+from vllm_cosyvoice.vocoder.torch.causal_vocoder import CausalVocoder
 from vllm_cosyvoice.vocoder.torch.generator import MAX_LOG_MAGNITUDE
 from vllm_cosyvoice.vocoder.torch.vocoder import Vocoder, VocoderRow
 
@@ -31,14 +32,18 @@ FIELDS = 5  # numbers per frame: row, start, end, at, noise start
 
 
 class PackedVocoder:
-    """A `Vocoder` with float16 convolutions. Pitch, source and spectrum stay in float32."""
+    """A `Vocoder` or `CausalVocoder` whose generator has float16 convolutions.
 
-    context, hold_back = Vocoder.context, Vocoder.hold_back
+    Its pitch, source and spectrum keep the precision that they have there.
+    """
 
-    def __init__(self, vocoder: Vocoder, gpu: Gpu, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(self, vocoder: Vocoder | CausalVocoder, gpu: Gpu, sizes: Sequence[int] = SIZES) -> None:
         self._gpu = gpu
+        self.context, self.hold_back = vocoder.context, vocoder.hold_back
         self.source = vocoder.source
-        self._f0 = vocoder.f0
+        self._excitation = (
+            StaircaseExcitation(vocoder) if isinstance(vocoder, CausalVocoder) else HarmonicExcitation(vocoder)
+        )
         self._spectrum = vocoder.generator.spectrum
         bins = self._spectrum.n_fft + 2
         self._analysis = F.pad(self._spectrum.analysis, (0, -bins % CHANNEL_MULTIPLE))
@@ -63,11 +68,11 @@ class PackedVocoder:
         """Capture the CUDA graphs of all sizes, so that later calls have almost no launch overhead."""
         self._graphs.capture(self._graphs.sizes)
 
-    @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into calls, by index: all rows share one call, as none is padded."""
         return packed_groups(lengths)
 
+    @torch.inference_mode()
     def __call__(self, rows: Sequence[VocoderRow]) -> tuple[list[Tensor], Tensor]:
         """Compute the audio of all rows in as few graph replays as possible, without waiting for the device.
 
@@ -130,21 +135,19 @@ class PackedVocoder:
         """Compute the audio and phases of the first `size` frames of the buffers."""
         row, start, end, at, noise_start = self._numbers[: FIELDS * size].view(FIELDS, size)
         frame = torch.arange(size, device=start.device)
-        valid = frame < end
-        mel = self._mel[:size].masked_fill(~valid[:, None], 0)
+        windows = Windows(start, end, self._gpu)
+        mel = self._mel[:size].masked_fill(~windows.inside[:, None], 0)
 
-        f0 = self._f0(mel[None], valid.float()[None])
-        advances = self.source.advances(f0)[0]
+        f0 = self._excitation.pitch(mel, windows)
+        advances = self.source.advances(f0)
         sums = advances.cumsum(0)
         phases = (sums - (sums - advances)[at] + self._start_phases[row]) % 1
         self._phases[:size] = phases
-        # The first frame of a window has no frame before it. After the last, the pitch is 0 and so is the advance.
-        advances = advances.masked_fill((frame == start)[:, None], 0)
         noise = self.source.noise_at(noise_start + frame * SAMPLES_PER_FRAME, SAMPLES_PER_FRAME)
-        source = self.source(f0, advances[None], phases[None], noise.flatten()[None])
+        source = self._excitation.source(f0, advances, phases, noise.flatten(), windows)
 
         spectrum = self._analysed(source.view(size, SAMPLES_PER_FRAME), spare=(frame == end)[:, None])
-        spectrum = self.generator(mel.half(), spectrum.half(), Windows(start, end, self._gpu))
+        spectrum = self.generator(mel.half(), spectrum.half(), windows)
         audio = self._synthesised(spectrum, end)
         self._audio[: len(audio)] = audio
 

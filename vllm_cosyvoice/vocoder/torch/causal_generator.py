@@ -13,16 +13,33 @@ from vllm_cosyvoice.vocoder.torch.generator import OUTER_KERNEL, OUTER_SLOPE, Sn
 from vllm_cosyvoice.vocoder.torch.spectrum import Spectrum
 
 
-class CausalConv(nn.Conv1d):
+class PaddedConv(nn.Conv1d):
+    """A convolution of the input with `left` zeros before it and `right` zeros after it."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        left: int = 0,
+        right: int = 0,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, dilation=dilation)
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[rows, inputs, time] to [rows, outputs, as many steps as fit into left + time + right]."""
+        return super().forward(F.pad(x, (self.left, self.right)))
+
+
+class CausalConv(PaddedConv):
     """A convolution that keeps the length and reads nothing ahead."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, dilation=dilation)
-        self.left = (kernel - 1) * dilation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[rows, inputs, time] to [rows, outputs, time]."""
-        return super().forward(F.pad(x, (self.left, 0)))
+        super().__init__(inputs, outputs, kernel, dilation=dilation, left=(kernel - 1) * dilation)
 
 
 class CausalResBlock(nn.Module):
@@ -30,6 +47,7 @@ class CausalResBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
+        self.kernel = kernel
         self.convs1 = nn.ModuleList(CausalConv(channels, channels, kernel, dilation) for dilation in dilations)
         self.convs2 = nn.ModuleList(CausalConv(channels, channels, kernel) for _ in dilations)
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
@@ -54,7 +72,7 @@ class CausalGenerator(nn.Module):
         self.rates = config.upsample_rates
         channels = [config.base_channels >> stage for stage in range(len(self.rates) + 1)]
         bins = config.n_fft + 2
-        self.conv_pre = nn.Conv1d(MEL_BINS, channels[0], VOCODER_LOOKAHEAD + 1)
+        self.conv_pre = PaddedConv(MEL_BINS, channels[0], VOCODER_LOOKAHEAD + 1, right=VOCODER_LOOKAHEAD)
         self.ups, self.source_downs, self.source_resblocks, self.resblocks = (nn.ModuleList() for _ in range(4))
         remaining = SAMPLES_PER_FRAME // config.hop_length
         for stage, (rate, kernel) in enumerate(zip(self.rates, config.upsample_kernels, strict=True)):
@@ -62,7 +80,7 @@ class CausalGenerator(nn.Module):
             self.ups.append(CausalConv(inputs, outputs, kernel))
             remaining //= rate
             down_kernel = 2 * remaining if remaining > 1 else 1
-            self.source_downs.append(nn.Conv1d(bins, outputs, down_kernel, remaining))
+            self.source_downs.append(PaddedConv(bins, outputs, down_kernel, stride=remaining, left=remaining - 1))
             source_kernel = config.source_resblock_kernels[stage]
             self.source_resblocks.append(CausalResBlock(outputs, source_kernel, config.source_resblock_dilations))
             for body_kernel in config.resblock_kernels:
@@ -87,15 +105,12 @@ class CausalGenerator(nn.Module):
         """Compute log-magnitudes and phases, [rows, n_fft + 2, 120 · frames + 1], of the same as `forward`."""
         data_type = self.conv_post.weight.dtype
         source_spectrum = self.spectrum.analyse(source, lengths * SAMPLES_PER_FRAME).to(data_type)
-        x = self.conv_pre(F.pad(mel.transpose(1, 2).to(data_type), (0, VOCODER_LOOKAHEAD)))
-        step = SAMPLES_PER_FRAME // self.spectrum.hop  # spectra per time step of x
+        x = self.conv_pre(mel.transpose(1, 2).to(data_type))
         for stage, rate in enumerate(self.rates):
             x = self.ups[stage](F.leaky_relu(x, self.slope).repeat_interleave(rate, dim=2))
             if stage == len(self.rates) - 1:  # a centred spectrum has one frame more
                 x = F.pad(x, (1, 0), mode="reflect")
-            step //= rate
-            excitation = self.source_downs[stage](F.pad(source_spectrum, (step - 1, 0)))
-            x = x + self.source_resblocks[stage](excitation)
+            x = x + self.source_resblocks[stage](self.source_downs[stage](source_spectrum))
             blocks = self.resblocks[stage * self.branches : (stage + 1) * self.branches]
             x = torch.stack([block(x) for block in blocks]).mean(0)
         post: Tensor = self.conv_post(F.leaky_relu(x, OUTER_SLOPE))
