@@ -36,6 +36,12 @@ def padded() -> DiTFlow:
         return DiTFlow.from_state(CONFIG, small_networks.flow_state(CONFIG), DEVICE)
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The padded flow's, on a GPU."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def packed_flow(flow: DiTFlow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
     """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
     from vllm_cosyvoice.flow.cuda import dit
