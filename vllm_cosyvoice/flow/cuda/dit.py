@@ -1,4 +1,6 @@
-"""CosyVoice3's network over packed rows: its encoder, and the steps of its diffusion transformer, 114 kernels each.
+"""CosyVoice3's network over packed rows: its encoder, and the steps of its diffusion transformer.
+
+A step of the released size takes 114 fused kernels; in large calls on Hopper, cuBLAS computes 66 of their products.
 
 Each tensor of a step holds all frames twice: first with the condition, then without, see `DiT`.
 
@@ -35,7 +37,7 @@ BEST_FRAMES = 32  # per multiprocessor, in a call of several rows: 4096 on an H2
 
 
 class PackedBlock:
-    """Attention, then feed-forward, each modulated by the time: five kernels."""
+    """Attention, then feed-forward, each modulated by the time: five kernels, without cuBLAS's."""
 
     def __init__(self, module: Block, times: Tensor, next_weights: Tensor, data_type: torch.dtype) -> None:
         """Convert `module`.
