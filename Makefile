@@ -9,7 +9,8 @@ MODEL_DIR ?=
 ARGS ?=
 MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 
-GPU_TESTS := tests/gpu/test_server.py tests/gpu $(addprefix tests/test_,packed_flow.py packed_vocoder.py token_draw_kernel.py vllm_contract.py)
+GPU_TESTS := tests/gpu/test_server.py tests/gpu $(addprefix tests/test_,packed_flow.py packed_dit_flow.py packed_vocoder.py \
+	token_draw_kernel.py vllm_contract.py scheduler.py)
 
 .PHONY: demo serve test test-gpu browser lint env clean
 

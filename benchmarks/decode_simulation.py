@@ -18,7 +18,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
 from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
 from vllm_cosyvoice.decode.playback import Playback
-from vllm_cosyvoice.flow.cuda.flow import BEST_SIZE
+from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
 
 ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes

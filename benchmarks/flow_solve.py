@@ -1,6 +1,6 @@
 """Times whole flow solves, and compares solves in a narrower dtype with float32.
 
-    python -m benchmarks.flow_solve [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 25 250]
+    python -m benchmarks.flow_solve [--model_dir DIR | --family cosyvoice3] [--batch 1 8 …] [--tokens 25 250]
 
 Rows have a 5 s prompt; each case is solved with full attention ("whole") and with the streaming mask ("streaming").
 """
@@ -16,19 +16,19 @@ from benchmarks.model import model_directory
 from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
-from vllm_cosyvoice.flow import Flow, FlowRow
+from vllm_cosyvoice.flow import FlowRow
 from vllm_cosyvoice.flow.backend import AnyFlow, open_flow
 
 PROMPT = 125  # tokens
 MOST_COMPARED = 8  # rows, as float32 needs matrices of all pairs of frames
 
 
-def rows_of(flow: Flow, count: int, speech: int, *, streaming: bool) -> list[FlowRow]:
+def rows_of(flow: AnyFlow, count: int, speech: int, *, streaming: bool) -> list[FlowRow]:
     """Create `count` rows with a 5 s prompt and `speech` new tokens."""
     generator = torch.Generator().manual_seed(0)
-    device = flow.noise.device
-    mel = torch.randn(FRAMES_PER_TOKEN * PROMPT, MEL_BINS, generator=generator).to(device)
-    speaker = flow.speaker(torch.randn(SPEAKER_DIM, generator=generator).to(device))
+    mel = torch.randn(FRAMES_PER_TOKEN * PROMPT, MEL_BINS, generator=generator)
+    speaker = flow.speaker(torch.randn(SPEAKER_DIM, generator=generator))
+    mel = mel.to(speaker.device)
     tokens = torch.randint(6561, (count, PROMPT + speech), generator=generator).tolist()
     return [FlowRow(ids, 0, mel, speaker, streaming) for ids in tokens]
 
@@ -47,7 +47,7 @@ def capture(flow: AnyFlow) -> None:
 
 
 def solves(
-    model: ModelDirectory, exact: Flow, flow: AnyFlow, batch: list[int], tokens: list[int]
+    model: ModelDirectory, exact: AnyFlow, flow: AnyFlow, batch: list[int], tokens: list[int]
 ) -> Iterator[Measurement]:
     """Measure every case once."""
     roofline = Roofline.here(model.config)
@@ -73,9 +73,9 @@ def main() -> None:
     with model_directory(arguments) as directory:
         model = open_model(directory)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        exact = Flow.from_state(model.config.flow, model.flow_state(), device)
+        exact = open_flow(model, device, torch.float32, load_trt=False)
         begun = time.perf_counter()
-        flow: AnyFlow = exact
+        flow = exact
         if device.type == "cuda":
             flow = open_flow(model, device, torch.bfloat16, load_trt=False)
             capture(flow)

@@ -8,8 +8,9 @@ For the released sizes, counting matrix products (2 operations per weight and fr
   20 · Σ rows (132.5e6 · T + 4 · 512 · 56 · pairs) operations, for T frames, including the prompt, and pairs of frames
   that see each other: T² without the streaming mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of
   two bytes. The encoder (1 to 2 % of that) is ignored.
-- The vocoder takes 612e6 operations per frame, and its convolutions read or write each tensor of two-byte elements
-  once: Σ stages 73 · channels · samples per frame.
+  CosyVoice3's estimator takes 20 · Σ rows (377.5e6 · T + 4 · 1024 · 22 · pairs) and reads 188.8e6 weights.
+- CosyVoice2's vocoder takes 612e6 operations per frame, and its convolutions read or write each tensor of two-byte
+  elements once: Σ stages 73 · channels · samples per frame. CosyVoice3's has not been counted.
 - A step of the language model takes 2 · 363.8e6 operations per request and 4 · 896 · 24 per token of context; it reads
   363.8e6 weights of two bytes, and 12,288 bytes per token of context.
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.gpu_watch import gpus
-from vllm_cosyvoice.config import CHUNK_FRAMES, ModelConfig, VocoderConfig
+from vllm_cosyvoice.config import CHUNK_FRAMES, CausalVocoderConfig, DiTFlowConfig, ModelConfig, VocoderConfig
 
 
 class Chip(NamedTuple):
@@ -31,32 +32,47 @@ class Chip(NamedTuple):
 CHIPS = {"NVIDIA H200": Chip(790e12, 4.8e12), "NVIDIA H100 80GB HBM3": Chip(790e12, 3.35e12)}
 
 STEPS, FORWARDS = 10, 20
-ESTIMATOR_WEIGHTS, ESTIMATOR_PAIR = 66.25e6, 4 * 512 * 56
+
+
+class Estimator(NamedTuple):
+    """The work of one forward pass."""
+
+    weights: float
+    pair: float  # operations per pair of frames that see each other
+
+
+UNET, DIT = Estimator(66.25e6, 4 * 512 * 56), Estimator(188.8e6, 4 * 1024 * 22)
 VOCODER_FRAME, VOCODER_TENSORS = 612e6, 73
 LANGUAGE_MODEL_WEIGHTS, LANGUAGE_MODEL_PAIR, LANGUAGE_MODEL_CACHE = 363.8e6, 4 * 896 * 24, 12_288
 BYTES = 2  # of a weight or an activation
 
 
+COSYVOICE2, COSYVOICE3 = ModelConfig(), ModelConfig(flow=DiTFlowConfig(), vocoder=CausalVocoderConfig())
+
+
 class Roofline:
     """Attainable milliseconds on a chip with a model of the released sizes; None for an unknown chip."""
 
-    def __init__(self, chip: Chip | None) -> None:
-        self._chip = chip
+    def __init__(self, chip: Chip | None, config: ModelConfig = COSYVOICE2) -> None:
+        self._chip, self._config = chip, config
 
     @classmethod
     def here(cls, config: ModelConfig) -> "Roofline":
         """The roofline of this machine's first GPU, for `config`."""
-        names = gpus("name") if config == ModelConfig() else []
-        return cls(CHIPS.get(names[0]) if names else None)
+        names = gpus("name") if config in (COSYVOICE2, COSYVOICE3) else []
+        return cls(CHIPS.get(names[0]) if names else None, config)
 
     def flow(self, frames: Sequence[int], *, streaming: bool) -> float | None:
         """One solve for rows of `frames` each, including the prompts."""
         pairs = sum(count * (count + CHUNK_FRAMES) / 2 if streaming else count * count for count in frames)
-        operations = FORWARDS * (2 * ESTIMATOR_WEIGHTS * sum(frames) + ESTIMATOR_PAIR * pairs)
-        return self._ms(operations, STEPS * BYTES * ESTIMATOR_WEIGHTS)
+        estimator = DIT if isinstance(self._config.flow, DiTFlowConfig) else UNET
+        operations = FORWARDS * (2 * estimator.weights * sum(frames) + estimator.pair * pairs)
+        return self._ms(operations, STEPS * BYTES * estimator.weights)
 
     def vocoder(self, frames: int) -> float | None:
-        """The vocoder for `frames` in total."""
+        """The vocoder for `frames` in total; None for CosyVoice3's."""
+        if isinstance(self._config.vocoder, CausalVocoderConfig):
+            return None
         frame_bytes, rate, config = 0.0, 1, VocoderConfig()
         for stage, factor in enumerate(config.upsample_rates):
             rate *= factor

@@ -1,8 +1,8 @@
 """Speech tokens by vLLM's second model runner on a CPU: `TRITON_INTERPRET=1 python -m tests.second_model_runner MODEL`.
 
 A GPU is what this runner is for. Where there is none, Triton's interpreter runs its kernels and ours, which vLLM must
-be told: it looks for a Triton that compiles for CPUs. Prints, as JSON, the tokens of REQUESTS alone, then all at once,
-and those of a text stream.
+be told: it looks for a Triton that compiles for CPUs. Prints, as JSON, the tokens of REQUESTS all at once, and those of
+a text stream.
 """
 
 import asyncio
@@ -60,18 +60,17 @@ async def main(model: Path) -> None:
     options = EngineOptions(max_total_token_num=CAPACITY, max_num_seqs=4)
     generator = module.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
 
-    async def speak(number: int, name: str) -> list[int]:
-        pieces = generator.generate(f"{name} {number}", segment(number), REQUESTS[number])
+    async def speak(number: int) -> list[int]:
+        pieces = generator.generate(f"request {number}", segment(number), REQUESTS[number])
         return [token async for piece in pieces for token in piece]
 
     try:
-        alone = [await speak(number, "alone") for number in range(len(REQUESTS))]
-        together = await asyncio.gather(*(speak(number, "together") for number in range(len(REQUESTS))))
+        together = await asyncio.gather(*(speak(number) for number in range(len(REQUESTS))))
         pieces = generator.generate_from_text_stream("stream", [1, 2, 3], [5, 6, 7], text(), REQUESTS[0])
         streamed = [token async for piece in pieces for token in piece]
     finally:
         generator.shutdown()
-    print(json.dumps({"alone": alone, "together": together, "streamed": streamed}))
+    print(json.dumps({"together": together, "streamed": streamed}))
 
 
 if __name__ == "__main__":

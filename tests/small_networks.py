@@ -21,6 +21,9 @@ FLOW = FlowConfig(
     estimator_mid_stages=1,
 )
 DIT_FLOW = DiTFlowConfig(look_ahead_width=48, width=64, blocks=3, heads=4, head_dim=16, feed_forward=128)
+PACKED_DIT_FLOW = DiTFlowConfig(  # the smallest that the fused kernels support
+    look_ahead_width=48, width=256, blocks=2, heads=4, head_dim=16, feed_forward=128
+)
 VOCODER = VocoderConfig(base_channels=32, f0_channels=16)
 CAUSAL_VOCODER = CausalVocoderConfig(base_channels=32, f0_channels=16)
 

@@ -9,13 +9,15 @@ import torch
 from benchmarks import cold_voice, decode, flow_solve, measurement, parts, vocoder
 from benchmarks.cpu_watch import CpuWatch
 from benchmarks.measurement import Measurement
-from benchmarks.roofline import CHIPS, Roofline
+from benchmarks.roofline import CHIPS, COSYVOICE3, Roofline
 from benchmarks.serve_report import Report
 from benchmarks.table import spread
 from tests.server_process import ServerProcess
-from vllm_cosyvoice.checkpoint import open_model
+from tools.random_checkpoint import TINY3
+from tools.random_checkpoint.weights import flow_weights
+from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
-from vllm_cosyvoice.flow import Flow
+from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.vocoder import Vocoder
 
 NOWHERE = Roofline(None)
@@ -49,10 +51,18 @@ def test_a_voice_is_measured_cold_and_cached(tiny_model: Path) -> None:
     assert "speech_tokenizer_v2.onnx" in costs["cold"].notes, "its size tells whether the cost is a real model's"
 
 
+def test_cosyvoice3s_flow_is_measured_too(tmp_path: Path) -> None:
+    model = ModelDirectory(tmp_path, TINY3)
+    flow = DiTFlow.from_state(TINY3.flow, flow_weights(TINY3.flow, seed=0))
+    solves = cases(flow_solve.solves(model, flow, flow, [1], [25]))
+    assert list(solves) == ["1 × 25 tokens, whole", "1 × 25 tokens, streaming"]
+
+
 def test_what_an_h200_could_attain() -> None:
     roofline = Roofline(CHIPS["NVIDIA H200"])
     assert roofline.flow([750], streaming=False) == pytest.approx(4.15, rel=0.01)
     assert roofline.flow([500, 500], streaming=False) == pytest.approx(2 * 2.40, rel=0.01)
+    assert Roofline(CHIPS["NVIDIA H200"], COSYVOICE3).flow([750], streaming=False) == pytest.approx(8.45, rel=0.01)
     assert roofline.language_model(1, 400) == pytest.approx(0.153, rel=0.01)
     assert roofline.language_model(64, 400) == pytest.approx(0.217, rel=0.01)
     both = roofline.decode([750], 500, streaming=False)

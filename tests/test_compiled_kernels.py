@@ -1,4 +1,4 @@
-"""Every kernel that the released model launches, compiled for GPUs of all generations on a machine that has none."""
+"""Every kernel that the released models launch, compiled for GPUs of all generations on a machine that has none."""
 
 import logging
 from collections.abc import Hashable, Iterator
@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.cards import A10, A100, H200, L4, RTX_5090, Card
 from tests.interpreter import INTERPRETED
 from vllm_cosyvoice.checkpoint.layout import Layout, flow_layout, vocoder_layout
-from vllm_cosyvoice.config import CausalVocoderConfig, FlowConfig, VocoderConfig
-from vllm_cosyvoice.flow import Flow
+from vllm_cosyvoice.config import CausalVocoderConfig, DiTFlowConfig, FlowConfig, VocoderConfig
+from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.llm import token_draw
 from vllm_cosyvoice.vocabulary import HEAD_SIZE
@@ -26,7 +26,7 @@ from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - n
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
 # With whether they are true or false, these constants decide how much shared memory a kernel takes.
-TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "BLOCK_M", "BLOCK_N", "BLOCK_K")
+TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "ROTATED")
 
 
 class Driver:
@@ -109,8 +109,11 @@ def nowhere(layout: Layout) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def flow() -> Flow:
-    return Flow.from_state(FlowConfig(), nowhere(flow_layout(FlowConfig())), "meta")
+def flows() -> list[Flow | DiTFlow]:
+    return [
+        Flow.from_state(FlowConfig(), nowhere(flow_layout(FlowConfig())), "meta"),
+        DiTFlow.from_state(DiTFlowConfig(), nowhere(flow_layout(DiTFlowConfig())), "meta"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +133,16 @@ def draw_tokens() -> None:
     token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
 
 
-def launches_on(card: Card, flow: Flow, vocoders: list[Vocoder | CausalVocoder]) -> dict[Hashable, Launch]:
-    """The smallest and the largest calls, which are laid out in all ways that there are."""
+def launches_on(
+    card: Card, flows: list[Flow | DiTFlow], vocoders: list[Vocoder | CausalVocoder]
+) -> dict[Hashable, Launch]:
+    """Calls of a small, a middle and the largest size, which are laid out in all ways that there are."""
     from vllm_cosyvoice.flow.cuda import flow as packed
     from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     with recorded() as launches:
-        packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], packed.SIZES[-1])).rehearse()
+        for flow in flows:
+            packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], 1024, packed.SIZES[-1])).rehearse()
         for vocoder in vocoders:
             packed_vocoder.PackedVocoder(
                 vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
@@ -148,13 +154,18 @@ def launches_on(card: Card, flow: Flow, vocoders: list[Vocoder | CausalVocoder])
 # Triton lays out shared memory alike for compute capabilities of one generation.
 @pytest.mark.parametrize("cards", [(A100, A10, L4), (H200,), (RTX_5090,)], ids=["8", "9", "12"])
 def test_every_kernel_fits_in_shared_memory(
-    cards: tuple[Card, ...], flow: Flow, vocoders: list[Vocoder | CausalVocoder], monkeypatch: pytest.MonkeyPatch
+    cards: tuple[Card, ...],
+    flows: list[Flow | DiTFlow],
+    vocoders: list[Vocoder | CausalVocoder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(triton.runtime.driver, "_active", Driver(cards[-1].gpu))
-    by_card = {card: launches_on(card, flow, vocoders) for card in cards}
+    by_card = {card: launches_on(card, flows, vocoders) for card in cards}
     launches = {form: one for of_card in by_card.values() for form, one in of_card.items()}
     kernels = {one.kernel.fn.__name__ for one in launches.values()}
-    assert kernels == {"_linear", "_attention", "_norm_mish", "_first_block", "_euler_step", "_convolve", "_draw"}
+    of_the_unet = {"_norm_mish", "_first_block", "_euler_step"}
+    of_the_transformer = {"_input", "_position_conv", "_normed_euler_step"}
+    assert kernels == {"_linear", "_attention", *of_the_unet, *of_the_transformer, "_convolve", "_draw"}
 
     with compiling():
         for one in launches.values():

@@ -120,7 +120,9 @@ def test_the_class_of_the_sizes_selects_the_flow(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.usefixtures("weights")
-def test_plain_pytorch_computes_it_on_a_gpu(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_pytorch_computes_a_small_one_on_a_gpu(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from_state = Mock()  # here is no GPU to put a flow on
     monkeypatch.setattr(DiTFlow, "from_state", from_state)
     flow = open_flow(MODEL, torch.device("cuda"), torch.bfloat16, load_trt=False)
@@ -128,14 +130,15 @@ def test_plain_pytorch_computes_it_on_a_gpu(caplog: pytest.LogCaptureFixture, mo
     assert from_state.call_args.args[2:] == (torch.device("cuda"), torch.bfloat16)
     (line,) = caplog.messages
     assert "runs in plain PyTorch, which is slower" in line
+    assert "estimator width 64 (a power of two from 256 to 1024)" in line
 
 
 @pytest.mark.usefixtures("weights")
-def test_that_tensorrt_does_not_run_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_why_tensorrt_does_not_run_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "vllm_cosyvoice"):
         open_flow(MODEL, torch.device("cpu"), torch.float32, load_trt=True)
     (line,) = caplog.messages
-    assert "--load_trt: TensorRT does not run" in line
+    assert line == "--load_trt: there is no GPU; the flow runs without it."
 
 
 def test_a_solve_asks_for_no_value_and_so_never_waits_for_the_device() -> None:

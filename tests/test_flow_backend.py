@@ -11,8 +11,8 @@ import torch
 
 from tests.cards import H200
 from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
-from vllm_cosyvoice.config import DEMO_MODEL, FlowConfig, ModelConfig
-from vllm_cosyvoice.flow import Flow
+from vllm_cosyvoice.config import DEMO_MODEL, DiTFlowConfig, FlowConfig, ModelConfig
+from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.flow.backend import open_flow
 from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.gpu.device import Gpu
@@ -48,14 +48,17 @@ def test_plain_pytorch_computes_the_demo_model_on_a_gpu(
     assert "encoder width 192 (a power of two from 16), encoder head width 48" in line
 
 
-def test_fused_kernels_compute_the_released_model_on_a_gpu(
-    plain: Mock, packed: Mock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("config", [FlowConfig(), DiTFlowConfig()])
+def test_fused_kernels_compute_the_released_models_on_a_gpu(
+    config: FlowConfig | DiTFlowConfig, packed: Mock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from_state = Mock()  # here is no GPU to put a flow on
+    monkeypatch.setattr(Flow if isinstance(config, FlowConfig) else DiTFlow, "from_state", from_state)
     monkeypatch.setattr(ModelDirectory, "flow_state", dict)
     monkeypatch.setattr(Gpu, "of", lambda device: H200.gpu)
-    flow = open_flow(ModelDirectory(Path(), ModelConfig()), GPU, torch.bfloat16, load_trt=False)
+    flow = open_flow(ModelDirectory(Path(), ModelConfig(flow=config)), GPU, torch.bfloat16, load_trt=False)
     assert flow is packed.return_value
-    assert packed.call_args.args[1:] == (H200.gpu, torch.bfloat16)
+    assert packed.call_args.args == (from_state.return_value, H200.gpu, torch.bfloat16)
     assert not caplog.messages
 
 
@@ -76,4 +79,21 @@ def test_fused_kernels_compute_the_released_model_on_a_gpu(
 )
 def test_sizes_that_the_kernels_do_not_take(changes: dict[str, Any], found: list[str]) -> None:
     reported = misfits(replace(FlowConfig(), **changes))
+    assert [size.partition(" (")[0] for size in reported] == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"width": 256, "heads": 3, "head_dim": 16, "feed_forward": 48}, []),
+        ({"width": 128}, ["estimator width 128"]),
+        ({"width": 768}, ["estimator width 768"]),
+        ({"width": 2048}, ["estimator width 2048"]),
+        ({"head_dim": 128}, ["estimator head width 128"]),
+        ({"feed_forward": 2056}, ["estimator feed-forward width 2056"]),
+    ],
+)
+def test_sizes_of_a_transformer_that_the_kernels_do_not_take(changes: dict[str, Any], found: list[str]) -> None:
+    reported = misfits(replace(DiTFlowConfig(), **changes))
     assert [size.partition(" (")[0] for size in reported] == found

@@ -60,20 +60,33 @@ def test_the_flow_has_small_tiles_for_as_many_frames_as_fill_the_gpu_with_them()
 
 def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
     from vllm_cosyvoice.flow.cuda.flow import SIZES, best_size
+    from vllm_cosyvoice.flow.cuda.unet import best_frames
 
     h100 = replace(H200.gpu, l2_cache=50 << 20)
-    assert [best_size(SIZES, gpu) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
-    assert best_size(SIZES, A100.gpu) == 5120
-    assert best_size(SIZES, A10.gpu) == 768
-    assert best_size((2048, 4096), A10.gpu) == 2048
+    assert [best_size(SIZES, best_frames(gpu)) for gpu in (H200.gpu, h100, RTX_5090.gpu)] == [7168] * 3
+    assert best_size(SIZES, best_frames(A100.gpu)) == 5120
+    assert best_size(SIZES, best_frames(A10.gpu)) == 768
+    assert best_size((2048, 4096), best_frames(A10.gpu)) == 2048
 
 
 def test_kernels_are_launched_early_from_hopper_on() -> None:
-    from vllm_cosyvoice.flow.cuda.launch_shapes import launch_shapes
+    from vllm_cosyvoice.flow.cuda.launch_shapes import dit_launch_shapes, launch_shapes
 
-    early = {card.gpu.name: {shape.early for shape in launch_shapes(512, card.gpu)} for card in CARDS}
+    early = {
+        card.gpu.name: {shape.early for shapes in (launch_shapes, dit_launch_shapes) for shape in shapes(512, card.gpu)}
+        for card in CARDS
+    }
     assert [name for name, found in early.items() if found == {True}] == [H200.gpu.name, RTX_5090.gpu.name]
     assert [found for found in early.values() if found != {True}] == [{False}] * 3
+
+
+def test_cublas_computes_large_products_of_the_transformer_on_hopper() -> None:
+    from vllm_cosyvoice.flow.cuda.flow import SIZES
+    from vllm_cosyvoice.flow.cuda.launch_shapes import dit_launch_shapes
+
+    by_cublas = {card.gpu.name for card in CARDS if dit_launch_shapes(SIZES[-1], card.gpu).qkv.depth == 0}
+    assert by_cublas == {H200.gpu.name}
+    assert max(size for size in SIZES if dit_launch_shapes(size, H200.gpu).qkv.depth) == 2048
 
 
 def test_the_vocoder_has_large_tiles_where_there_are_two_for_each_multiprocessor() -> None:

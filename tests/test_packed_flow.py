@@ -1,5 +1,7 @@
 """The GPU's flow against the padded one."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +14,7 @@ from tests import small_networks
 from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
-from vllm_cosyvoice.flow import Flow, FlowRow, euler
+from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow, euler
 from vllm_cosyvoice.flow.cuda.packing import PackedRow, Table, fill, packed_tokens
 from vllm_cosyvoice.gpu.device import Gpu
 
@@ -35,7 +37,8 @@ def padded() -> Flow:
 
 def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
     """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
-    from vllm_cosyvoice.flow.cuda import flow as packed
+    from vllm_cosyvoice.flow.cuda import unet
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow
     from vllm_cosyvoice.flow.cuda.kernels import Shape
     from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
 
@@ -45,8 +48,8 @@ def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = tor
             linear, attention = Shape(min(512, 2 * frames), 128, 128, 4, 1), Shape(64, 64, 0, 4, 1)
             return LaunchShapes(linear, linear, linear, linear, linear, attention, attention, linear, linear)
 
-        packed.launch_shapes = large  # type: ignore[attr-defined, assignment]
-    return packed.PackedFlow(flow, H200.gpu, data_type, sizes)
+        unet.launch_shapes = large  # type: ignore[attr-defined, assignment]
+    return PackedFlow(flow, H200.gpu, data_type, sizes)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,9 @@ def packed(padded: Flow) -> Any:
     return packed_flow(padded, sizes=(64, 256))
 
 
-def row(flow: Flow, prompt: int, speech: int, *, look_ahead: int = 0, streaming: bool = True, seed: int = 0) -> FlowRow:
+def row(
+    flow: Flow | DiTFlow, prompt: int, speech: int, *, look_ahead: int = 0, streaming: bool = True, seed: int = 0
+) -> FlowRow:
     tokens = random_tokens(prompt, seed) + random_tokens(speech, seed + 1)
     embedding = torch.randn(192, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
     return FlowRow(
@@ -103,7 +108,7 @@ def test_half_precision_is_within_two_percent(padded: Flow) -> None:
 
 @runs_here
 def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
-    estimator = packed._estimator
+    estimator = packed._network.estimator
     stages = [estimator.down, *estimator.mid, estimator.up]
     attending = [transformer for _, transformers in stages for transformer in transformers]
     for transformer, following in pairwise(attending):
@@ -131,27 +136,27 @@ def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow) -> None:
             flow._graphs.rehearse(size)
 
 
-def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
-    from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
+def launches_of(compute: Callable[[], object]) -> set[Any]:
+    """The kernels that `compute` launches, each with its constants; none runs."""
     from vllm_cosyvoice.gpu.kernel_launch import diverted
 
-    rehearsed: set[Any] = set()
-    computed: set[Any] = set()
+    forms: set[Any] = set()
 
-    def add_to(forms: set[Any]) -> Any:
-        def take(kernel: Any, grid: Any, *arguments: Any, **options: Any) -> None:
-            constants = (argument for argument in arguments if isinstance(argument, int | str))
-            forms.add((kernel, *constants, *options.items()))
+    def take(kernel: Any, grid: Any, *arguments: Any, **options: Any) -> None:
+        constants = (argument for argument in arguments if isinstance(argument, int | str))
+        forms.add((kernel, *constants, *options.items()))
 
-        return take
+    with diverted(take):
+        compute()
+    return forms
+
+
+def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
+    from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
 
     flow = PackedFlow(padded, H200.gpu, sizes=SIZES[::6])
-    with diverted(add_to(rehearsed)):
-        flow.rehearse()
-    with diverted(add_to(computed)):
-        for size in SIZES[::6]:
-            flow._graphs.rehearse(size)
-    assert rehearsed == computed
+    computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in SIZES[::6]]
+    assert launches_of(flow.rehearse) == set().union(*computed)
 
 
 @runs_here

@@ -1,6 +1,7 @@
 """Speech tokens out of vLLM's engine: one real engine for all of these tests, with room for few tokens."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import weakref
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from tests.logits_processor import by_definition
 from tools.random_checkpoint import TINY
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.llm.scheduler import GROUP, SENT_AT_ONCE
 from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
@@ -36,7 +39,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CAPACITY = 1600  # tokens in the KV cache
 LONGEST = 1024  # tokens of one request
 AT_ONCE = 256  # tokens that a step reads
-GREEDY = SamplingOptions(temperature=0, min_tokens=25, max_tokens=25)
+# More tokens than repetition-aware sampling looks back on.
+GREEDY = SamplingOptions(temperature=0, min_tokens=15, max_tokens=15)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -44,18 +48,20 @@ async def generator(tiny_model: Path) -> AsyncIterator[SpeechTokenGenerator]:
     options = EngineOptions(
         max_total_token_num=CAPACITY, max_req_total_len=LONGEST, max_num_seqs=8, max_num_batched_tokens=AT_ONCE
     )
-    generator = SpeechTokenGenerator(open_model(tiny_model), options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for a tiny model, threads would mostly wait for each other
+        generator = SpeechTokenGenerator(open_model(tiny_model), options)
     yield generator
     engine = weakref.ref(generator.engine)
     generator.shutdown()
     assert engine() is None, "its finalizer would fail as the interpreter ends"
 
 
-def segment(number: int) -> Segment:
-    """Another text and voice for each number."""
+def segment(number: int, prompt_speech: int = 30) -> Segment:
+    """Another text and voice for each number; with `prompt_speech` tokens of the voice."""
     draw = np.random.default_rng(number)
-    text, prompt_text, speech = draw.integers(0, 4000, 8), draw.integers(0, 4000, 6), draw.integers(0, 6561, 30)
-    return Segment.of(text.tolist(), prompt_text.tolist(), speech.tolist())
+    text, prompt_text = draw.integers(0, 4000, 3), draw.integers(0, 4000, 11)
+    return Segment.of(text.tolist(), prompt_text.tolist(), draw.integers(0, 6561, prompt_speech).tolist())
 
 
 async def collect(pieces: AsyncIterator[list[int]]) -> list[int]:
@@ -102,16 +108,43 @@ async def test_concurrent_requests_speak_as_if_alone(generator: SpeechTokenGener
 
 
 async def test_requests_that_outgrow_the_cache_together_lose_nothing(generator: SpeechTokenGenerator) -> None:
-    """8 × 250 tokens can't be held at once: vLLM puts some aside, takes them up again and reads them anew, in parts."""
+    """8 × 235 tokens can't be held at once: vLLM puts some aside, takes them up again and reads them anew."""
     options = [
-        SamplingOptions(seed=number, temperature=number % 4 / 2, min_tokens=250, max_tokens=250) for number in range(8)
+        SamplingOptions(seed=number, temperature=number % 4 / 2, min_tokens=60, max_tokens=60) for number in range(8)
     ]
-    alone = [await speak(generator, number, option) for number, option in enumerate(options)]
-    together = await asyncio.gather(*(speak(generator, number, option) for number, option in enumerate(options)))
-    assert together == alone
+
+    async def speak(number: int) -> list[int]:
+        prompt = segment(number, prompt_speech=158)
+        return await collect(generator.generate(f"large {number}", prompt, options[number]))
+
+    alone = [await speak(number) for number in range(8)]
+    assert await asyncio.gather(*map(speak, range(8))) == alone
 
 
-@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=25, max_tokens=25)])
+async def test_tokens_come_at_once_at_first_and_later_in_groups(generator: SpeechTokenGenerator) -> None:
+    """Several may come together earlier if this process is slow, but none is held back at the end."""
+    options = SamplingOptions(seed=1, min_tokens=SENT_AT_ONCE + 3 * GROUP + 2, max_tokens=SENT_AT_ONCE + 3 * GROUP + 2)
+    lengths = [len(tokens) async for tokens in generator.generate("grouped", segment(6), options)]
+    counts = set(itertools.accumulate(lengths))
+    ends = {SENT_AT_ONCE + GROUP * groups for groups in range(4)} | {options.max_tokens}
+    assert max(counts) == options.max_tokens
+    assert counts <= {*range(SENT_AT_ONCE), *ends}
+    assert len(counts) > len(ends)
+
+
+async def test_a_name_can_be_used_again_after_an_abort(generator: SpeechTokenGenerator) -> None:
+    """Nothing of the first request, whose last tokens were held back, is heard in the second."""
+    alone = await speak(generator, 6, GREEDY)
+    spoken = 0
+    async with aclosing(generator.generate("again", segment(7), replace(GREEDY, max_tokens=900))) as pieces:
+        async for tokens in pieces:
+            spoken += len(tokens)
+            if spoken >= SENT_AT_ONCE + GROUP:
+                break
+    assert await speak(generator, 6, GREEDY, "again") == alone
+
+
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=4, min_tokens=15, max_tokens=15)])
 async def test_a_prompt_that_is_read_in_parts_is_spoken_as_if_read_at_once(
     generator: SpeechTokenGenerator, options: SamplingOptions
 ) -> None:
@@ -124,7 +157,7 @@ async def test_a_prompt_that_is_read_in_parts_is_spoken_as_if_read_at_once(
 
 async def test_a_seed_repeats_and_another_does_not(generator: SpeechTokenGenerator) -> None:
     first, again, other, one, another = [
-        await speak(generator, 3, SamplingOptions(seed=seed, min_tokens=30, max_tokens=30))
+        await speak(generator, 3, SamplingOptions(seed=seed, min_tokens=10, max_tokens=10))
         for seed in (5, 5, 6, None, None)
     ]
     assert first == again
@@ -134,9 +167,9 @@ async def test_a_seed_repeats_and_another_does_not(generator: SpeechTokenGenerat
 async def test_options_of_one_request_leave_its_neighbours_alone(generator: SpeechTokenGenerator) -> None:
     mixed = [
         GREEDY,
-        SamplingOptions(seed=1, top_k=1, repetition_aware=False, min_tokens=25, max_tokens=25),
-        SamplingOptions(seed=2, top_p=0.1, temperature=0.3, min_tokens=25, max_tokens=25),
-        SamplingOptions(temperature=0, repetition_aware=False, min_tokens=25, max_tokens=25),
+        SamplingOptions(seed=1, top_k=1, repetition_aware=False, min_tokens=15, max_tokens=15),
+        SamplingOptions(seed=2, top_p=0.1, temperature=0.3, min_tokens=15, max_tokens=15),
+        SamplingOptions(temperature=0, repetition_aware=False, min_tokens=15, max_tokens=15),
     ]
     alone = [await speak(generator, 4, option, f"alone {row}") for row, option in enumerate(mixed)]
     together = await asyncio.gather(*(speak(generator, 4, option, f"mixed {row}") for row, option in enumerate(mixed)))
@@ -148,8 +181,8 @@ async def test_repetition_awareness_is_on_until_it_is_turned_off(generator: Spee
     def repeats(tokens: list[int]) -> bool:
         return any(token in tokens[max(0, place - 10) : place] for place, token in enumerate(tokens))
 
-    plain = SamplingOptions(temperature=0, repetition_aware=False, min_tokens=100, max_tokens=100)
-    aware = SamplingOptions(temperature=0, min_tokens=100, max_tokens=100)
+    plain = SamplingOptions(temperature=0, repetition_aware=False, min_tokens=40, max_tokens=40)
+    aware = SamplingOptions(temperature=0, min_tokens=40, max_tokens=40)
     assert repeats(await speak(generator, 5, plain))
     assert not repeats(await speak(generator, 5, aware))
 
@@ -177,7 +210,7 @@ async def test_draws_follow_the_models_distribution(generator: SpeechTokenGenera
     expected = by_definition(logits, options, []).numpy()
 
     draws = await asyncio.gather(
-        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(500))
+        *(collect(generator.generate(f"draw {number}", prompt, options)) for number in range(300))
     )
     counts = np.bincount([token for [token] in draws], minlength=HEAD_SIZE).astype(np.float64)
     assert chi_square_p(counts, expected * len(draws)) > 1e-4
@@ -188,14 +221,14 @@ async def test_the_model_runner_of_a_gpu_draws_the_same_tokens(
     generator: SpeechTokenGenerator, tiny_model: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.second_model_runner", str(tiny_model)]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
     printed, log = await running.communicate()
     assert running.returncode == 0, log.decode()
     second = json.loads(printed.splitlines()[-1])
     for number, options in enumerate(second_model_runner.REQUESTS):
         pieces = generator.generate(f"first {number}", second_model_runner.segment(number), options)
-        assert await collect(pieces) == second["alone"][number] == second["together"][number]
+        assert await collect(pieces) == second["together"][number]
     options = second_model_runner.REQUESTS[0]
     stream = generator.generate_from_text_stream("first", [1, 2, 3], [5, 6, 7], second_model_runner.text(), options)
     assert await collect(stream) == second["streamed"]
@@ -232,7 +265,7 @@ async def arriving(pieces: Sequence[Sequence[int]], delay: float) -> AsyncIterat
     await asyncio.sleep(delay)
 
 
-@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=9, min_tokens=60, max_tokens=80)])
+@pytest.mark.parametrize("options", [GREEDY, SamplingOptions(seed=9, min_tokens=45, max_tokens=60)])
 async def test_a_text_stream_sounds_the_same_however_fast_it_comes(
     generator: SpeechTokenGenerator, options: SamplingOptions
 ) -> None:
@@ -265,10 +298,9 @@ async def test_a_text_stream_sounds_the_same_wherever_it_was_cut(
         tokens = small_pieces(arriving.tokens(written()))
         return await collect(generator.generate_from_text_stream(name, [1, 2, 3], [100, 200], tokens, options))
 
-    whole = await speak("whole", [text])
-    ways = [list(text), *([text[:n], text[n:]] for n in range(1, len(text), 9))]
-    for heard in await asyncio.gather(*(speak(f"cut {number}", way) for number, way in enumerate(ways))):
-        assert heard == whole
+    ways = [[text], list(text), *([text[:n], text[n:]] for n in range(7, len(text), 19))]
+    whole, *others = await asyncio.gather(*(speak(f"cut {number}", way) for number, way in enumerate(ways)))
+    assert all(heard == whole for heard in others)
 
 
 async def test_speech_of_a_text_stream_does_not_wait_for_the_end_of_the_text(generator: SpeechTokenGenerator) -> None:

@@ -81,6 +81,32 @@ CALLED: list[tuple[str, list[str], set[str]]] = [
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState.apply_staged_writes", ["self"], set()),
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState.custom_sampler", ["self", "sampler"], set()),
     ("vllm.v1.worker.gpu.sample.sampler:Sampler.__call__", ["self", "logits", "input_batch"], set()),
+    (
+        "vllm.v1.worker.gpu.input_batch:get_num_sampled_and_rejected",
+        ["num_sampled", "seq_lens", "cu_num_logits", "idx_mapping", "prefill_len"],
+        set(),
+    ),
+    (
+        "vllm.v1.worker.gpu.sample.output:SamplerOutput",
+        [],
+        {"sampled_token_ids", "logprobs_tensors", "num_nans", "num_sampled", "num_rejected"},
+    ),
+    ("vllm.v1.core.sched.output:SchedulerOutput.make_empty", [], set()),
+    ("vllm.v1.core.sched.scheduler:Scheduler.get_request_counts", ["self"], set()),
+    ("vllm.v1.core.sched.scheduler:Scheduler._get_new_block_ids_to_zero", ["self"], set()),
+    ("vllm.v1.core.sched.scheduler:Scheduler._update_after_schedule", ["self", "scheduler_output"], set()),
+    (
+        "vllm.v1.core.sched.scheduler:Scheduler._make_cached_request_data",
+        [
+            *("self", "running_reqs", "resumed_reqs", "num_scheduled_tokens"),
+            *("spec_decode_tokens", "req_to_new_blocks"),
+        ],
+        set(),
+    ),
+    ("vllm.v1.core.kv_cache_manager:KVCacheManager.new_step_starts", ["self"], set()),
+    ("vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots", ["self", "request", "num_new_tokens"], set()),
+    ("vllm.v1.core.block_pool:BlockPool.get_num_free_blocks", ["self"], set()),
+    ("vllm.v1.engine:EngineCoreOutput", ["request_id", "new_token_ids"], set()),
 ]
 
 
@@ -107,6 +133,7 @@ REPLACED = [
     ("vllm.v1.sample.logits_processor:LogitsProcessor", OURS + "repetition_aware_sampling:RepetitionAwareSampling"),
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState", OURS + "model_state:SpeechModelState"),
     ("vllm.model_executor.models.qwen2:Qwen2ForCausalLM", OURS + "model:CosyVoice2ForCausalLM"),
+    ("vllm.v1.core.sched.async_scheduler:AsyncScheduler", OURS + "scheduler:SpeechScheduler"),
     ("vllm.renderers:BaseRenderer", OURS + "renderer:TokenRenderer"),
 ]
 SINCE = {"validate_token_ids": (0, 32)}  # vLLM does not have it before
@@ -133,6 +160,12 @@ WRITTEN = [
     ("vllm.v1.worker.gpu.sample.sampler", "self.req_states", "requests of a sampler"),
     ("vllm.v1.worker.gpu.states", "self.prompt_len", "lengths of prompts, by slot"),
     ("vllm.v1.worker.gpu.states", "self.all_token_ids", "prompt and speech, by slot"),
+    ("vllm.v1.worker.gpu.states", "self.prefill_len", "tokens to read before the first is generated, by slot"),
+    ("vllm.v1.worker.gpu.input_batch", "idx_mapping_np", "the slot of each row, on the host"),
+    ("vllm.v1.core.sched.scheduler", "self.prev_step_scheduled_req_ids", "what the first runner knows of a request"),
+    ("vllm.v1.core.sched.scheduler", "self.reset_preempted_req_ids", "requests that were put aside"),
+    ("vllm.v1.core.kv_cache_manager", "self.empty_kv_cache_blocks", "no new blocks"),
+    ("vllm.config.scheduler", "isinstance(self.scheduler_cls, str)", "the scheduler can be given by name"),
     ("vllm.v1.worker.gpu.input_batch", "expanded_idx_mapping", "the slot of each row"),
     ("vllm.v1.worker.gpu.input_batch", "seq_lens", "the length of each row's request"),
     ("vllm.model_executor.models.qwen2", "self.logits_processor", "what gathers logits"),

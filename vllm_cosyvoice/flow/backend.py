@@ -1,7 +1,6 @@
 """Selects the flow by the class of its sizes, and its backend.
 
-The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere. A diffusion
-transformer has only PyTorch.
+The backend is TensorRT if requested and available, fused kernels on a GPU, and PyTorch elsewhere.
 """
 
 import logging
@@ -44,15 +43,9 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         UnsupportedGpuError: the kernels don't run on `device`.
     """
     config = model.config.flow
-    if isinstance(config, DiTFlowConfig):
-        dit_flow = DiTFlow.from_state(config, model.flow_state(), device, data_type)
-        if load_trt:
-            dit_flow.engine = tensorrt_estimator(dit_flow)
-        if device.type == "cuda" and dit_flow.engine is None:
-            log.warning("The flow runs in plain PyTorch, which is slower: its diffusion transformer has no kernels.")
-        return dit_flow
+    flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
     if load_trt:
-        flow = Flow.from_state(config, model.flow_state(), device, data_type)
+        flow = flow_class.from_state(config, model.flow_state(), device, data_type)
         flow.engine = tensorrt_estimator(flow)
         if flow.engine is not None:
             return flow
@@ -64,7 +57,7 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
         )
         fused = False
     if not fused:
-        return Flow.from_state(config, model.flow_state(), device, data_type)
+        return flow_class.from_state(config, model.flow_state(), device, data_type)
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
-    return PackedFlow(Flow.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)
+    return PackedFlow(flow_class.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)

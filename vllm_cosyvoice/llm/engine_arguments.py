@@ -16,6 +16,7 @@ from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
 from vllm_cosyvoice.llm.registration import RENDERER
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
+SCHEDULER = "vllm_cosyvoice.llm.scheduler.SpeechScheduler"
 # Step sizes in tokens that get their own CUDA graph; other steps use the next larger one.
 GRAPH_SIZES = (
     *(1, 2, 4, *range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)),
@@ -53,7 +54,7 @@ def engine_arguments(
     on_cpu = current_platform.is_cpu()
     # vLLM's V2 model runner does less work on the host per step. It needs a GPU and samples with our `model_state`.
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0" if on_cpu else "1"
-    # FlashInfer would compile its sampler with nvcc at startup, which is useless: our logits are already one-hot.
+    # FlashInfer would compile its sampler with nvcc at startup, which is useless: we draw the tokens.
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     if not on_cpu:
         os.environ.update(BEFORE_IMPORT)  # for a spawned engine process
@@ -93,6 +94,7 @@ def engine_arguments(
         logprobs_mode="raw_logits",
         disable_log_stats=True,
         logits_processors=[SAMPLING] if on_cpu else None,
+        scheduler_cls=SCHEDULER,
     )
     return replace(arguments, **others)
 

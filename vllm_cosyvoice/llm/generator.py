@@ -152,7 +152,7 @@ class SpeechTokenGenerator:
             )
         seed = self._seeds.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
         params = SamplingParams(
-            temperature=0.0,  # vLLM's sampler takes the argmax of our one-hot logits
+            temperature=0.0,  # on a CPU, vLLM's sampler takes the argmax of our one-hot logits
             max_tokens=min(max_tokens, room),
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,

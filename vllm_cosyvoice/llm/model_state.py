@@ -12,7 +12,7 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import NewRequestData
-from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.input_batch import InputBatch, get_num_sampled_and_rejected
 from vllm.v1.worker.gpu.mm.encoder_cache import EncoderCache
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
@@ -32,11 +32,13 @@ class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does no
         super().__init__(vllm_config, model, encoder_cache, device)
         self._records = torch.zeros(self.max_num_reqs, WORDS, dtype=torch.int32, device=device)
         self._new: dict[int, np.ndarray] = {}  # by slot, not yet on the device
+        self._sampled_by_vllm = np.ones(self.max_num_reqs, bool)  # by slot
 
     def add_request(self, req_index: int, new_req_data: NewRequestData) -> None:
         """Register a new or resumed request in the slot `req_index`."""
         super().add_request(req_index, new_req_data)
         self._new[req_index] = record(new_req_data.sampling_params)
+        self._sampled_by_vllm[req_index] = not self._new[req_index].any()
 
     def apply_staged_writes(self) -> None:
         """Upload new requests to the device, without waiting for it."""
@@ -49,28 +51,46 @@ class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does no
 
     def custom_sampler(self, sampler: Sampler) -> "tuple[RepetitionAwareSampler, None]":
         """Our sampler around vLLM's, and none for speculative decoding."""
-        return RepetitionAwareSampler(sampler, self._records), None
+        return RepetitionAwareSampler(sampler, self._records, self._sampled_by_vllm), None
 
 
 class RepetitionAwareSampler:
-    """Wraps vLLM's sampler and draws the tokens of requests that ask for it (see `extra_args`)."""
+    """Draws the tokens of requests that ask for it (see `extra_args`). vLLM's sampler draws those of the others."""
 
-    def __init__(self, sampler: Sampler, records: torch.Tensor) -> None:
+    def __init__(self, sampler: Sampler, records: torch.Tensor, sampled_by_vllm: np.ndarray) -> None:
         self._sampler = sampler
         self._records = records
+        self._sampled_by_vllm = sampled_by_vllm
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
-        """Sample the next token of each request. Logits, [rows, 6564], of our requests become one-hot."""
+        """Sample the next token of each request from its logits, [rows, 6564]."""
         requests = self._sampler.req_states
-        token_draw_kernel.draw(
+        drawn = token_draw_kernel.draw(
             logits,
             self._records,
             input_batch.expanded_idx_mapping,
             input_batch.seq_lens,
             requests.prompt_len.gpu,
             requests.all_token_ids.gpu,
+        ).view(-1, 1)
+        if self._sampled_by_vllm[input_batch.idx_mapping_np].any():
+            output = self._sampler(logits, input_batch)
+            output.sampled_token_ids = torch.where(drawn < 0, output.sampled_token_ids, drawn)
+            return output
+        num_sampled, num_rejected = get_num_sampled_and_rejected(  # no token in the middle of a prompt
+            input_batch.seq_lens.new_ones(input_batch.num_reqs),
+            input_batch.seq_lens,
+            input_batch.cu_num_logits,
+            input_batch.idx_mapping,
+            requests.prefill_len.gpu,
         )
-        return self._sampler(logits, input_batch)
+        return SamplerOutput(
+            sampled_token_ids=drawn,
+            logprobs_tensors=None,
+            num_nans=None,
+            num_sampled=num_sampled,
+            num_rejected=num_rejected,
+        )
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of vLLM's sampler
         return getattr(self._sampler, name)

@@ -15,20 +15,24 @@ def draw(
     lengths: torch.Tensor,
     prompt_lengths: torch.Tensor,
     tokens: torch.Tensor,
-) -> None:
-    """Draw one token for each row and make the row one-hot, like `token_draw.draw`. Rows with top_k 0 are unchanged.
+) -> torch.Tensor:
+    """Draw one token for each row, the same as `token_draw.draw`.
 
     Of equal logits at the edge of the nucleus, those with the lowest ids belong to it. All inputs are on the device and
-    only `logits` is written, so a draw that vLLM discards has no effect.
+    none is written, so a draw that vLLM discards has no effect.
 
     logits: [rows, 6564], float32 or narrower.
     records: [slots, WORDS] int32, a `RECORD` in each row, from before the request generated its first token.
-    slots: [rows] int32, the slot of each row; below 0: the row is unused and unchanged.
+    slots: [rows] int32, the slot of each row; below 0: the row is unused.
     lengths: [rows or more] int32, number of tokens of each row's request, prompt and speech.
     prompt_lengths: [slots] int32.
     tokens: [slots, longest] int32, prompt and speech.
+
+    Returns: [rows] int64, the drawn tokens; -1 for rows that are unused or have top_k 0.
     """
+    drawn = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     _draw[(logits.shape[0],)](
+        drawn,
         logits,
         logits.stride(0),
         records,
@@ -37,7 +41,6 @@ def draw(
         prompt_lengths,
         tokens,
         tokens.stride(0),
-        SIZE=logits.shape[1],
         END=END_OF_SPEECH,
         ALLOWED=UNUSED,
         BLOCK=triton.next_power_of_2(logits.shape[1]),
@@ -46,10 +49,12 @@ def draw(
         WORDS=WORDS,
         num_warps=8,
     )
+    return drawn
 
 
 @triton.jit
 def _draw(
+    drawn,
     logits,
     stride,
     records,
@@ -58,7 +63,6 @@ def _draw(
     prompt_lengths,
     tokens,
     tokens_stride,
-    SIZE: tl.constexpr,
     END: tl.constexpr,
     ALLOWED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -69,6 +73,7 @@ def _draw(
     row = tl.program_id(0)
     slot = tl.load(slots + row).to(tl.int64)
     if slot < 0:
+        tl.store(drawn + row, -1)
         return
     record = records + slot * WORDS
     settings = record + RING
@@ -79,6 +84,7 @@ def _draw(
     min_tokens = tl.load(settings + 4)
     seed = tl.load((record + SEED).to(tl.pointer_type(tl.int64)))
     if top_k == 0:
+        tl.store(drawn + row, -1)
         return
     length = tl.load(lengths + row)
     position = length - tl.load(prompt_lengths + slot)
@@ -106,7 +112,7 @@ def _draw(
         if _contains(window, token):
             token = tl.argmax(tl.where(ids == token, -float("inf"), scores + _gumbel(second)), 0)
 
-    tl.store(logits + ids, tl.where(ids == token, 0.0, -float("inf")), mask=ids < SIZE)
+    tl.store(drawn + row, token)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The encoder over packed rows."""
+"""The token encoders over packed rows: the look-ahead, which both families have, and CosyVoice2's transformers."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from vllm_cosyvoice.flow.cuda.kernels import Distances, attention, linear, sums_
 from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
 from vllm_cosyvoice.flow.cuda.packing import Table
 from vllm_cosyvoice.flow.cuda.weights import folded, layer, plain
-from vllm_cosyvoice.flow.torch.encoder import Block, Encoder
+from vllm_cosyvoice.flow.torch.encoder import Block, Encoder, LookAhead
 
 
 class PackedBlock:
@@ -39,20 +39,32 @@ class PackedBlock:
         return linear(hidden, positions, self.feed_out, shapes.feed_out, residual=x)
 
 
+class PackedLookAhead:
+    """Embeds tokens and lets each see the next three."""
+
+    def __init__(self, embedded: Tensor, module: LookAhead, data_type: torch.dtype) -> None:
+        """`embedded`: the embedding of every token, [tokens, width]."""
+        self.silence = len(embedded)  # the row after the last token: zeros
+        self.embedding = F.pad(embedded, (0, 0, 0, 1)).to(data_type)
+        self.conv1, self.conv2 = (plain(part, data_type) for part in (module.conv1, module.conv2))
+
+    def __call__(self, table: Table) -> Tensor:
+        """Compute the hidden tokens, [tokens, width]."""
+        windows = F.embedding(table.heard, self.embedding)
+        ahead = F.leaky_relu(F.linear(windows.flatten(1), *self.conv1))
+        return windows[:, 0] + F.linear(causal_taps(ahead, table.token_positions), *self.conv2)
+
+
 class PackedEncoder:
     """Converts speech tokens to hidden frames, two per token."""
 
     def __init__(self, module: Encoder, longest: int, data_type: torch.dtype) -> None:
         """`longest`: number of tokens in the longest row."""
         self.data_type = data_type
-        # Token embeddings are constant, so they are precomputed. The row after the last token is silence: zeros.
+        # Token embeddings are constant, so they are precomputed.
         embedded = module.embed(module.token_embedding.weight)
-        self.silence = len(embedded)
-        self.embedding = F.pad(embedded, (0, 0, 0, 1)).to(data_type)
-        ahead = module.look_ahead
-        self.conv1, self.conv2, self.up_linear = (
-            plain(part, data_type) for part in (ahead.conv1, ahead.conv2, module.up_embed.linear)
-        )
+        self.look_ahead = PackedLookAhead(embedded, module.look_ahead, data_type)
+        self.up_linear = plain(module.up_embed.linear, data_type)
         self.blocks = [PackedBlock(block, longest, data_type) for block in cast("list[Block]", module.blocks)]
         # Frames come in equal pairs, so the convolution of kernel 5 sees three tokens: the two frames of a token are
         # two outputs of a convolution of kernel 3 over tokens.
@@ -69,9 +81,7 @@ class PackedEncoder:
 
     def __call__(self, table: Table, shapes: LaunchShapes) -> Tensor:
         """Compute the hidden frames, [frames, width] float32."""
-        windows = F.embedding(table.heard, self.embedding)
-        ahead = F.leaky_relu(F.linear(windows.flatten(1), *self.conv1))
-        x = windows[:, 0] + F.linear(causal_taps(ahead, table.token_positions), *self.conv2)
+        x = self.look_ahead(table)
         sums = sums_of(x)
         for block in self.blocks:
             x, sums = block(x, sums, table.token_positions, table.token_tiles, shapes)

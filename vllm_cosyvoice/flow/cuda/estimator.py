@@ -3,7 +3,7 @@
 Each tensor holds all frames twice: first with the condition, then without, see `Estimator`.
 """
 
-from itertools import chain, pairwise
+from itertools import chain
 from typing import NamedTuple, cast
 
 import torch
@@ -14,11 +14,11 @@ from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
 from vllm_cosyvoice.flow.cuda.weights import (
     conv_and_shortcut,
     folded,
+    in_order,
     layer,
     norm,
     padded_inputs,
     padded_outputs,
-    put_in_order,
 )
 from vllm_cosyvoice.flow.torch.estimator import Condition, Estimator, Resnet, Stage, Transformer
 
@@ -128,20 +128,16 @@ class PackedEstimator:
         self._fetch_ahead()
 
     def _fetch_ahead(self) -> None:
-        """Let each attention kernel, which has spare bandwidth, prefetch the weights used until the next attention.
-
-        All weights together exceed the L2 cache, so without a prefetch every use would be a cache miss.
-        """
+        """Let each attention kernel prefetch the weights used until the next attention."""
         first, transformers = self.down
         stages = [([first.conv2], transformers), *((part.layers, rest) for part, rest in (*self.mid, self.up))]
         stages[1][0].insert(0, self.down_conv)
         stages.append(([self.up_conv, self.final_conv, self.final_proj], []))
         attending = [part for _, rest in stages for part in rest]
         used = [layer for layers, rest in stages for layer in chain(layers, *(part.layers for part in rest))]
-        weights = put_in_order([layer.weight for layer in used])
-        starts = [part.out.weight.storage_offset() for part in attending]
-        for part, (start, end) in zip(attending, pairwise([*starts, len(weights)]), strict=True):
-            part.ahead = weights[start:end]
+        weights = in_order([layer.weight for layer in used], [part.out.weight for part in attending])
+        for part, ahead in zip(attending, weights, strict=True):
+            part.ahead = ahead
 
     def step(self, x: Tensor, condition: Condition, time: Tensor, size: float, call: Call) -> None:
         """Move x [frames, 80] float32 by `size` along the guided velocity; `time` [stages, channels]."""

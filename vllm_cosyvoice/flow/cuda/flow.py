@@ -7,18 +7,19 @@ there would add up over the steps.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS
-from vllm_cosyvoice.flow.cuda.encoder import PackedEncoder, causal_taps
-from vllm_cosyvoice.flow.cuda.estimator import Call, PackedEstimator
-from vllm_cosyvoice.flow.cuda.launch_shapes import launch_shapes
+from vllm_cosyvoice.flow.cuda.dit import PackedDiT
 from vllm_cosyvoice.flow.cuda.packing import PackedRow, Table, fill, most_rows, packed_tokens
+from vllm_cosyvoice.flow.cuda.unet import PackedUNet
 from vllm_cosyvoice.flow.euler import STEPS
 from vllm_cosyvoice.flow.row import FlowRow
-from vllm_cosyvoice.flow.torch.estimator import Condition
+from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.gpu.cuda_graphs import CudaGraphs
 from vllm_cosyvoice.gpu.device import Gpu
@@ -28,35 +29,47 @@ from vllm_cosyvoice.nn.padding import packed_groups
 SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
          7168, 8192, 12_288, 16_384)  # frames per call  # fmt: skip
 FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: at most about twice the frames of a call
-BEST_SIZE = 7168  # on an H200
-L2_CACHE_A_FRAME = 7314  # bytes per frame, chosen so that an H100's 50 MB suffice for `BEST_SIZE`
+
+
+class Network(Protocol):
+    """The encoder and the estimator of one flow, over packed rows."""
+
+    silence: int  # the id after a row's last token, see `fill`
+    best_frames: int  # the most frames of a call of several rows
+
+    def queries(self, frames: int) -> int:
+        """Number of queries in an attention tile of a call of `frames`."""
+
+    def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Any:  # noqa: ANN401 - the network's own
+        """Precompute what all steps share; `speakers` and `prompts` are those of each frame, [frames, 80]."""
+
+    def step(self, number: int, x: Tensor, size: float, condition: Any, table: Table) -> None:  # noqa: ANN401
+        """Take the solver's step `number`: move x [frames, 80] float32 by `size` along the guided velocity."""
 
 
 class PackedFlow:
-    """Converts speech tokens to mel like `Flow`, for many rows of different lengths."""
+    """Converts speech tokens to mel like `Flow` and `DiTFlow`, for many rows of different lengths."""
 
     def __init__(
-        self, flow: Flow, gpu: Gpu, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES
+        self, flow: Flow | DiTFlow, gpu: Gpu, data_type: torch.dtype = torch.bfloat16, sizes: Sequence[int] = SIZES
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`."""
-        estimator = flow.estimator
-        self._flow, self._gpu = flow, gpu
+        self._noise, self._speaker_proj, self._step_sizes = flow.noise, flow.speaker_proj, flow.step_sizes
         device, largest = flow.noise.device, max(sizes)
+        longest = min(MAX_TOKENS, largest // FRAMES_PER_TOKEN)
+        self._network: Network
         with torch.inference_mode():
-            self._encoder = PackedEncoder(flow.encoder, min(MAX_TOKENS, largest // FRAMES_PER_TOKEN), data_type)
-            self._estimator = PackedEstimator(estimator, flow.guidance, data_type)
-            times = flow.step_times.to(data_type)
-        self._steps = list(zip(times, flow.step_sizes, strict=True))
-        self._condition_conv, self._condition_shortcut = (
-            part.weight.to(data_type) for part in (estimator.condition_conv, estimator.condition_shortcut)
-        )
+            if isinstance(flow, DiTFlow):
+                self._network = PackedDiT(flow, gpu, longest, data_type)
+            else:
+                self._network = PackedUNet(flow, gpu, longest, data_type)
         self._numbers = torch.zeros(
-            max(Table.length(size, self._queries(size)) for size in sizes), dtype=torch.int32, device=device
+            max(Table.length(size, self._network.queries(size)) for size in sizes), dtype=torch.int32, device=device
         )
         self._speakers = torch.zeros(most_rows(largest), MEL_BINS, device=device)
         self._prompts = torch.zeros(1 + largest, MEL_BINS, device=device)  # index 0: zeros for frames without a prompt
         self._mel = torch.zeros(largest, MEL_BINS, device=device)
-        self._most_frames = best_size(sizes, gpu)  # in a call of several rows
+        self._most_frames = best_size(sizes, self._network.best_frames)  # in a call of several rows
         self._graphs = CudaGraphs(self._write_table, self._compute, sizes, device)
 
     @torch.inference_mode()
@@ -78,9 +91,11 @@ class PackedFlow:
         """
         return self._graphs.capture_next()
 
+    @torch.inference_mode()
     def speaker(self, embedding: Tensor) -> Tensor:
         """See `Flow.speaker`."""
-        return self._flow.speaker(embedding)
+        vector: Tensor = self._speaker_proj(F.normalize(embedding.to(self._noise), dim=0))
+        return vector
 
     @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
@@ -135,39 +150,23 @@ class PackedFlow:
 
     def _write_table(self, size: int, rows: Sequence[FlowRow] = ()) -> list[int]:
         on_gpu = self._mel.is_cuda
-        queries = self._queries(size)
+        queries = self._network.queries(size)
         numbers = torch.empty(Table.length(size, queries), dtype=torch.int32, pin_memory=on_gpu)
         packed = [PackedRow(row.tokens, row.spoken, len(row.prompt_mel), row.streaming) for row in rows]
-        starts = fill(Table.of(numbers.numpy(), size, queries), packed, self._encoder.silence, queries)
+        starts = fill(Table.of(numbers.numpy(), size, queries), packed, self._network.silence, queries)
         self._numbers[: len(numbers)].copy_(numbers, non_blocking=True)
         return starts
 
     def _compute(self, size: int, steps: int = STEPS) -> None:
         """Compute the mel from the input buffers. With fewer than `STEPS` steps, it is unfinished."""
-        table = Table.of(self._numbers, size, self._queries(size))
-        shapes = launch_shapes(size, self._gpu)
-        mu = self._flow.encoder_proj(self._encoder(table, shapes))
-        conditions = torch.cat([mu, self._speakers[table.row], self._prompts[table.prompt]], dim=-1)
-        conditions = conditions.to(self._condition_conv.dtype)
-        condition = Condition(
-            causal_taps(conditions, table.frame_positions) @ self._condition_conv.T,
-            conditions @ self._condition_shortcut.T,
-        )
+        table = Table.of(self._numbers, size, self._network.queries(size))
+        condition = self._network.condition(table, self._speakers[table.row], self._prompts[table.prompt])
         x = self._mel[:size]
-        torch.index_select(self._flow.noise, 0, table.frame_positions.clamp(min=0), out=x)
-        call = Call(table.frame_positions, table.frame_tiles, shapes)
-        for time, step in self._steps[:steps]:
-            self._estimator.step(x, condition, time, step, call)
-
-    def _queries(self, size: int) -> int:
-        """Number of queries in an attention tile of a call of `size` frames."""
-        return launch_shapes(size, self._gpu).attention.rows
+        torch.index_select(self._noise, 0, table.frame_positions.clamp(min=0), out=x)
+        for number, step_size in enumerate(self._step_sizes[:steps]):
+            self._network.step(number, x, step_size, condition, table)
 
 
-def best_size(sizes: Sequence[int], gpu: Gpu) -> int:
-    """The largest number of frames of a call with several rows; a single row may be longer.
-
-    Up to this size, intermediate results stay in the L2 cache; adding more rows makes no row faster.
-    """
-    best = min(BEST_SIZE, gpu.l2_cache // L2_CACHE_A_FRAME)
-    return max((size for size in sizes if size <= best), default=min(sizes))
+def best_size(sizes: Sequence[int], best_frames: int) -> int:
+    """The largest number of frames of a call with several rows; a single row may be longer."""
+    return max((size for size in sizes if size <= best_frames), default=min(sizes))

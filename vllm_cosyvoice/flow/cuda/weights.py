@@ -1,6 +1,7 @@
 """Converts the flow's weights to the layout of the fused kernels."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import MEL_BINS
 from vllm_cosyvoice.flow.cuda.kernels import Layer, Norm
 from vllm_cosyvoice.flow.torch.estimator import Resnet
+from vllm_cosyvoice.nn.layers import frame_conv_weight
 
 TAPS = 3  # of every convolution of the estimator
 
@@ -16,6 +18,12 @@ TAPS = 3  # of every convolution of the estimator
 def layer(linear: nn.Linear, data_type: torch.dtype) -> Layer:
     """Convert a linear layer or `FrameConv`."""
     return Layer(linear.weight.to(data_type).contiguous(), linear.bias.float().contiguous())
+
+
+def conv_layer(conv: nn.Conv1d, data_type: torch.dtype) -> Layer:
+    """Convert a convolution, which may have groups."""
+    assert conv.bias is not None
+    return Layer(frame_conv_weight(conv.weight).to(data_type).contiguous(), conv.bias.float().contiguous())
 
 
 def norm(module: nn.LayerNorm) -> Norm:
@@ -30,6 +38,17 @@ def folded(module: nn.LayerNorm, linear: nn.Linear, data_type: torch.dtype) -> L
         bias = bias + linear.bias
     weight = (linear.weight * module.weight).to(data_type).contiguous()
     return Layer(weight, bias.float(), weight.float().sum(1))
+
+
+def modulated(linear: Layer, norm_weights: Tensor, norm_biases: Tensor, data_type: torch.dtype) -> list[Layer]:
+    """A linear layer, in float32, after a norm that has a weight and a bias [steps, channels] for each solver step.
+
+    All steps share the layer's weight: the kernel before multiplies the frames by the norm's, see `gated`.
+    """
+    weight = linear.weight.to(data_type).contiguous()
+    biases = linear.bias + norm_biases @ linear.weight.T
+    column_sums = norm_weights @ weight.float().T
+    return [Layer(weight, *of_step) for of_step in zip(biases, column_sums, strict=True)]
 
 
 def conv_and_shortcut(module: Resnet, data_type: torch.dtype) -> Layer:
@@ -54,14 +73,19 @@ def padded_outputs(linear: Layer) -> Layer:
     return Layer(F.pad(linear.weight, (0, 0, 0, padding)), F.pad(linear.bias, (0, padding)))
 
 
-def put_in_order(weights: Sequence[Tensor]) -> Tensor:
-    """Move `weights` into one contiguous buffer, in order, and return the buffer."""
+def in_order(weights: Sequence[Tensor], starts: Sequence[Tensor]) -> list[Tensor]:
+    """Move `weights` into one contiguous buffer, in order of use, and cut the buffer at each of `starts`.
+
+    Each attention kernel, which has spare bandwidth, can so prefetch the weights that are used until the next one. All
+    weights together exceed the L2 cache, so without a prefetch every use would be a cache miss.
+    """
     buffer = torch.cat([weight.flatten() for weight in weights])
     start = 0
     for weight in weights:
         weight.set_(buffer[start : start + weight.numel()].view(weight.shape))  # type: ignore[call-overload]
         start += weight.numel()
-    return buffer
+    bounds = pairwise([*(weight.storage_offset() for weight in starts), len(buffer)])
+    return [buffer[begin:end] for begin, end in bounds]
 
 
 def plain(linear: nn.Linear, data_type: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ class Shape(NamedTuple):
 
     rows: int  # of a program's tile
     columns: int
-    depth: int  # inputs per step of a matrix product
+    depth: int  # inputs per step of a matrix product; 0: there is none
     warps: int
     stages: int  # of the load pipeline
     early: bool = False  # whether it is launched before the previous kernel ends

@@ -9,6 +9,7 @@ from torch import Tensor
 from triton import cdiv
 
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.flow.cuda.kernels.norm_sums import store_sums
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 LARGEST_EXPONENT = tl.constexpr(20.0)  # above this, mish(x) is x
@@ -22,13 +23,19 @@ class Norm(NamedTuple):
 
 
 @triton.jit
-def normed_mish(x, weight, bias, eps):
-    """mish(norm(x)) of x [rows, channels] float32, where mish(x) = x · tanh(log(1 + e^x))."""
-    x = x - tl.sum(x, 1)[:, None] / x.shape[1]
-    x = x * tl.rsqrt(tl.sum(x * x, 1)[:, None] / x.shape[1] + eps) * weight + bias
+def mish(x):
+    """x · tanh(log(1 + e^x)) of x float32."""
     e = tl.exp(tl.minimum(x, LARGEST_EXPONENT))
     n = e * (e + 2)
     return x * n / (n + 2)
+
+
+@triton.jit
+def normed_mish(x, weight, bias, eps):
+    """mish(norm(x)) of x [rows, channels] float32."""
+    x = x - tl.sum(x, 1)[:, None] / x.shape[1]
+    x = x * tl.rsqrt(tl.sum(x * x, 1)[:, None] / x.shape[1] + eps) * weight + bias
+    return mish(x)
 
 
 @triton.jit
@@ -49,8 +56,7 @@ def _norm_mish(
         y += tl.load(added + row[:, None] * added_stride + channel[None, :], in_row, 0.0).to(tl.float32)
     y = tl.where(in_row, y, 0.0)
     tl.store(out + row[:, None] * CHANNELS + channel[None, :], y.to(out.dtype.element_ty), row[:, None] < rows)
-    tl.store(out_sums + row * 2, tl.sum(y, 1), row < rows)
-    tl.store(out_sums + row * 2 + 1, tl.sum(y * y, 1), row < rows)
+    store_sums(out_sums, y, row, rows, 0, 1)
 
 
 def norm_mish(

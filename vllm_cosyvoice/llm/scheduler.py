@@ -1,0 +1,122 @@
+"""vLLM's scheduler, with less work on the host.
+
+In nearly all steps, every request generates its next token and nothing else happens. vLLM's scheduler handles such a
+step like any other, which takes longer for many requests than the step takes on a GPU. And it sends every token by
+itself, though the decoder waits for a second of speech at a time.
+"""
+
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.kv_cache_interface import FullAttentionSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+
+from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
+
+# Tokens at the start of a request that are sent one by one: those of the first two hops of a decoder, for which a
+# listener waits or has little audio left. Later tokens are sent in groups.
+SENT_AT_ONCE = 2 * CHUNK_TOKENS + LOOKAHEAD_TOKENS
+GROUP = 8
+
+
+class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
+    """Plans the same steps as `AsyncScheduler`, which vLLM requires as the base for asynchronous scheduling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - vLLM's arguments, which vary by version
+        super().__init__(*args, **kwargs)
+        groups = self.kv_cache_config.kv_cache_groups
+        self._is_plain = (
+            len(groups) == 1
+            and type(groups[0].kv_cache_spec) is FullAttentionSpec
+            and groups[0].kv_cache_spec.block_size == self.block_size
+            and self.parallel_config.pipeline_parallel_size == 1
+            and self.connector is None
+            and self.ec_connector is None
+            and self.num_spec_tokens == 0
+            and self.max_num_scheduled_tokens >= self.max_num_running_reqs
+        )
+        self._unsent: dict[str, list[int]] = {}  # tokens that wait for their group, by request
+
+    def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
+        """Plan the next step."""
+        for request_id in self.finished_req_ids:
+            self._unsent.pop(request_id, None)  # of aborted requests
+        requests = self._requests_that_only_decode() if self._is_plain else []
+        return self._decode_step(requests) if requests else super().schedule(throttle_prefills)
+
+    def _requests_that_only_decode(self) -> list[Request]:
+        """The requests of the next step, if each generates a token, none joins or is put aside; else an empty list."""
+        running, waiting = self.get_request_counts()
+        if (waiting and running < self.max_num_running_reqs) or self.pause_state != PauseState.UNPAUSED:
+            return []
+        requests = []
+        new_blocks = 0
+        for request in self.running:
+            computed, in_flight = request.num_computed_tokens, request.num_output_placeholders
+            if computed + 1 != request.num_tokens + in_flight or computed + 1 >= self.max_model_len:
+                return []
+            if in_flight and request.num_tokens + 1 >= request.num_prompt_tokens + request.max_tokens:
+                continue  # the token in flight is its last
+            new_blocks += computed % self.block_size == 0
+            requests.append(request)
+        return requests if new_blocks <= self.kv_cache_manager.block_pool.get_num_free_blocks() else []
+
+    def _decode_step(self, requests: list[Request]) -> SchedulerOutput:
+        """Plan a step that generates one token of each of `requests`."""
+        self.current_step += 1
+        self.kv_cache_manager.new_step_starts()
+        step = SchedulerOutput.make_empty()
+        step.num_scheduled_tokens = {request.request_id: 1 for request in requests}
+        step.total_num_scheduled_tokens = len(requests)
+        blocks = dict.fromkeys(step.num_scheduled_tokens, self.kv_cache_manager.empty_kv_cache_blocks)
+        for request in requests:
+            # Only the first token of a block needs a new block. The last one may put the block into the prefix cache.
+            place = request.num_computed_tokens % self.block_size
+            if place == 0 or (place == self.block_size - 1 and not request.num_output_placeholders):
+                blocks[request.request_id] = self.kv_cache_manager.allocate_slots(request, 1)
+        step.scheduled_cached_reqs = self._make_cached_request_data(requests, [], step.num_scheduled_tokens, {}, blocks)
+        if not self.use_v2_model_runner:
+            self.prev_step_scheduled_req_ids.clear()
+            self.prev_step_scheduled_req_ids.update(step.num_scheduled_tokens)
+        step.preempted_req_ids = self.reset_preempted_req_ids
+        step.finished_req_ids = self.finished_req_ids
+        step.new_block_ids_to_zero = self._get_new_block_ids_to_zero()
+        self._update_after_schedule(step)
+        return step
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> dict[int, EngineCoreOutputs]:
+        """Add the tokens of a step to their requests. Return what is to be sent to each client."""
+        clients = super().update_from_output(scheduler_output, model_runner_output)
+        for of_client in clients.values():
+            of_client.outputs = [output for output in of_client.outputs if self._is_due(output)]
+        for request_id in scheduler_output.preempted_req_ids or ():
+            request = self.requests.get(request_id)
+            if request and (tokens := self._unsent.pop(request_id, None)):  # it may wait for long
+                of_client = clients.setdefault(request.client_index, EngineCoreOutputs())
+                of_client.outputs.append(EngineCoreOutput(request_id, tokens))
+        return {
+            client: of_client
+            for client, of_client in clients.items()
+            if of_client.outputs or of_client.finished_requests or of_client.scheduler_stats
+        }
+
+    def _is_due(self, output: EngineCoreOutput) -> bool:
+        """Whether to send `output`, to which this adds the unsent tokens; if not, its tokens wait for their group."""
+        unsent = self._unsent.pop(output.request_id, [])
+        unsent += output.new_token_ids
+        has_only_tokens = not (output.finished or output.new_logprobs or output.events or output.prefill_stats)
+        if (
+            has_only_tokens
+            and len(unsent) < GROUP
+            and self.requests[output.request_id].num_output_tokens > SENT_AT_ONCE
+        ):
+            self._unsent[output.request_id] = unsent
+            return False
+        output.new_token_ids = unsent
+        return True
