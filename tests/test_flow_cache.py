@@ -253,6 +253,16 @@ def test_what_is_in_use_is_never_dropped() -> None:
     assert late.frames == 4 * CHUNK_FRAMES
 
 
+def test_what_can_not_be_kept_drops_nothing() -> None:
+    cache = FlowCache(60)
+    user = stream_of(cache, 1)
+    speak(user, hops=2)
+    speak(stream_of(cache, 2), hops=0)
+    cache.keep(SomeChunks(CHUNK_FRAMES, nbytes=40), user)
+    assert stream_of(cache, 2).frames
+    assert cache.nbytes == 40
+
+
 def test_hops_for_which_there_is_no_room_leave_no_gap() -> None:
     cache = FlowCache(35)
     memory = stream_of(cache, 1)

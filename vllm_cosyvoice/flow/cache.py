@@ -111,11 +111,16 @@ class FlowCache:
                 self._prompts[key].streams.discard(stream)
 
     def _make_room(self, size: int) -> bool:
-        while self._nbytes() + size > self.budget:
-            unused = next((key for key, prompt in self._prompts.items() if not prompt.streams), None)
-            if unused is None:
-                return False
-            del self._prompts[unused]
+        """Drop unused prompts until `size` bytes are free; drop none if that would not be enough."""
+        free = self.budget - self._nbytes()
+        unused = {key: prompt.state.nbytes for key, prompt in self._prompts.items() if not prompt.streams}
+        if free + sum(unused.values()) < size:
+            return False
+        for key, nbytes in unused.items():
+            if free >= size:
+                break
+            del self._prompts[key]
+            free += nbytes
         return True
 
     def _nbytes(self) -> int:
