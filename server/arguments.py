@@ -178,11 +178,7 @@ def _parser() -> _Parser:
         "--model_dir", default=str(DEMO_MODEL), help="model directory, or a hub's name for it (default: the demo model)"
     )
     add("--hub", choices=["huggingface", "modelscope"], default="huggingface", help="where a model's name is looked up")
-    add(
-        "--llm_file",
-        default=LLM_FILE,
-        help="file of the language model in the model directory",
-    )
+    add("--llm_file", default=LLM_FILE, help="file of the language model in the model directory")
     add("--host", default="localhost", help="address to listen on")
     add("--port", type=_port, default=8080, help="port to listen on")
     add(
