@@ -22,10 +22,10 @@ if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
 
 # Files with tests of the server or the engine below. They run in one process, so that both start once.
 SHARING = {
-    *("test_api_description", "test_batch", "test_benchmarks", "test_clients", "test_long_streams", "test_playground"),
-    *("test_server", "test_server_batch", "test_server_compatibility", "test_server_end", "test_server_lighttts"),
-    *("test_server_speech", "test_server_text_stream", "test_server_voices", "test_synthesizer"),
-    "test_websocket_description",
+    *("test_api_description", "test_batch", "test_benchmarks", "test_clients", "test_flow_cache", "test_long_streams"),
+    *("test_playground", "test_server", "test_server_batch", "test_server_compatibility", "test_server_end"),
+    *("test_server_lighttts", "test_server_speech", "test_server_text_stream", "test_server_voices"),
+    *("test_synthesizer", "test_websocket_description"),
 }
 # The files that take longest begin first, so that no process waits for one at the end.
 LONGEST = ("test_server", "test_server_lifecycle", "test_intelligibility", "test_speech_token_generator", "test_ray")
@@ -47,13 +47,22 @@ class SharingFilesTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist h
 
 
 @pytest.hookimpl(optionalhook=True)  # tests may run without xdist
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharingFilesTogether:
-    return SharingFilesTogether(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharingFilesTogether | None:
+    return SharingFilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = {item.path.stem for item in items if _shares(item)} - SHARING
+    if missing:
+        raise pytest.UsageError(f"conftest.SHARING lacks {', '.join(sorted(missing))}")
     order = {file: place - len(LONGEST) for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: (item.path.stem == LAST, order.get(item.path.stem, 0)))
+
+
+def _shares(item: pytest.Item) -> bool:
+    """Whether a test uses the server or the engine of this file, and not one of its own module."""
+    used = {"server", "synthesizer"} & set(getattr(item, "fixturenames", ()))
+    return any(not hasattr(getattr(item, "module", None), name) for name in used)
 
 
 @pytest.fixture(scope="session")
@@ -91,10 +100,7 @@ def server(
     aliases.write_text('{"narrator": "English male", "lost": "nobody"}')
     voices.mkdir()
     flags = ["--httpserver_workers", "4", "--encode_process_num", "2", "--voices_dir", str(voices)]
-    flags += [
-        "--encode_paral_num",
-        "400",
-    ]  # many sessions at once, none of which a slow machine may refuse
+    flags += ["--encode_paral_num", "400"]  # for a test of many sessions on a slow machine
     flags += ["--voice_aliases", str(aliases), "--ref_audio_hosts", f"127.0.0.1:{port_of_recordings}"]
     with ready_server(tiny_model, directory / "log", *flags) as ready:
         yield ready

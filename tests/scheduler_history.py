@@ -24,12 +24,13 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
-from vllm_cosyvoice.llm.scheduler import SpeechScheduler
+from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, SpeechScheduler
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
 KINDS: dict[str, type[Scheduler]] = {"vLLM's": AsyncScheduler, "ours": SpeechScheduler}
 BLOCK = 16  # tokens
 LONGEST = 512  # tokens of a request
+AT_FIRST = 53  # tokens that are sent one by one
 
 
 def engine_config(model: Path, *, requests: int, tokens_per_step: int) -> VllmConfig:
@@ -60,7 +61,12 @@ class Arrival:
 
     @staticmethod
     def of(name: str, prompt: list[int], max_tokens: int) -> "Arrival":
-        params = SamplingParams(max_tokens=max_tokens, stop_token_ids=[END_OF_SPEECH], detokenize=False)
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            stop_token_ids=[END_OF_SPEECH],
+            detokenize=False,
+            extra_args={SENT_AT_ONCE: AT_FIRST},
+        )
         return Arrival(name, prompt, params)
 
 

@@ -271,6 +271,11 @@ def test_a_cut_file_of_the_old_format_is_named(model: Path, name: str, keep: flo
     refused(model, str(model / name))
 
 
+def test_a_language_model_that_is_not_there_is_refused_with_those_that_are(model: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no language model 'llm.rl.pt'; choose one of its files: llm.pt"):
+        open_model(model, "llm.rl.pt")
+
+
 def test_a_folder_of_deepspeeds_shards_is_refused_with_what_joins_them(model: Path) -> None:
     shards = model / "llm.pt"
     shards.unlink()

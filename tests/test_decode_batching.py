@@ -31,7 +31,7 @@ from vllm_cosyvoice.decode.batching import (
     due,
     plan,
 )
-from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, first_hop, next_cut, shared_first_hop
+from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, awaited_tokens, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder
 
@@ -44,6 +44,14 @@ def cost() -> CostEstimate:
     for frames in (300, 800, 2000):
         cost.learn(frames, CALL + FRAME * frames)
     return cost
+
+
+@pytest.mark.parametrize("speed", [0.25, 1.0, 1.3, 4.0])
+def test_the_awaited_tokens_are_those_of_the_first_two_hops(speed: float) -> None:
+    first = math.ceil(CHUNK_TOKENS * speed)
+    second = next_cut(awaited_tokens(speed), first, first, finished=False, waited_for=True)
+    assert second == Cut(first + CHUNK_TOKENS, last=False)
+    assert next_cut(awaited_tokens(speed) - 1, first, first, finished=False, waited_for=True) is None
 
 
 def test_hops_begin_small_grow_and_end_with_a_chunk() -> None:

@@ -19,8 +19,8 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from benchmarks import scheduler as benchmark
-from tests.scheduler_history import Arrival, Arrivals, Engine, engine_config, make_scheduler, state
-from vllm_cosyvoice.llm.scheduler import GROUP, SENT_AT_ONCE, SpeechScheduler
+from tests.scheduler_history import AT_FIRST, Arrival, Arrivals, Engine, engine_config, make_scheduler, state
+from vllm_cosyvoice.llm.scheduler import GROUP, SpeechScheduler
 
 STEPS = 500
 AT_ONCE = 8  # requests
@@ -98,7 +98,7 @@ class Pair:
         assert self.ours.reasons == self.theirs.reasons
         for name, tokens in self.theirs.sent.items():
             sent = self.ours.sent[name]
-            if name in self.ours.reasons or len(tokens) <= SENT_AT_ONCE:
+            if name in self.ours.reasons or len(tokens) <= AT_FIRST:
                 assert sent == tokens
             else:
                 assert sent == tokens[: len(sent)]

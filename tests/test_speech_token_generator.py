@@ -26,7 +26,7 @@ from tests.logits_processor import by_definition
 from tools.random_checkpoint import TINY
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
-from vllm_cosyvoice.llm.scheduler import GROUP, SENT_AT_ONCE
+from vllm_cosyvoice.llm.scheduler import GROUP
 from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
@@ -39,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CAPACITY = 1600  # tokens in the KV cache
 LONGEST = 1024  # tokens of one request
 AT_ONCE = 256  # tokens that a step reads
+AT_FIRST = 53  # tokens that come one by one
 # More tokens than repetition-aware sampling looks back on.
 GREEDY = SamplingOptions(temperature=0, min_tokens=15, max_tokens=15)
 
@@ -123,12 +124,12 @@ async def test_requests_that_outgrow_the_cache_together_lose_nothing(generator: 
 
 async def test_tokens_come_at_once_at_first_and_later_in_groups(generator: SpeechTokenGenerator) -> None:
     """Several may come together earlier if this process is slow, but none is held back at the end."""
-    options = SamplingOptions(seed=1, min_tokens=SENT_AT_ONCE + 3 * GROUP + 2, max_tokens=SENT_AT_ONCE + 3 * GROUP + 2)
-    lengths = [len(tokens) async for tokens in generator.generate("grouped", segment(6), options)]
+    options = SamplingOptions(seed=1, min_tokens=AT_FIRST + 3 * GROUP + 2, max_tokens=AT_FIRST + 3 * GROUP + 2)
+    lengths = [len(tokens) async for tokens in generator.generate("grouped", segment(6), options, AT_FIRST)]
     counts = set(itertools.accumulate(lengths))
-    ends = {SENT_AT_ONCE + GROUP * groups for groups in range(4)} | {options.max_tokens}
+    ends = {AT_FIRST + GROUP * groups for groups in range(4)} | {options.max_tokens}
     assert max(counts) == options.max_tokens
-    assert counts <= {*range(SENT_AT_ONCE), *ends}
+    assert counts <= {*range(AT_FIRST), *ends}
     assert len(counts) > len(ends)
 
 
@@ -136,10 +137,10 @@ async def test_a_name_can_be_used_again_after_an_abort(generator: SpeechTokenGen
     """Nothing of the first request, whose last tokens were held back, is heard in the second."""
     alone = await speak(generator, 6, GREEDY)
     spoken = 0
-    async with aclosing(generator.generate("again", segment(7), replace(GREEDY, max_tokens=900))) as pieces:
+    async with aclosing(generator.generate("again", segment(7), replace(GREEDY, max_tokens=900), AT_FIRST)) as pieces:
         async for tokens in pieces:
             spoken += len(tokens)
-            if spoken >= SENT_AT_ONCE + GROUP:
+            if spoken >= AT_FIRST + GROUP:
                 break
     assert await speak(generator, 6, GREEDY, "again") == alone
 

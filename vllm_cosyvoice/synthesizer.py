@@ -33,7 +33,9 @@ Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """CosyVoice in one process. `model` is a directory, a name on the hub, or an open ModelDirectory.
+    """CosyVoice in one process.
+
+    `model` is a directory, a name on the hub, or an open ModelDirectory; `hub` and `llm_file` are for the first two.
 
     Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
     """

@@ -25,7 +25,7 @@ from vllm_cosyvoice.limits import SPEEDS
 from vllm_cosyvoice.recording import Recording
 from vllm_cosyvoice.request import SpeechRequest
 
-DEFAULT_STYLE = "cosyvoice"  # what newer versions of LightTTS call the model if they serve several
+ONE_OF_SEVERAL = "cosyvoice"  # what newer versions of LightTTS, which serve several models, call the first
 CANNOT_BE_SPOKEN = 417  # LightTTS's status for a text that can't be spoken
 
 
@@ -78,7 +78,7 @@ def install(
 ) -> None:
     """Add the routes and their error handler, for this model. `longest_text`: maximum characters."""
     routes = APIRouter(route_class=_Route, responses=PROBLEMS)
-    models = {"default", DEFAULT_STYLE, model.family, model.name}
+    models = {"default", ONE_OF_SEVERAL, model.family, model.name}
 
     @app.exception_handler(_Refused)
     async def refused(_: Request, error: _Refused) -> JSONResponse:

@@ -92,7 +92,7 @@ def open_model(path: Path, llm_file: str = LLM_FILE) -> ModelDirectory:
     vocoder = tensors.rename(tensors.read_tensors(path / VOCODER, meta=True), tensors.vocoder_name)
     tensors.check_layout(path / VOCODER, vocoder, with_folded_norms(vocoder_layout(config.vocoder), vocoder))
     layout = family.language_model_layout(config.language_model)
-    language_model = tensors.read_tensors(path / llm_file, meta=True)
+    language_model = tensors.read_tensors(_language_model(path, llm_file), meta=True)
     if UNUSED_TENSOR not in language_model:
         del layout[UNUSED_TENSOR]
     tensors.check_layout(path / llm_file, language_model, layout)
@@ -118,6 +118,14 @@ def read_settings(path: Path) -> tuple[ModelFamily, HyperYaml]:
     settings = HyperYaml(path / family.settings)
     family.check(settings)
     return family, settings
+
+
+def _language_model(path: Path, name: str) -> Path:
+    """The file of the language model, which must exist if it is not the usual one."""
+    if name != LLM_FILE and not (path / name).is_file():
+        found = ", ".join(sorted(file.name for file in path.glob("llm*.pt"))) or "none"
+        raise CheckpointError(f"{path} has no language model {name!r}; choose one of its files: {found}")
+    return path / name
 
 
 def _checked_tokenizer(path: Path) -> LanguageModelConfig:

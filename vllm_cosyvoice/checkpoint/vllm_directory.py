@@ -1,4 +1,4 @@
-"""Creates the model directory for vLLM: a generated `config.json` and a link to the model's `llm.pt`."""
+"""Creates the model directory for vLLM: a generated `config.json` and a link to the language model's file."""
 
 import hashlib
 import json

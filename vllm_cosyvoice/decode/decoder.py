@@ -43,7 +43,7 @@ class SpeechDecoder:
     Args:
         device: "auto" is the GPU if there is one.
         data_type: dtype of the flow, "float16", "bfloat16" or "float32"; "auto" is bfloat16 on a GPU and float32 on a
-            CPU. The vocoder uses float32, and on a GPU float16 for convolutions.
+            CPU. The vocoder uses float32, on a GPU float16 for convolutions, and CosyVoice3's float64 for the pitch.
         load_trt: run the flow with TensorRT, if it is installed.
         flow_cache_gib: GiB for the chunks that the flow remembers on a CPU; 0: none; None: a sixteenth of the memory.
 

@@ -29,6 +29,11 @@ def shared_first_hop(tokens: int) -> int:
     return next(hop for hop in count(max(tokens, FIRST_HOPS[0])) if hop % CHUNK_TOKENS in ends)
 
 
+def awaited_tokens(speed: float) -> int:
+    """Tokens of the first two hops at `speed`, for which a listener waits or has little audio left."""
+    return math.ceil(CHUNK_TOKENS * speed) + CHUNK_TOKENS + LOOKAHEAD_TOKENS
+
+
 class Cut(NamedTuple):
     """How far a decode goes."""
 

@@ -44,20 +44,20 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
     """
     config = model.config.flow
     flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
-    if load_trt:
+    fits = device.type == "cuda" and data_type != torch.float32
+    unsupported = misfits(config) if fits else []
+    if load_trt or not fits or unsupported:
+        torch.backends.cudnn.allow_tf32 = False  # its rounding depends on a call's size, so a stream would not be exact
         flow = flow_class.from_state(config, model.flow_state(), device, data_type)
-        flow.engine = tensorrt_estimator(flow)
-        if flow.engine is not None:
+        flow.engine = tensorrt_estimator(flow) if load_trt else None
+        if unsupported and flow.engine is None:
+            log.warning(
+                "The flow runs in plain PyTorch, which is slower: the fused kernels do not support its %s.",
+                ", ".join(unsupported),
+            )
+        if flow.engine is not None or not fits or unsupported:
             return flow
-    fused = device.type == "cuda" and data_type != torch.float32
-    if fused and (unsupported := misfits(config)):
-        log.warning(
-            "The flow runs in plain PyTorch, which is slower: the fused kernels do not support its %s.",
-            ", ".join(unsupported),
-        )
-        fused = False
-    if not fused:
-        return flow_class.from_state(config, model.flow_state(), device, data_type)
+        del flow
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
     return PackedFlow(flow_class.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)

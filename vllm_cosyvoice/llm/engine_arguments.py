@@ -1,4 +1,4 @@
-"""Engine arguments of vLLM for CosyVoice2's language model."""
+"""Engine arguments of vLLM for CosyVoice's language models."""
 
 import os
 from dataclasses import dataclass, replace

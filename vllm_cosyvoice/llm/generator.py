@@ -19,6 +19,7 @@ from vllm_cosyvoice.limits import MAX_SPEECH_PER_TEXT
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
 from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
+from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE
 from vllm_cosyvoice.llm.silence_limit import SilenceLimit
 from vllm_cosyvoice.llm.text_stream import TextStream
 from vllm_cosyvoice.llm.token_draw import WINDOW
@@ -61,9 +62,11 @@ class SpeechTokenGenerator:
         self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
 
     async def generate(
-        self, request_id: str, segment: Segment, sampling: SamplingOptions
+        self, request_id: str, segment: Segment, sampling: SamplingOptions, sent_at_once: int | None = None
     ) -> AsyncGenerator[list[int], None]:
         """Stream the speech tokens (0 … 6560) of `segment`. Closing the iterator aborts the request.
+
+        `sent_at_once`: the number of tokens that come one by one; later ones come in groups. None: all come one by one.
 
         Raises ValueError, before any output, for an invalid prompt or options, and vLLM's EngineDeadError if the
         engine has died.
@@ -72,7 +75,8 @@ class SpeechTokenGenerator:
         _check_ids(segment.prompt, self._ids, "prompt id")
         silence = SilenceLimit(self._silent_tokens)
         with self._counted():
-            async with aclosing(self._run(request_id, segment.prompt, sampling, shortest, longest)) as pieces:
+            run = self._run(request_id, segment.prompt, sampling, shortest, longest, sent_at_once)
+            async with aclosing(run) as pieces:
                 async for tokens in pieces:
                     if audible := silence.shorten(tokens):
                         yield audible
@@ -85,12 +89,13 @@ class SpeechTokenGenerator:
         text: AsyncIterator[Sequence[int]],
         sampling: SamplingOptions,
         instruction: Sequence[int] = (),
+        sent_at_once: int | None = None,
     ) -> AsyncGenerator[list[int], None]:
         """Like `generate`, for text that is still arriving. Speech starts after the first 5 text tokens.
 
         `instruction`, `prompt_text` and the pieces of `text` are tokenizer ids, `prompt_speech` speech tokens. The
-        instruction precedes the interleave of text and speech. The speech depends on
-        how the text is split into pieces, but not on when they arrive. Split long pieces with `small_pieces`.
+        instruction precedes the interleave of text and speech. The speech depends on how the text is split into pieces,
+        but not on when they arrive. Split long pieces with `small_pieces`.
         """
         _check_ids([*instruction, *prompt_text], self._config.text_vocab_size, "text token")
         _check_ids(prompt_speech, SPEECH_TOKENS, "speech token")
@@ -107,6 +112,7 @@ class SpeechTokenGenerator:
                         sampling,
                         shortest,
                         longest,
+                        sent_at_once,
                         earlier=stream.generated[-WINDOW:],
                         turn=number,
                     )
@@ -138,6 +144,7 @@ class SpeechTokenGenerator:
         sampling: SamplingOptions,
         min_tokens: int,
         max_tokens: int,
+        sent_at_once: int | None,
         *,
         earlier: Sequence[int] = (),
         turn: int = 0,
@@ -151,13 +158,14 @@ class SpeechTokenGenerator:
                 f"and max_total_token_num (this model can read {self._config.max_position})"
             )
         seed = self._seeds.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
+        options = extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), earlier, min_tokens)
         params = SamplingParams(
             temperature=0.0,  # on a CPU, vLLM's sampler takes the argmax of our one-hot logits
             max_tokens=min(max_tokens, room),
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args=extra_args(replace(sampling, seed=(seed + turn) % SEED_LIMIT), earlier, min_tokens),
+            extra_args=options | {SENT_AT_ONCE: sent_at_once},
         )
         if not self._in_engine:
             self._progress = time.monotonic()

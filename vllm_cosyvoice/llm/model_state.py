@@ -55,7 +55,10 @@ class SpeechModelState(DefaultModelState):  # type: ignore[misc]  # mypy does no
 
 
 class RepetitionAwareSampler:
-    """Draws the tokens of requests that ask for it (see `extra_args`). vLLM's sampler draws those of the others."""
+    """Draws the tokens of requests that ask for it (see `extra_args`). vLLM's sampler draws those of the others.
+
+    The former get no logprobs.
+    """
 
     def __init__(self, sampler: Sampler, records: torch.Tensor, sampled_by_vllm: np.ndarray) -> None:
         self._sampler = sampler

@@ -1,8 +1,7 @@
 """vLLM's scheduler, with less work on the host.
 
 In nearly all steps, every request generates its next token and nothing else happens. vLLM's scheduler handles such a
-step like any other, which takes longer for many requests than the step takes on a GPU. And it sends every token by
-itself, though the decoder waits for a second of speech at a time.
+step like any other, and it sends every token by itself, though a decoder waits for a second of speech at a time.
 """
 
 from typing import Any
@@ -15,16 +14,17 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
-from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS
-
-# Tokens at the start of a request that are sent one by one: those of the first two hops of a decoder, for which a
-# listener waits or has little audio left. Later tokens are sent in groups.
-SENT_AT_ONCE = 2 * CHUNK_TOKENS + LOOKAHEAD_TOKENS
+# In `SamplingParams.extra_args`: the number of tokens at the start of a request that are sent one by one. Later ones
+# are sent in groups of `GROUP`; without this key, none are.
+SENT_AT_ONCE = "sent_at_once"
 GROUP = 8
 
 
 class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """Plans the same steps as `AsyncScheduler`, which vLLM requires as the base for asynchronous scheduling."""
+    """Plans the same steps as `AsyncScheduler`, and sends tokens in groups.
+
+    `AsyncScheduler` is the base that vLLM requires for asynchronous scheduling.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - vLLM's arguments, which vary by version
         super().__init__(*args, **kwargs)
@@ -111,12 +111,13 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         unsent = self._unsent.pop(output.request_id, [])
         unsent += output.new_token_ids
         has_only_tokens = not (output.finished or output.new_logprobs or output.events or output.prefill_stats)
-        if (
-            has_only_tokens
-            and len(unsent) < GROUP
-            and self.requests[output.request_id].num_output_tokens > SENT_AT_ONCE
-        ):
+        if has_only_tokens and len(unsent) < GROUP and self._is_grouped(self.requests[output.request_id]):
             self._unsent[output.request_id] = unsent
             return False
         output.new_token_ids = unsent
         return True
+
+    def _is_grouped(self, request: Request) -> bool:
+        """Whether the newest token of `request` belongs to a group."""
+        at_once = (request.sampling_params.extra_args or {}).get(SENT_AT_ONCE)
+        return at_once is not None and request.num_output_tokens > at_once

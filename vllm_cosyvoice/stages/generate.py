@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NoReturn
 
+from vllm_cosyvoice.decode.hops import awaited_tokens
 from vllm_cosyvoice.llm.generator import EngineDeadError, SpeechTokenGenerator
 from vllm_cosyvoice.llm.text_stream import small_pieces
 from vllm_cosyvoice.stages.messages import (
@@ -124,12 +125,13 @@ class GenerateStage:
     def _steps(self, work: Generate | GenerateFromText, text: asyncio.Queue[Text]) -> AsyncGenerator[list[int], None]:
         """Stream the speech tokens of `work`."""
         segment_id = work.open.segment_id
+        sent_at_once = awaited_tokens(work.open.speed) if work.open.streaming else 0
         if isinstance(work, Generate):
-            return self._generator.generate(segment_id, work.segment, work.sampling)
+            return self._generator.generate(segment_id, work.segment, work.sampling, sent_at_once)
         tokens = small_pieces(self._arriving.tokens(_read(text)))
         prompt = work.prompt
         return self._generator.generate_from_text_stream(
-            segment_id, prompt.text, prompt.speech, tokens, work.sampling, prompt.instruction
+            segment_id, prompt.text, prompt.speech, tokens, work.sampling, prompt.instruction, sent_at_once
         )
 
     def _queue(self, decoder: Address, segment_id: str, tokens: list[int], *, last: bool) -> None:

@@ -4,9 +4,9 @@ A step of the released size takes 114 fused kernels; in large calls on Hopper, c
 
 Each tensor of a step holds all frames twice: first with the condition, then without, see `DiT`.
 
-A norm's weight and bias depend on the step alone. So its bias is folded into the bias of the layer behind it, for each
-step. Its weight would multiply the layer's weights, of which there would be ten then; it multiplies the frames instead,
-where the kernel before stores them.
+A norm's weight and bias depend on the step alone. Its bias is folded into the bias of the layer behind it, once for
+each step. Its weight is not folded into the layer's weight, which would have to be kept ten times: the kernel before
+multiplies the frames by it when it stores them.
 """
 
 from typing import cast

@@ -97,11 +97,11 @@ class PackedFlow:
         vector: Tensor = self._speaker_proj(F.normalize(embedding.to(self._noise), dim=0))
         return vector
 
-    @torch.inference_mode()
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group rows into calls, by index: all rows share one call, as none is padded."""
         return packed_groups(lengths)
 
+    @torch.inference_mode()
     def __call__(self, rows: Sequence[FlowRow]) -> list[Tensor]:
         """Compute the mel of each row after its prompt, [frames, 80] float32, in as few solves as possible.
 

@@ -76,7 +76,7 @@ def padded_outputs(linear: Layer) -> Layer:
 def in_order(weights: Sequence[Tensor], starts: Sequence[Tensor]) -> list[Tensor]:
     """Move `weights` into one contiguous buffer, in order of use, and cut the buffer at each of `starts`.
 
-    Each attention kernel, which has spare bandwidth, can so prefetch the weights that are used until the next one. All
+    So each attention kernel, which has spare bandwidth, can prefetch the weights that are used until the next one. All
     weights together exceed the L2 cache, so without a prefetch every use would be a cache miss.
     """
     buffer = torch.cat([weight.flatten() for weight in weights])

@@ -23,7 +23,13 @@ class HarmonicExcitation:
         return pitch[0]
 
     def source(self, f0: Tensor, advances: Tensor, phases: Tensor, noise: Tensor, windows: Windows) -> Tensor:
-        """Compute the source, [480 · frames]; see `Source.phases` for the arguments."""
+        """Compute the source, float32 [480 · frames].
+
+        Args:
+            f0: [frames], in Hz.
+            advances, phases: [frames, harmonics] float64, in cycles, see `Source.phases`.
+            noise: [480 · frames].
+        """
         # The first frame of a window has no frame before it. After the last, the pitch is 0 and so is the advance.
         first = torch.arange(len(f0), device=f0.device) == windows.starts
         advances = advances.masked_fill(first[:, None], 0)
