@@ -23,13 +23,13 @@ if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
 # Files with tests of the server or the engine below. They run in one process, so that both start once.
 SHARING = {
     *("test_api_description", "test_batch", "test_benchmarks", "test_clients", "test_flow_cache", "test_long_streams"),
-    *("test_playground", "test_server", "test_server_batch", "test_server_compatibility", "test_server_end"),
-    *("test_server_lighttts", "test_server_speech", "test_server_text_stream", "test_server_voices"),
+    *("test_playground", "test_prompt", "test_server", "test_server_batch", "test_server_compatibility"),
+    *("test_server_lighttts", "test_server_speech", "test_server_text_stream", "test_server_voices", "test_shared_end"),
     *("test_synthesizer", "test_websocket_description"),
 }
 # The files that take longest begin first, so that no process waits for one at the end.
 LONGEST = ("test_server", "test_server_lifecycle", "test_intelligibility", "test_speech_token_generator", "test_ray")
-LAST = "test_server_end"  # it ends the server that others share
+LAST = "test_shared_end"  # it ends the server and the engine that others share
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -300,7 +300,7 @@ async def test_many_sessions_at_once_that_end_in_every_way_leave_nothing_behind(
 
     await sessions(0, 20)
     files, bytes_before = open_files(), memory()
-    await sessions(20, 80)
+    await sessions(20, 60)
     assert open_files() <= files + 15  # some processes have not talked to each other before
     assert memory() <= bytes_before + (100 << 20)
 

@@ -19,6 +19,7 @@ from server.processes.process import Settings, serve
 from server.processes.stage_registry import Stages
 
 SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_FOR_PONG = 120.0  # a busy machine may take long; who does not listen is given up much earlier
 
 
 class _Server(uvicorn.Server):
@@ -73,6 +74,7 @@ async def run(settings: Settings, channel: Channel) -> None:
         access_log=False,
         proxy_headers=False,  # the app handles them
         ws_per_message_deflate=False,  # audio does not compress
+        ws_ping_timeout=SECONDS_FOR_PONG,
     )
     server = _Server(config, connections)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.handle_exit, signal.SIGTERM, None)
