@@ -19,7 +19,7 @@ from tests.test_audio import tone, wav
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode.hops import FIRST_HOPS
 from vllm_cosyvoice.decode.utterance import FlowPrompt
-from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow
+from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow, euler
 from vllm_cosyvoice.flow import cache as cache_module
 from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory, default_budget
 
@@ -30,8 +30,11 @@ ROUNDING = 4  # of int16
 
 @pytest.fixture(scope="module", params=[Flow, DiTFlow])
 def flow(request: pytest.FixtureRequest) -> Flow | DiTFlow:
+    """With few steps from noise to mel, which are all alike."""
     config = small_networks.FLOW if request.param is Flow else small_networks.DIT_FLOW
-    opened: Flow | DiTFlow = request.param.from_state(config, small_networks.flow_state(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(euler, "STEPS", 3)
+        opened: Flow | DiTFlow = request.param.from_state(config, small_networks.flow_state(config))
     return opened
 
 
