@@ -107,13 +107,15 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(model: Path | None, log: Path, *flags: str, key: str = "any") -> Iterator[ServerProcess]:
+def running_server(
+    model: Path | None, log: Path, *flags: str, key: str = "any", module: str = "server"
+) -> Iterator[ServerProcess]:
     """A small server with `flags`, not yet ready; whatever is left of it at the end is killed.
 
     Without a `model` it is not told of any.
     """
     port = free_port()
-    command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(port)]
     if model:
         command += ["--model_dir", str(model)]
     with log.open("wb") as output:
@@ -130,9 +132,9 @@ def running_server(model: Path | None, log: Path, *flags: str, key: str = "any")
 
 
 @contextlib.contextmanager
-def ready_server(model: Path | None, log: Path, *flags: str) -> Iterator[ServerProcess]:
+def ready_server(model: Path | None, log: Path, *flags: str, module: str = "server") -> Iterator[ServerProcess]:
     """`running_server` when all of its processes have started."""
-    with running_server(model, log, *flags) as running:
+    with running_server(model, log, *flags, module=module) as running:
         wait_until(lambda: running.process.poll() is not None or running.ready(), "the server is ready")
         assert running.process.poll() is None
         yield running

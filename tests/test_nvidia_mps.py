@@ -76,9 +76,13 @@ def test_where_there_is_none_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pat
 async def test_who_shares_the_gpu_is_served_and_goes_on_without_until_the_supervisor_is_killed(
     stand_in_daemon: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """There is no GPU here, so the service takes no new client when one has died. The supervisor takes all along."""
+    """There is no GPU here, so the service takes no new client when one has died. The supervisor takes all along.
+
+    The stages are stand-ins: only the supervisor knows of the service.
+    """
     stand_in_daemon.with_name("notes.users").write_text("1234\n")
-    with ready_server(tiny_model, tmp_path / "log", "--voices_dir", str(tmp_path)) as server:
+    flags = ["--voices_dir", str(tmp_path)]
+    with ready_server(tiny_model, tmp_path / "log", *flags, module="tests.replayed_server") as server:
         await eventually(
             lambda: "Multi-Process Service runs and is in use" in server.log.read_text(), "the log says so"
         )
