@@ -46,7 +46,8 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
     flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
     fits = device.type == "cuda" and data_type != torch.float32
     unsupported = misfits(config) if fits else []
-    if load_trt or not fits or unsupported:
+    plain = not fits or bool(unsupported)
+    if plain or load_trt:
         torch.backends.cudnn.allow_tf32 = False  # its rounding depends on a call's size, so a stream would not be exact
         flow = flow_class.from_state(config, model.flow_state(), device, data_type)
         flow.engine = tensorrt_estimator(flow) if load_trt else None
@@ -55,7 +56,7 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
                 "The flow runs in plain PyTorch, which is slower: the fused kernels do not support its %s.",
                 ", ".join(unsupported),
             )
-        if flow.engine is not None or not fits or unsupported:
+        if plain or flow.engine is not None:
             return flow
         del flow
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
