@@ -72,6 +72,18 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
+def assert_gives_the_padded_mel(packed: Any, padded: Flow | DiTFlow, rows: list[FlowRow]) -> None:
+    for mel, expected in zip(packed(rows), padded(rows), strict=True):
+        assert relative_error(mel, expected) < 1e-5
+
+
+def assert_half_precision_is_close(padded: Flow | DiTFlow, packed_flow: Callable[..., Any]) -> None:
+    data_type = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter has no bfloat16
+    one = row(padded, 5, 20)
+    mel = packed_flow(padded, (64,), data_type)([one])[0]
+    assert 1e-4 < relative_error(mel, padded([one])[0]) < 2e-2
+
+
 @runs_here
 def test_rows_of_all_kinds_give_what_each_gives_padded(padded: Flow, packed: Any) -> None:
     rows = [
@@ -80,15 +92,13 @@ def test_rows_of_all_kinds_give_what_each_gives_padded(padded: Flow, packed: Any
         row(padded, 0, 1, streaming=False, seed=4),
         row(padded, 0, 26, seed=6),
     ]
-    for mel, expected in zip(packed(rows), padded(rows), strict=True):
-        assert relative_error(mel, expected) < 1e-5
+    assert_gives_the_padded_mel(packed, padded, rows)
 
 
 @runs_here
 def test_more_rows_than_one_call_takes_are_split(padded: Flow, packed: Any) -> None:
     rows = [row(padded, 0, 3, seed=seed) for seed in range(6)]  # a call of 64 frames takes 4, one of 256 takes 4, too
-    for mel, expected in zip(packed(rows), padded(rows), strict=True):
-        assert relative_error(mel, expected) < 1e-5
+    assert_gives_the_padded_mel(packed, padded, rows)
 
 
 @runs_here
@@ -100,10 +110,7 @@ def test_nothing_remains_of_the_call_before(padded: Flow, packed: Any) -> None:
 
 @runs_here
 def test_half_precision_is_within_two_percent(padded: Flow) -> None:
-    data_type = torch.bfloat16 if DEVICE == "cuda" else torch.float16  # the interpreter has no bfloat16
-    one = row(padded, 5, 20)
-    mel = packed_flow(padded, (64,), data_type)([one])[0]
-    assert 1e-4 < relative_error(mel, padded([one])[0]) < 2e-2
+    assert_half_precision_is_close(padded, packed_flow)
 
 
 @runs_here
