@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 from server.demo import free_port
 from server.processes.fork_server import TITLE
 
+Value = TypeVar("Value")
 SLOW = 300.0  # seconds that a slow machine may need for anything
 SIZES = ("--max_total_token_num", "16384", "--max_req_total_len", "8192")
 BODY = {"model": "tts-1", "input": "The sun rose over the hills.", "voice": "default", "response_format": "pcm"}
@@ -62,12 +63,13 @@ class ServerProcess:
         return [supervisor, *supervisor.children(recursive=True)]
 
     def named(self, name: str) -> psutil.Process:
-        process = self.find(name)
-        assert process, f"there is no {name} now"
-        return process
+        return wait_until(lambda: self.find(name), f"there is a process {name}")
 
     def find(self, name: str) -> psutil.Process | None:
-        """The process of that name, or None while it waits to be started."""
+        """The process of that name, or None.
+
+        None also for a moment of its start: psutil does not see a process whose parent ends during the search.
+        """
         for process in self.family():
             with contextlib.suppress(psutil.Error):
                 if process.name().removeprefix(TITLE) == name:
@@ -140,17 +142,18 @@ def ready_server(model: Path | None, log: Path, *flags: str, module: str = "serv
         yield running
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Poll until `condition` holds."""
+def wait_until(condition: Callable[[], Value | None], what: str) -> Value:
+    """Poll until `condition` holds; returns its value."""
     deadline = time.monotonic() + SLOW
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"{what}: still not so after {SLOW:.0f} s"
         time.sleep(0.1)
+    return value
 
 
-async def eventually(condition: Callable[[], object], what: str) -> None:
+async def eventually(condition: Callable[[], Value | None], what: str) -> Value:
     """`wait_until` beside other tasks."""
-    await asyncio.to_thread(wait_until, condition, what)
+    return await asyncio.to_thread(wait_until, condition, what)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

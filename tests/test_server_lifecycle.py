@@ -387,8 +387,7 @@ async def test_a_restart_that_fails_is_tried_again(server: ServerProcess) -> Non
         return found if found and found.pid != process.pid else None
 
     first.kill()
-    await eventually(lambda: successor_of(first), "it is started again")
-    second = server.named("decode-0")
+    second = await eventually(lambda: successor_of(first), "it is started again")
     second.kill()
     await eventually(lambda: successor_of(second) and server.healthy(), "and again")
     assert server.process.poll() is None
