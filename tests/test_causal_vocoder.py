@@ -263,7 +263,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelDirectory:
 
 def test_a_decoder_speaks_in_hops_what_it_speaks_at_once(model: ModelDirectory) -> None:
     decoder = SpeechDecoder(model, "cpu")
-    prompt = FlowPrompt([], torch.zeros(0, 80), torch.zeros(80))
+    prompt = FlowPrompt("none", [], torch.zeros(0, 80), torch.zeros(80))
     tokens = np.random.default_rng(0).integers(0, 6561, 130).tolist()
 
     def audio_of(utterance: Utterance, arrivals: list[int]) -> list[np.ndarray]:

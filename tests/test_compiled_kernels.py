@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ def launches_on(
     from vllm_cosyvoice.vocoder.cuda import vocoder as packed_vocoder
 
     with recorded() as launches:
-        for flow in flows:
-            packed.PackedFlow(flow, card.gpu, sizes=(packed.SIZES[0], 1024, packed.SIZES[-1])).rehearse()
+        sizes = packed.SIZES[0], 1024, packed.SIZES[-1]
+        for flow, cache_bytes in product(flows, (0, 1)):  # without a memory, and with one of a page
+            packed.PackedFlow(flow, card.gpu, sizes=sizes, cache_bytes=cache_bytes).rehearse()
         for vocoder in vocoders:
             packed_vocoder.PackedVocoder(
                 vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])

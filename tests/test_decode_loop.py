@@ -292,7 +292,7 @@ async def test_an_error_ends_its_streams_and_no_others(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt
 ) -> None:
     broken = begun(decoder, prompt)
-    broken.prompt = FlowPrompt([1] * 50, prompt.mel, prompt.speaker[:3])
+    broken.prompt = FlowPrompt("broken", [1] * 50, prompt.mel, prompt.speaker[:3])
     hearers.add("broken", broken)
     hearers.add("good", begun(decoder, prompt))
     for key in ("broken", "good"):

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from functools import partial
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from tests import small_networks
 from tests.cards import H200
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
-from tests.test_packed_flow import assert_gives_the_padded_mel, assert_half_precision_is_close, launches_of, row
+from tests.test_packed_flow import (
+    assert_gives_the_padded_mel,
+    assert_half_precision_is_close,
+    assert_remembers,
+    launches_of,
+    launches_of_calls,
+    row,
+)
 from vllm_cosyvoice.flow import DiTFlow, euler
 from vllm_cosyvoice.gpu.device import Gpu
 
@@ -42,7 +49,9 @@ def exact_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def packed_flow(flow: DiTFlow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
+def packed_flow(
+    flow: DiTFlow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32, cache_bytes: int = 0
+) -> Any:
     """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
     from vllm_cosyvoice.flow.cuda import dit
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow
@@ -56,7 +65,7 @@ def packed_flow(flow: DiTFlow, sizes: tuple[int, ...], data_type: torch.dtype = 
             return DiTLaunchShapes(linear, linear, linear, linear, attention, linear, linear, linear)
 
         dit.dit_launch_shapes = large  # type: ignore[attr-defined, assignment]
-    return PackedFlow(flow, H200.gpu, data_type, sizes)
+    return PackedFlow(flow, H200.gpu, data_type, sizes, cache_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,18 @@ def test_cublas_may_compute_the_product() -> None:
         assert torch.allclose(fused, separate, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def remembering(padded: DiTFlow) -> Callable[[int], Any]:
+    """A packed flow with a memory of so many pages."""
+    layout = packed_flow(padded, (64,))._network.page_layout
+    return lambda pages: packed_flow(padded, (64, 320, 512), cache_bytes=pages * layout.page_bytes(torch.float32))
+
+
+@runs_here
+def test_what_is_remembered_is_not_computed_again(padded: DiTFlow, remembering: Callable[[int], Any]) -> None:
+    assert_remembers(remembering(12), padded)
+
+
 @runs_here
 def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
     for block, following in pairwise(packed._network.blocks):
@@ -135,8 +156,7 @@ def test_kernels_of_all_calls_are_rehearsed(padded: DiTFlow) -> None:
 
     sizes = (128, 640, 2560)  # with small tiles, with large ones, and with cuBLAS's products
     flow = PackedFlow(padded, H200.gpu, sizes=sizes)
-    computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in sizes]
-    assert launches_of(flow.rehearse) == set().union(*computed)
+    assert launches_of(flow.rehearse) == launches_of_calls(flow)
 
 
 def test_float32_weights_are_not_kept() -> None:

@@ -1,6 +1,6 @@
 """The GPU's flow against the padded one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -12,10 +12,19 @@ from torch.nn import functional as F
 
 from tests import small_networks
 from tests.cards import H200
+from tests.flow_streams import Stream, difference, tokens, voice
 from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow, euler
-from vllm_cosyvoice.flow.cuda.packing import PackedRow, Table, fill, packed_tokens
+from vllm_cosyvoice.flow.cuda.packing import (
+    EncoderRow,
+    EncoderTable,
+    SolverRow,
+    SolverTable,
+    fill_encoder,
+    fill_solver,
+    length,
+)
 from vllm_cosyvoice.gpu.device import Gpu
 
 pytest.importorskip("triton")
@@ -31,11 +40,13 @@ def padded() -> Flow:
     """In the interpreter, with few steps from noise to mel: each runs the same kernels."""
     with pytest.MonkeyPatch.context() as patch:
         if INTERPRETED:
-            patch.setattr(euler, "STEPS", 3)
+            patch.setattr(euler, "STEPS", 2)
         return Flow.from_state(small_networks.FLOW, small_networks.flow_state(), DEVICE)
 
 
-def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32) -> Any:
+def packed_flow(
+    flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = torch.float32, cache_bytes: int = 0
+) -> Any:
     """A packed flow, cut in large tiles for the interpreter, which takes its time by the program."""
     from vllm_cosyvoice.flow.cuda import unet
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow
@@ -49,7 +60,7 @@ def packed_flow(flow: Flow, sizes: tuple[int, ...], data_type: torch.dtype = tor
             return LaunchShapes(linear, linear, linear, linear, linear, attention, attention, linear, linear)
 
         unet.launch_shapes = large  # type: ignore[attr-defined, assignment]
-    return PackedFlow(flow, H200.gpu, data_type, sizes)
+    return PackedFlow(flow, H200.gpu, data_type, sizes, cache_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +124,78 @@ def test_half_precision_is_within_two_percent(padded: Flow) -> None:
     assert_half_precision_is_close(padded, packed_flow)
 
 
+def computed(packed: Any, call: Callable[[], Any]) -> tuple[Any, int]:
+    """What `call` returns, and the number of frames that the solver computes for it."""
+    frames = 0
+    write = packed._write_solver_table
+
+    def count(size: int, rows: Sequence[SolverRow]) -> Any:
+        nonlocal frames
+        frames += sum(row.frames - row.start for row in rows)
+        return write(size, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "_write_solver_table", count)
+        return call(), frames
+
+
+def pages_in_use(packed: Any) -> int:
+    memory = packed._memory
+    assert packed.cache.nbytes == packed.cache.budget - memory._page_bytes * len(memory._free)
+    pages: int = packed.cache.nbytes // memory._page_bytes
+    return pages
+
+
+def assert_remembers(packed: Any, padded: Flow | DiTFlow) -> None:
+    """Two streams of a new voice, beside others: whatever later chunks need is computed once."""
+    cache, said, other = packed.cache, voice(padded, 40), voice(padded, 0, seed=7)
+    streams = [Stream(packed, said, tokens(47, seed), cache) for seed in (1, 2)]
+    streams.append(Stream(packed, other, tokens(47, 3), cache))
+    whole = row(padded, 12, 16, streaming=False)
+    for hops, frames in (((10, 10, 25), 2 * 100 + 50 + 56), ((35, 47, 47), 50 + 74 + 44 + 56)):
+        rows = [stream.row(hop) for stream, hop in zip(streams, hops, strict=True)]
+        mels, count = computed(packed, partial(packed, [*rows, whole]))
+        assert count == frames
+        for mel, stream, hop in zip(mels, streams, hops, strict=False):
+            assert difference(mel, Stream(padded, stream.prompt, stream.speech).hop(hop)) < 1e-4
+        assert relative_error(mels[-1], padded([whole])[0]) < 1e-5
+    assert (cache.prompts, pages_in_use(packed)) == (1, 1 + 2 + 1 + 1)
+    del stream, streams, rows
+    assert (cache.prompts, pages_in_use(packed)) == (1, 1), "the prompt stays"
+    late = Stream(packed, said, tokens(20, 4), cache)
+    mel, count = computed(packed, lambda: late.hop(10))
+    assert count == 50
+    assert difference(mel, Stream(padded, said, late.speech).hop(10)) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def remembering(padded: Flow) -> Callable[[int], Any]:
+    """A packed flow with a memory of so many pages."""
+    layout = packed_flow(padded, (64,))._network.page_layout
+    return lambda pages: packed_flow(padded, (64, 320, 512), cache_bytes=pages * layout.page_bytes(torch.float32))
+
+
+@runs_here
+def test_what_is_remembered_is_not_computed_again(padded: Flow, remembering: Callable[[int], Any]) -> None:
+    assert_remembers(remembering(12), padded)
+
+
+@runs_here
+def test_hops_for_which_there_is_no_page_are_computed_again(padded: Flow, remembering: Callable[[int], Any]) -> None:
+    """In a memory for one prompt, which makes room for another when its streams have gone."""
+    packed, speech = remembering(2), tokens(40, seed=1)
+    for seed, hops in ((0, (10, 35)), (7, (10,))):
+        said = voice(padded, 65, seed)
+        stream = Stream(packed, said, speech, packed.cache)
+        packed.remember_prompt(FlowRow(said.tokens, 0, said.mel, said.speaker, True, stream.memory))
+        for hop, frames in zip(hops, (50, 100), strict=False):
+            mel, count = computed(packed, partial(stream.hop, hop))
+            assert count == frames
+            assert difference(mel, Stream(padded, said, speech).hop(hop)) < 1e-4
+        del stream
+    assert (packed.cache.prompts, pages_in_use(packed)) == (1, 2)
+
+
 @runs_here
 def test_attention_fetches_what_is_used_until_the_next(packed: Any) -> None:
     estimator = packed._network.estimator
@@ -139,8 +222,10 @@ def test_a_rehearsal_reads_nothing_of_the_call_before(padded: Flow) -> None:
     flow = PackedFlow(padded, H200.gpu, torch.float32)
     with torch.inference_mode(), diverted(lambda *_, **__: None):
         for size in SIZES:
-            flow._upload([row(padded, 100, 7000, seed=2), row(padded, 100, 900, streaming=False)], SIZES[-1])
-            flow._graphs.rehearse(size)
+            flow._write_inputs([row(padded, 100, 7000, seed=2), row(padded, 100, 900, streaming=False)], SIZES[-1])
+            flow._write_solver_table(SIZES[-1], [SolverRow(2, 14_200, True), SolverRow(14_204, 2000, False)])
+            flow._encoder.rehearse(size)
+            flow._solver.rehearse(size)
 
 
 def launches_of(compute: Callable[[], object]) -> set[Any]:
@@ -158,12 +243,17 @@ def launches_of(compute: Callable[[], object]) -> set[Any]:
     return forms
 
 
+def launches_of_calls(flow: Any) -> set[Any]:
+    """The kernels of calls of all sizes."""
+    graphs = (flow._encoder, flow._solver)
+    return {form for part in graphs for size in part.sizes for form in launches_of(partial(part.rehearse, size))}
+
+
 def test_kernels_of_all_calls_are_rehearsed(padded: Flow) -> None:
     from vllm_cosyvoice.flow.cuda.flow import SIZES, PackedFlow
 
     flow = PackedFlow(padded, H200.gpu, sizes=SIZES[::6])
-    computed = [launches_of(partial(flow._graphs.rehearse, size)) for size in SIZES[::6]]
-    assert launches_of(flow.rehearse) == set().union(*computed)
+    assert launches_of(flow.rehearse) == launches_of_calls(flow)
 
 
 @runs_here
@@ -204,12 +294,48 @@ def test_a_convolution_never_looks_across_rows() -> None:
 
 
 def test_packing_leaves_a_token_in_front_of_each_row() -> None:
-    rows = [PackedRow([7, 8, 9, 5, 6], 2, 2, True), PackedRow([3], 1, 0, False)]
-    table = Table.of(torch.empty(Table.length(16, 4), dtype=torch.int32).numpy(), 16, 4)
-    assert fill(table, rows, silence=-5, queries=4) == [2, 8]
-    assert packed_tokens([2, 1]) == 5
+    rows = [EncoderRow([7, 8, 9, 5, 6], 2, 2, True), EncoderRow([3], 1, 0, False)]
+    shapes = EncoderTable.shapes(16, 4)
+    table = EncoderTable.of(torch.empty(length(shapes), dtype=torch.int32).numpy(), 16, 4)
+    assert fill_encoder(table, rows, silence=-5, queries=4) == [2, 8]
     assert table.token_positions.tolist() == [-1, 0, 1, -1, 0, -1, -1, -1]
     assert table.heard[1:3].tolist() == [[7, 8, 9, 5], [8, 9, 5, 6]]
     assert table.heard[4].tolist() == [3, -5, -5, -5]
     assert table.prompt[2:6].tolist() == [1, 2, 0, 0]
     assert table.frame_tiles[:3].tolist() == [[2, 0, 2, 4, 50], [8, 0, 8, 2, 2], [0, 0, 0, 0, 0]]
+
+
+def solver_table(size: int, rows: list[SolverRow], tail: int) -> tuple[list[int], SolverTable]:
+    shapes = SolverTable.shapes(size, 64, chunks=4)
+    table = SolverTable.of(torch.empty(length(shapes), dtype=torch.int32).numpy(), size, 64, 4)
+    return fill_solver(table, rows, 64, tail), table
+
+
+def test_rows_that_are_not_remembered_are_packed_alike_for_both() -> None:
+    starts, table = solver_table(128, [SolverRow(2, 4, True), SolverRow(8, 2, False)], tail=30)
+    assert starts == [2, 8]
+    assert table.positions[:12].tolist() == [-1, -1, 0, 1, 2, 3, -1, -1, 0, 1, -1, -1]
+    assert table.sources[2:6].tolist() == [2, 3, 4, 5]
+    assert table.tiles[:3].tolist() == [[2, 0, 2, 4, 50, 0, 0], [8, 0, 8, 2, 2, 0, 0], [0] * 7]
+    assert {*table.pages.tolist(), *table.tails.tolist()} == {-1}
+
+
+def test_in_front_of_a_row_are_the_last_frames_that_are_remembered() -> None:
+    rows = [SolverRow(2, 150, True, past=[5], kept=[7, -1]), SolverRow(154, 160, True, past=[5, 9], kept=[8])]
+    starts, table = solver_table(256, rows, tail=3)
+    assert starts == [3, 106]
+    assert table.positions[:5].tolist() == [-1, -1, -1, 50, 51]
+    assert table.sources[3:5].tolist() == [52, 53]
+    assert table.noise[:5].tolist() == [47, 48, 49, 50, 51]
+    assert table.tails[:3].tolist() == [15, 16, 17]
+    assert table.tails[103:106].tolist() == [27, 28, 29]
+    assert table.pages[3:103].tolist() == [7] * 50 + [-1] * 50
+    assert table.tails[3:103].tolist() == [-1] * 47 + [21, 22, 23] + [-1] * 50
+    assert table.pages[106:166].tolist() == [8] * 50 + [-1] * 10
+    assert table.past.tolist() == [5, 5, 9, 0]
+    assert table.tiles[:4].tolist() == [
+        [3, 0, 3, 100, 50, 0, 50],
+        [67, 64, 3, 100, 50, 0, 50],
+        [106, 0, 106, 60, 50, 1, 100],
+        [0] * 7,
+    ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tests import small_networks
+from tests.flow_streams import Stream, tokens, voice
 from tests.seeded_weights import seeded_state
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.checkpoint.layout import flow_layout
@@ -61,6 +62,29 @@ def test_the_packed_flow_is_the_plain_one(
     name = type(plain).__name__
     figure(f"packed {name} against plain, {data_type}: {max(alone):.2%} alone, {max(together):.2%} together")
     assert max(*alone, *together) < 2e-2
+
+
+def test_the_packed_flow_remembers(plain: Flow | DiTFlow, figure: Callable[[str], None]) -> None:
+    """In CUDA graphs, for streams of two voices in one call after the other."""
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow
+
+    packed = PackedFlow(plain, Gpu.of(DEVICE), sizes=(512, 1024, 3072), cache_bytes=4 << 30)
+    packed.capture()
+    first, second = voice(plain, 90), voice(plain, 65, seed=7)
+    packed.remember_prompt(
+        FlowRow(first.tokens, 0, first.mel, first.speaker, True, Stream(packed, first, [], packed.cache).memory)
+    )
+    streams = [
+        Stream(packed, said, tokens(111, seed), packed.cache) for seed, said in enumerate((first, first, second))
+    ]
+    errors = []
+    for hop in (10, 60, 111):
+        for mel, stream in zip(packed([stream.row(hop) for stream in streams]), streams, strict=True):
+            expected = Stream(plain, stream.prompt, stream.speech).hop(hop)
+            errors.append(relative_error(mel, expected[len(expected) - len(mel) :]))
+    assert all(stream.memory and stream.memory.frames >= 300 for stream in streams)
+    figure(f"packed {type(plain).__name__} that remembers, against plain: {max(errors):.2%}")
+    assert max(errors) < 2e-2
 
 
 def test_the_packed_causal_vocoder_is_the_plain_one(figure: Callable[[str], None]) -> None:

@@ -2,8 +2,8 @@
 
 A streamed utterance is decoded in hops. All hops use attention in chunks of 25 tokens, counted from the start of the
 prompt. So a hop that ends on a chunk boundary gives the same frames as any other series of hops, and a hop may take as
-many tokens as have arrived. On a CPU, the flow remembers the chunks of the prompt and of earlier hops; on a GPU, each
-hop recomputes them.
+many tokens as have arrived. The flow can remember the chunks of the prompt and of earlier hops; else, each hop
+recomputes them.
 """
 
 import ctypes
@@ -20,8 +20,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
-from vllm_cosyvoice.flow.cache import FlowCache, default_budget
-from vllm_cosyvoice.flow.torch.flow import FlowMatching
+from vllm_cosyvoice.flow.cache import default_budget
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
@@ -45,7 +44,8 @@ class SpeechDecoder:
         data_type: dtype of the flow, "float16", "bfloat16" or "float32"; "auto" is bfloat16 on a GPU and float32 on a
             CPU. The vocoder uses float32, on a GPU float16 for convolutions, and CosyVoice3's float64 for the pitch.
         load_trt: run the flow with TensorRT, if it is installed.
-        flow_cache_gib: GiB for the chunks that the flow remembers on a CPU; 0: none; None: a sixteenth of the memory.
+        flow_cache_gib: GiB for the chunks that the flow remembers, on a GPU in its memory; 0: none; None: on a CPU a
+            sixteenth of the memory, on a GPU none.
 
     On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.
 
@@ -73,11 +73,10 @@ class SpeechDecoder:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
         if on_gpu:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
-        self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt)
+        default = 0 if on_gpu else default_budget()
+        cache_bytes = default if flow_cache_gib is None else int(flow_cache_gib * 2**30)
+        self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt, cache_bytes=cache_bytes)
         self._vocoder = open_vocoder(model, self.device)
-        self._flow_cache: FlowCache | None = None
-        if not on_gpu and flow_cache_gib != 0:
-            self._flow_cache = FlowCache(default_budget() if flow_cache_gib is None else int(flow_cache_gib * 2**30))
         self._packed_flow: PackedFlow | None = None
         if on_gpu:
             self._capture_first()
@@ -118,6 +117,7 @@ class SpeechDecoder:
             )
         with torch.cuda.stream(self._uploads):  # so that the upload and `decode` do not wait for each other
             prompt = FlowPrompt(
+                key=voice.key,
                 tokens=voice.speech_tokens.tolist(),
                 mel=torch.from_numpy(voice.mel).to(self.device),
                 speaker=self._flow.speaker(torch.from_numpy(voice.embedding).to(self.device)),
@@ -140,7 +140,7 @@ class SpeechDecoder:
             ValueError: the first hop has no audio, or the utterance is too long.
         """
         vocoder = VocoderStream(self._vocoder, utterance.speed, utterance.seed)
-        utterance.begin(prompt, vocoder, first_hop, self._flow_cache)
+        utterance.begin(prompt, vocoder, first_hop, self._flow.cache)
         return utterance
 
     @property
@@ -151,7 +151,7 @@ class SpeechDecoder:
     @property
     def flow_cache_bytes(self) -> int:
         """Memory of what the flow remembers."""
-        return self._flow_cache.nbytes if self._flow_cache else 0
+        return self._flow.cache.nbytes if self._flow.cache else 0
 
     @torch.inference_mode()
     def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:
@@ -168,8 +168,7 @@ class SpeechDecoder:
 
     def remember_prompt(self, utterance: Utterance) -> None:
         """Compute what the flow remembers of the voice of `utterance`, so that its first decode takes less time."""
-        if isinstance(self._flow, FlowMatching):
-            self._flow.remember_prompt(utterance.flow_row(Cut(0, last=True)))
+        self._flow.remember_prompt(utterance.flow_row(Cut(0, last=True)))
 
     def capture_next(self) -> bool:
         """Capture the flow's next call size, if one is left, and return whether more are left.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,13 +22,14 @@ SHORTEST_TRIMMED_PROMPT = 50  # tokens; a prompt is not trimmed below this, the 
 class FlowPrompt:
     """A voice on the decoder's device."""
 
+    key: str  # of the voice
     tokens: list[int]
     mel: Tensor  # [2 · tokens, 80] float32
     speaker: Tensor  # [80], see `Flow.speaker`
 
     def without_head(self, tokens: int) -> "FlowPrompt":
         """The same voice without its first `tokens`."""
-        return FlowPrompt(self.tokens[tokens:], self.mel[FRAMES_PER_TOKEN * tokens :], self.speaker)
+        return replace(self, tokens=self.tokens[tokens:], mel=self.mel[FRAMES_PER_TOKEN * tokens :])
 
 
 class Utterance:
@@ -107,7 +108,7 @@ class Utterance:
         _check_length(len(prompt.tokens) + len(self.tokens))
         self._first_hop = first_hop + -(len(prompt.tokens) + first_hop) % CHUNK_TOKENS
         if self.streaming and cache:
-            self.memory = StreamMemory(cache, prompt.tokens, prompt.mel, prompt.speaker)
+            self.memory = StreamMemory(cache, (prompt.key, len(prompt.tokens)), len(prompt.tokens))
         self.prompt, self.vocoder, self.has_voice = prompt, vocoder, True
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
@@ -148,8 +149,8 @@ class Utterance:
         return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming, self.memory)
 
     def advance(self, cut: Cut, mel: Tensor) -> None:
-        """Pass the new part of `mel`, the mel of all tokens up to `cut`, to the vocoder."""
-        self.vocoder.push(mel[FRAMES_PER_TOKEN * self.decoded :])
+        """Pass the new part of `mel`, the mel up to `cut` from where it is remembered, to the vocoder."""
+        self.vocoder.push(mel[len(mel) - FRAMES_PER_TOKEN * (cut.tokens - self.decoded) :])
         self.decoded = cut.tokens
 
 

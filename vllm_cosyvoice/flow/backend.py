@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import DiTFlowConfig
+from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 class AnyFlow(Protocol):
     """Converts speech tokens to mel, see `Flow`."""
 
+    @property
+    def cache(self) -> FlowCache | None:
+        """What it remembers, if it remembers anything."""
+
     def speaker(self, embedding: Tensor) -> Tensor:
         """See `Flow.speaker`."""
 
@@ -34,9 +39,16 @@ class AnyFlow(Protocol):
     def __call__(self, rows: list[FlowRow]) -> list[Tensor]:
         """See `Flow.forward`."""
 
+    def remember_prompt(self, row: FlowRow) -> None:
+        """See `Flow.remember_prompt`."""
 
-def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool) -> AnyFlow:
+
+def open_flow(
+    model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool, cache_bytes: int = 0
+) -> AnyFlow:
     """Load the flow of `model`. The caller still has to capture the CUDA graphs of a `PackedFlow`.
+
+    cache_bytes: memory for what it remembers; 0: nothing. In plain PyTorch, a flow remembers on a CPU only.
 
     Raises:
         ValueError: the weights don't match the configuration.
@@ -57,8 +69,11 @@ def open_flow(model: ModelDirectory, device: torch.device, data_type: torch.dtyp
                 ", ".join(unsupported),
             )
         if plain or flow.engine is not None:
+            if device.type == "cpu" and cache_bytes:
+                flow.cache = FlowCache(cache_bytes)
             return flow
         del flow
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
-    return PackedFlow(flow_class.from_state(config, model.flow_state(), device), Gpu.of(device), data_type)
+    whole = flow_class.from_state(config, model.flow_state(), device)
+    return PackedFlow(whole, Gpu.of(device), data_type, cache_bytes=cache_bytes)

@@ -4,27 +4,23 @@ With attention in chunks, a chunk of 25 tokens depends only on the tokens up to 
 these are known, the chunk's mel and all that later chunks need of it never change. The flow decides what it has to keep
 of them; here, it is a state of some bytes. There are two kinds:
 
-- The finished chunks of a prompt, which all streams of a voice share. They are found by a digest of all that they
-  depend on, so a voice that changes under its name has other ones. The first hop decides how much of the prompt's start
-  is left out, so a voice has up to as many states as there are first hops.
+- The finished chunks of a prompt, which all streams of a voice share. The first hop decides how much of the prompt's
+  start is left out, so a voice has up to as many states as there are first hops.
 - The chunks of a stream's own hops, which nobody else will need.
 """
 
 import contextlib
-import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import psutil
-import torch
-from torch import Tensor
 
-from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS
+from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, LOOKAHEAD_TOKENS
 
 SHARE = 16  # a cache gets one part in this of the memory; a call needs up to as much again
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -59,28 +55,24 @@ class FlowCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._prompts: OrderedDict[bytes, _Prompt] = OrderedDict()  # last used last
-        self._streams: WeakSet[StreamMemory] = WeakSet()  # that have states of their own
-        self._lock = threading.Lock()  # the event loop asks what is remembered during a decode call
+        self.nbytes = 0  # memory of all states
+        self._prompts: OrderedDict[Hashable, _Prompt] = OrderedDict()  # last used last
+        # The event loop asks what is remembered during a decode call. It is held while a state is dropped, which
+        # needs it again.
+        self._lock = threading.RLock()
 
     @property
     def prompts(self) -> int:
         """Number of prompts that are remembered."""
         return len(self._prompts)
 
-    @property
-    def nbytes(self) -> int:
-        """The memory of all states."""
-        with self._lock:
-            return self._nbytes()
-
-    def frames(self, key: bytes) -> int:
+    def frames(self, key: Hashable) -> int:
         """Number of frames that are remembered of the prompt `key`."""
         with self._lock:
             prompt = self._prompts.get(key)
             return prompt.state.frames if prompt else 0
 
-    def prompt(self, key: bytes, stream: "StreamMemory") -> FlowState | None:
+    def prompt(self, key: Hashable, stream: "StreamMemory") -> FlowState | None:
         """Return the state of the prompt `key`, which `stream` uses from now on; None if it is not remembered."""
         with self._lock:
             prompt = self._prompts.get(key)
@@ -90,58 +82,62 @@ class FlowCache:
             prompt.streams.add(stream)
             return prompt.state
 
-    def keep_prompt(self, key: bytes, state: FlowState, stream: "StreamMemory") -> None:
+    def keep_prompt(self, key: Hashable, state: FlowState, stream: "StreamMemory") -> None:
         """Remember a prompt that `stream` uses, if there is room."""
         with self._lock:
-            if self._make_room(state.nbytes):
+            if self.make_room(state.nbytes, self.budget - self.nbytes):
                 self._prompts[key] = _Prompt(state, WeakSet([stream]))
+                self._count(state)
 
     def keep(self, state: FlowState, stream: "StreamMemory") -> None:
         """Add `state` to those of `stream`, if there is room."""
         with self._lock:
-            if self._make_room(state.nbytes):
+            if self.make_room(state.nbytes, self.budget - self.nbytes):
                 stream.own.append(state)
-                self._streams.add(stream)
+                self._count(state)
 
-    def release(self, key: bytes, stream: "StreamMemory") -> None:
+    def release(self, key: Hashable, stream: "StreamMemory") -> None:
         """Let go of what `stream` uses."""
         with self._lock:
             stream.own.clear()
             if key in self._prompts:
                 self._prompts[key].streams.discard(stream)
 
-    def _make_room(self, size: int) -> bool:
-        """Drop unused prompts until `size` bytes are free; drop none if that would not be enough."""
-        free = self.budget - self._nbytes()
-        unused = {key: prompt.state.nbytes for key, prompt in self._prompts.items() if not prompt.streams}
-        if free + sum(unused.values()) < size:
-            return False
-        for key, nbytes in unused.items():
-            if free >= size:
-                break
-            del self._prompts[key]
-            free += nbytes
-        return True
+    def make_room(self, size: int, free: int) -> bool:
+        """Drop unused prompts until `size` bytes are free, if `free` are now; drop none if that would not be enough."""
+        with self._lock:
+            unused = {key: prompt.state.nbytes for key, prompt in self._prompts.items() if not prompt.streams}
+            if free + sum(unused.values()) < size:
+                return False
+            for key, nbytes in unused.items():
+                if free >= size:
+                    break
+                del self._prompts[key]
+                free += nbytes
+            return True
 
-    def _nbytes(self) -> int:
-        states = [prompt.state for prompt in self._prompts.values()]
-        states += [state for stream in self._streams for state in stream.own]
-        return sum(state.nbytes for state in states)
+    def _count(self, state: FlowState) -> None:
+        """Count the memory of `state` as long as it exists."""
+        self.nbytes += state.nbytes
+        finalize(state, self._discount, state.nbytes).atexit = False
+
+    def _discount(self, nbytes: int) -> None:
+        with self._lock:
+            self.nbytes -= nbytes
 
 
 class StreamMemory:
     """What is remembered of one stream. As long as this object exists, it stays so.
 
     Args:
-        tokens, mel, speaker: of the prompt, see `FlowRow`.
+        key: equal for equal prompts.
+        tokens: number of tokens of the prompt.
     """
 
-    def __init__(self, cache: FlowCache, tokens: Sequence[int], mel: Tensor, speaker: Tensor) -> None:
-        self.cache = cache
+    def __init__(self, cache: FlowCache, key: Hashable, tokens: int) -> None:
+        self.cache, self.key = cache, key
         self.own: list[FlowState] = []  # of its hops, in order; see `FlowCache.keep`
-        self.prompt_frames = max(0, len(tokens) - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES  # of finished chunks
-        read = self.prompt_frames // FRAMES_PER_TOKEN + LOOKAHEAD_TOKENS
-        self._key = _digest(tokens[:read], mel[: self.prompt_frames], speaker)
+        self.prompt_frames = max(0, tokens - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES  # of finished chunks
         self.closed = False  # nothing more is remembered
 
     @property
@@ -150,13 +146,13 @@ class StreamMemory:
         if self.closed:
             return 0
         own = sum(state.frames for state in self.own)
-        return own + (self.cache.frames(self._key) if self.prompt_frames else 0)
+        return own + (self.cache.frames(self.key) if self.prompt_frames else 0)
 
     def states(self) -> list[FlowState]:
         """What is remembered, from the start of the prompt on."""
         if self.closed or not self.prompt_frames:
             return list(self.own)
-        prompt = self.cache.prompt(self._key, self)
+        prompt = self.cache.prompt(self.key, self)
         return [] if prompt is None else [prompt, *self.own]
 
     def keep(self, start: int, state: FlowState) -> None:
@@ -167,13 +163,13 @@ class StreamMemory:
         if self.closed or start != self.frames:
             return
         if start < self.prompt_frames:
-            self.cache.keep_prompt(self._key, state, self)
+            self.cache.keep_prompt(self.key, state, self)
         else:
             self.cache.keep(state, self)
 
     def close(self) -> None:
         """Forget everything, and remember nothing more."""
-        self.cache.release(self._key, self)
+        self.cache.release(self.key, self)
         self.closed = True
 
 
@@ -183,10 +179,3 @@ def default_budget() -> int:
     with contextlib.suppress(OSError, ValueError):  # there is no container, or it has no limit
         memory = min(memory, int(CONTAINER_LIMIT.read_text()))
     return memory // SHARE
-
-
-def _digest(tokens: Sequence[int], mel: Tensor, speaker: Tensor) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (speaker, torch.tensor(tokens), mel):
-        digest.update(part.cpu().contiguous().numpy().tobytes())
-    return digest.digest()

@@ -9,6 +9,7 @@ each step. Its weight is not folded into the layer's weight, which would have to
 multiplies the frames by it when it stores them.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from vllm_cosyvoice.flow.cuda.encoder import PackedLookAhead
 from vllm_cosyvoice.flow.cuda.kernels import (
     Modulated,
     Modulation,
+    Pages,
     attention,
     conditioned_input,
     gated,
@@ -27,9 +29,18 @@ from vllm_cosyvoice.flow.cuda.kernels import (
     position_conv,
 )
 from vllm_cosyvoice.flow.cuda.launch_shapes import DiTLaunchShapes, dit_launch_shapes
-from vllm_cosyvoice.flow.cuda.packing import Table
+from vllm_cosyvoice.flow.cuda.memory import PageLayout, StepMemory
+from vllm_cosyvoice.flow.cuda.packing import EncoderTable, SolverTable
 from vllm_cosyvoice.flow.cuda.weights import conv_layer, in_order, layer, modulated, padded_inputs, padded_outputs
-from vllm_cosyvoice.flow.torch.dit import BLOCK_TERMS, FINAL_TERMS, NORM_EPS, POSITION_GROUPS, Block, rotations
+from vllm_cosyvoice.flow.torch.dit import (
+    BLOCK_TERMS,
+    FINAL_TERMS,
+    NORM_EPS,
+    POSITION_GROUPS,
+    POSITION_KERNEL,
+    Block,
+    rotations,
+)
 from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
 from vllm_cosyvoice.gpu.device import Gpu
 
@@ -63,14 +74,20 @@ class PackedBlock:
         return [part.weight for part in (self.qkv[0], self.out, self.feed_in[0], self.feed_out)]
 
     def __call__(
-        self, number: int, frames: Modulated, rotation: Tensor, table: Table, shapes: DiTLaunchShapes
+        self,
+        number: int,
+        frames: Modulated,
+        rotation: Tensor,
+        table: SolverTable,
+        pages: Pages | None,
+        shapes: DiTLaunchShapes,
     ) -> Modulated:
         """Compute the frames after the block, in the solver's step `number`."""
-        positions = table.frame_positions
+        positions = table.positions
         qkv, _ = linear(
             frames.operand, positions, self.qkv[number], shapes.qkv, sums=frames.sums, rotation=rotation, eps=NORM_EPS
         )
-        attended = attention(qkv, table.frame_tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
+        attended = attention(qkv, table.tiles, self.heads, shapes.attention, halves=2, pages=pages, ahead=self.ahead)
         frames = gated(attended, positions, self.out, shapes.out, frames.x, self.after_attention[number])
         hidden, _ = linear(
             frames.operand, positions, self.feed_in[number], shapes.feed_in, sums=frames.sums,
@@ -104,6 +121,16 @@ class PackedDiT:
         output = padded_outputs(layer(module.output_proj, torch.float32))
         self._output_proj = modulated(output, last_weights, last_biases, data_type)
         self._fetch_ahead()
+        width = len(self._condition_proj)
+        self.condition_widths: Sequence[int] = (width,)
+        self.page_layout = PageLayout(
+            steps=len(times),
+            attentions=len(blocks),
+            attention_width=len(self.blocks[0].out.weight[0]),
+            convolutions=2,
+            convolution_width=width,
+            tail=POSITION_KERNEL - 1,
+        )
         self.silence = self._encoder.silence
         self.best_frames = BEST_FRAMES * gpu.multiprocessors
 
@@ -118,21 +145,29 @@ class PackedDiT:
         """See `Network.queries`."""
         return dit_launch_shapes(frames, self._gpu).attention.rows
 
-    def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Tensor:
-        """See `Network.condition`; the result is [frames, width]."""
+    def condition(self, table: EncoderTable, speakers: Tensor, prompts: Tensor) -> list[Tensor]:
+        """See `Network.condition`."""
         mu = self._encoder(table).float()[:, None].expand(-1, FRAMES_PER_TOKEN, -1).flatten(0, 1)
         conditions = torch.cat([prompts, mu, speakers], dim=-1).to(self._condition_proj.dtype)
-        return conditions @ self._condition_proj.T
+        return [conditions @ self._condition_proj.T]
 
-    def step(self, number: int, x: Tensor, size: float, condition: Tensor, table: Table) -> None:
+    def step(
+        self,
+        number: int,
+        x: Tensor,
+        size: float,
+        condition: Sequence[Tensor],
+        table: SolverTable,
+        memory: StepMemory,
+    ) -> None:
         """See `Network.step`."""
-        shapes, positions = dit_launch_shapes(len(x), self._gpu), table.frame_positions
-        hidden = conditioned_input(x, self._input_proj, condition, shapes.input)
-        frames = position_conv(hidden, positions, self._position1, POSITION_GROUPS, shapes.position)
+        shapes, positions = dit_launch_shapes(len(x), self._gpu), table.positions
+        hidden = conditioned_input(x, positions, self._input_proj, condition[0], shapes.input, memory.tail())
+        frames = position_conv(hidden, positions, self._position1, POSITION_GROUPS, shapes.position, tail=memory.tail())
         frames = position_conv(
             frames.x, positions, self._position2, POSITION_GROUPS, shapes.position,
             residual=hidden, norm_weight=self._first_weights[number],
         )  # fmt: skip
         for block in self.blocks:
-            frames = block(number, frames, self._rotation, table, shapes)
+            frames = block(number, frames, self._rotation, table, memory.pages(), shapes)
         normed_euler_step(frames, self._output_proj[number], x, size, self._guidance, shapes.step, NORM_EPS)

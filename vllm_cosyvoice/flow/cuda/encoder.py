@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN
 from vllm_cosyvoice.flow.cuda.kernels import Distances, attention, linear, sums_of
 from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
-from vllm_cosyvoice.flow.cuda.packing import Table
+from vllm_cosyvoice.flow.cuda.packing import EncoderTable
 from vllm_cosyvoice.flow.cuda.weights import folded, layer, plain
 from vllm_cosyvoice.flow.torch.encoder import Block, Encoder, LookAhead
 
@@ -48,7 +48,7 @@ class PackedLookAhead:
         self.embedding = F.pad(embedded, (0, 0, 0, 1)).to(data_type)
         self.conv1, self.conv2 = (plain(part, data_type) for part in (module.conv1, module.conv2))
 
-    def __call__(self, table: Table) -> Tensor:
+    def __call__(self, table: EncoderTable) -> Tensor:
         """Compute the hidden tokens, [tokens, width]."""
         windows = F.embedding(table.heard, self.embedding)
         ahead = F.leaky_relu(F.linear(windows.flatten(1), *self.conv1))
@@ -79,7 +79,7 @@ class PackedEncoder:
         ]
         self.norm = module.norm
 
-    def __call__(self, table: Table, shapes: LaunchShapes) -> Tensor:
+    def __call__(self, table: EncoderTable, shapes: LaunchShapes) -> Tensor:
         """Compute the hidden frames, [frames, width] float32."""
         x = self.look_ahead(table)
         sums = sums_of(x)

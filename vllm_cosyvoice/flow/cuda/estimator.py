@@ -9,8 +9,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from vllm_cosyvoice.flow.cuda.kernels import Layer, attention, euler_step, first_block, linear, norm_mish
+from vllm_cosyvoice.flow.cuda.kernels import Layer, Tail, attention, euler_step, first_block, linear, norm_mish
 from vllm_cosyvoice.flow.cuda.launch_shapes import LaunchShapes
+from vllm_cosyvoice.flow.cuda.memory import StepMemory
 from vllm_cosyvoice.flow.cuda.weights import (
     conv_and_shortcut,
     folded,
@@ -27,8 +28,9 @@ class Call(NamedTuple):
     """Arguments that all kernels of a call share."""
 
     positions: Tensor  # int32 [frames], each frame's position in its row
-    tiles: Tensor  # int32 [tiles, 5], see `Table`
+    tiles: Tensor  # int32 [tiles, 7], see `SolverTable`
     shapes: LaunchShapes
+    memory: StepMemory
 
 
 class Frames(NamedTuple):
@@ -54,14 +56,16 @@ class PackedTransformer:
         """The layers in order of use."""
         return [self.qkv, self.out, self.feed_in, self.feed_out]
 
-    def __call__(self, frames: Frames, call: Call) -> Frames:
-        """Compute the frames after the block."""
+    def __call__(self, frames: Frames, call: Call, tail: Tail | None) -> Frames:
+        """Compute the frames after the block; `tail`: see `linear`."""
         positions, shapes = call.positions, call.shapes
         qkv, _ = linear(frames.x, positions, self.qkv, shapes.qkv, sums=frames.sums)
-        attended = attention(qkv, call.tiles, self.heads, shapes.attention, halves=2, ahead=self.ahead)
+        attended = attention(
+            qkv, call.tiles, self.heads, shapes.attention, halves=2, pages=call.memory.pages(), ahead=self.ahead
+        )
         x, sums = linear(attended, positions, self.out, shapes.out, residual=frames.x)
         hidden, _ = linear(x, positions, self.feed_in, shapes.feed_in, sums=sums, activation="gelu")
-        return Frames(*linear(hidden, positions, self.feed_out, shapes.feed_out, residual=x))
+        return Frames(*linear(hidden, positions, self.feed_out, shapes.feed_out, residual=x, tail=tail))
 
 
 class PackedResnet:
@@ -81,7 +85,9 @@ class PackedResnet:
         shapes = call.shapes
         channels = len(self.conv2.bias)
         both, _ = linear(x, call.positions, self.conv1, shapes.conv, newest_from=channels)
-        hidden, _ = norm_mish(both[:, :channels], call.positions, self.norm1, shapes.norm_mish, time)
+        hidden, _ = norm_mish(
+            both[:, :channels], call.positions, self.norm1, shapes.norm_mish, time, call.memory.tail()
+        )
         return finish(self, hidden, both[:, channels:], call)
 
 
@@ -96,7 +102,15 @@ class PackedFirstResnet:
     def __call__(self, x: Tensor, condition: Condition, time: Tensor, call: Call) -> Frames:
         """Compute the frames from x [frames, 80] float32 and `time` [channels]."""
         hidden, shortcut = first_block(
-            x, call.positions, self.conv1, self.norm1, time, self.shortcut, condition, call.shapes.step
+            x,
+            call.positions,
+            self.conv1,
+            self.norm1,
+            time,
+            self.shortcut,
+            condition,
+            call.shapes.step,
+            call.memory.tail(),
         )
         return finish(self, hidden, shortcut, call)
 
@@ -125,6 +139,10 @@ class PackedEstimator:
         self.up_conv = layer(module.up_conv, data_type)
         self.final_conv, self.final_norm = layer(module.final_conv, data_type), norm(module.final_norm)
         self.final_proj = padded_outputs(layer(module.final_proj, data_type))
+        stages = [self.down, *self.mid, self.up]
+        self.attentions = sum(len(transformers) for _, transformers in stages)
+        self.attention_width = len(self.down[1][0].out.weight[0])
+        self.convolutions = 2 * len(stages) + 2  # that see more than x: two of each stage, and those between stages
         self._fetch_ahead()
 
     def _fetch_ahead(self) -> None:
@@ -144,19 +162,22 @@ class PackedEstimator:
 
         def attend(frames: Frames, transformers: list[PackedTransformer]) -> Tensor:
             for transformer in transformers:
-                frames = transformer(frames, call)
+                frames = transformer(frames, call, call.memory.tail() if transformer is transformers[-1] else None)
             return frames.x
 
-        def conv(x: Tensor, weights: Layer) -> Tensor:
-            return linear(x, call.positions, weights, call.shapes.conv)[0]
+        def conv(x: Tensor, weights: Layer, tail: Tail | None = None) -> Tensor:
+            return linear(x, call.positions, weights, call.shapes.conv, tail=tail)[0]
 
         first, transformers = self.down
         skip = attend(first(x, condition, time[0], call), transformers)
-        hidden = conv(skip, self.down_conv)
+        hidden = conv(skip, self.down_conv, call.memory.tail())
         for number, (resnet, transformers) in enumerate(self.mid, start=1):
             hidden = attend(resnet(hidden, time[number], call), transformers)
         resnet, transformers = self.up
         hidden = attend(resnet(torch.cat([hidden, skip], dim=-1), time[-1], call), transformers)
-        hidden = conv(conv(hidden, self.up_conv), self.final_conv)
+        hidden = conv(conv(hidden, self.up_conv, call.memory.tail()), self.final_conv)
         hidden, _ = norm_mish(hidden, call.positions, self.final_norm, call.shapes.norm_mish)
-        euler_step(hidden, self.final_proj, x, size, self.guidance, call.shapes.step)
+        euler_step(
+            hidden, call.positions, self.final_proj, x, size, self.guidance, call.shapes.step,
+            call.memory.next_x(),
+        )  # fmt: skip

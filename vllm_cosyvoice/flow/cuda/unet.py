@@ -1,12 +1,16 @@
 """CosyVoice2's network over packed rows: its encoder, and the steps of its U-Net."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vllm_cosyvoice.flow.cuda.encoder import PackedEncoder, causal_taps
 from vllm_cosyvoice.flow.cuda.estimator import Call, PackedEstimator
 from vllm_cosyvoice.flow.cuda.launch_shapes import launch_shapes
-from vllm_cosyvoice.flow.cuda.packing import Table
+from vllm_cosyvoice.flow.cuda.memory import PageLayout, StepMemory
+from vllm_cosyvoice.flow.cuda.packing import EncoderTable, SolverTable
+from vllm_cosyvoice.flow.cuda.weights import TAPS
 from vllm_cosyvoice.flow.torch.estimator import Condition
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.gpu.device import Gpu
@@ -27,6 +31,15 @@ class PackedUNet:
         self._condition_conv, self._condition_shortcut = (
             part.weight.to(data_type) for part in (flow.estimator.condition_conv, flow.estimator.condition_shortcut)
         )
+        self.condition_widths: Sequence[int] = len(self._condition_conv), len(self._condition_shortcut)
+        self.page_layout = PageLayout(
+            steps=len(self._times),
+            attentions=self.estimator.attentions,
+            attention_width=self.estimator.attention_width,
+            convolutions=self.estimator.convolutions,
+            convolution_width=len(self._condition_conv),
+            tail=TAPS - 1,
+        )
         self.silence = self._encoder.look_ahead.silence
         self.best_frames = best_frames(gpu)
 
@@ -34,7 +47,7 @@ class PackedUNet:
         """See `Network.queries`."""
         return launch_shapes(frames, self._gpu).attention.rows
 
-    def condition(self, table: Table, speakers: Tensor, prompts: Tensor) -> Condition:
+    def condition(self, table: EncoderTable, speakers: Tensor, prompts: Tensor) -> Condition:
         """See `Network.condition`."""
         mu = self._encoder_proj(self._encoder(table, launch_shapes(len(prompts), self._gpu)))
         conditions = torch.cat([mu, speakers, prompts], dim=-1).to(self._condition_conv.dtype)
@@ -43,10 +56,18 @@ class PackedUNet:
             conditions @ self._condition_shortcut.T,
         )
 
-    def step(self, number: int, x: Tensor, size: float, condition: Condition, table: Table) -> None:
+    def step(
+        self,
+        number: int,
+        x: Tensor,
+        size: float,
+        condition: Sequence[Tensor],
+        table: SolverTable,
+        memory: StepMemory,
+    ) -> None:
         """See `Network.step`."""
-        call = Call(table.frame_positions, table.frame_tiles, launch_shapes(len(x), self._gpu))
-        self.estimator.step(x, condition, self._times[number], size, call)
+        call = Call(table.positions, table.tiles, launch_shapes(len(x), self._gpu), memory)
+        self.estimator.step(x, Condition(*condition), self._times[number], size, call)
 
 
 def best_frames(gpu: Gpu) -> int:

@@ -18,7 +18,7 @@ from vllm_cosyvoice.config import (
     DiTFlowConfig,
     FlowConfig,
 )
-from vllm_cosyvoice.flow.cache import StreamMemory
+from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory
 from vllm_cosyvoice.flow.euler import time_grid
 from vllm_cosyvoice.flow.noise import noise_table
 from vllm_cosyvoice.flow.row import FlowRow
@@ -39,15 +39,12 @@ if TYPE_CHECKING:
 
 
 class TorchState:
-    """What these flows remember of finished chunks: their mel [frames, 80], and what later chunks need of them.
+    """What these flows remember of finished chunks: the states of encoder and condition, then those of each step."""
 
-    `passes` are the states of encoder and condition, then of the estimator at each step.
-    """
-
-    def __init__(self, mel: Tensor, passes: list[PieceState]) -> None:
-        self.mel, self.passes = mel, passes
-        self.frames = len(mel)
-        self.nbytes = sum(part.nbytes for state in passes for part in (*state.inputs, *state.keys_values)) + mel.nbytes
+    def __init__(self, passes: list[PieceState]) -> None:
+        self.passes = passes
+        self.frames = FRAMES_PER_TOKEN * passes[0].tokens
+        self.nbytes = sum(part.nbytes for state in passes for part in (*state.inputs, *state.keys_values))
 
 
 class FlowMatching(nn.Module):
@@ -63,6 +60,7 @@ class FlowMatching(nn.Module):
     step_sizes: list[float]
     frame_bytes: int  # of the estimator's keys and values of one frame at all steps, with and without the condition
     engine: "TensorRTEstimator | None" = None  # replaces the estimator
+    cache: FlowCache | None = None  # for the memories of streams
 
     def __init__(self, config: FlowConfig | DiTFlowConfig) -> None:
         super().__init__()
@@ -125,9 +123,9 @@ class FlowMatching(nn.Module):
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[FlowRow]) -> list[Tensor]:
-        """Compute the mel of each row after its prompt, [frames, 80] float32.
+        """Compute the mel of each row's frames that are not remembered, without its prompt, [frames, 80] float32.
 
-        Rows of streams with a memory are computed one by one, without what is remembered; all others in one solve.
+        Rows of streams with a memory are computed one by one, all others in one solve.
 
         Raises:
             ValueError: a row has nothing to speak or is longer than `MAX_TOKENS`.
@@ -163,7 +161,7 @@ class FlowMatching(nn.Module):
         return None if memory is None or memory.closed else memory
 
     def _solve_rest(self, row: FlowRow, memory: StreamMemory) -> Tensor:
-        """Compute the mel of one row after its prompt, without what is remembered, and remember what is finished.
+        """Compute the mel of one row's frames that are not remembered, without its prompt, and remember finished ones.
 
         The finished chunks of the prompt are a piece of their own, and the rest is another. So they have the same
         shapes whether or not the prompt is remembered, and the mel is the same bit for bit.
@@ -173,21 +171,19 @@ class FlowMatching(nn.Module):
             PieceContext(row.spoken, [state.passes[index] for state in known])
             for index in range(1 + len(self.step_sizes))
         ]
-        mels = [state.mel for state in known]
-        start, end = sum(map(len, mels)), FRAMES_PER_TOKEN * row.spoken
+        start, end = sum(state.frames for state in known), FRAMES_PER_TOKEN * row.spoken
         if start < memory.prompt_frames:
-            mels.append(self._solve_prompt(row, memory, contexts))
+            self._solve_prompt(row, memory, contexts)
             start = memory.prompt_frames
-        mels.append(self._solve_piece(row, start, end, contexts))
+        mel = self._solve_piece(row, start, end, contexts)
         if row.look_ahead == LOOKAHEAD_TOKENS and end % CHUNK_FRAMES == 0:
-            memory.keep(start, TorchState(mels[-1], [context.state() for context in contexts]))
-        return torch.cat(mels)[len(row.prompt_mel) :]
+            memory.keep(start, TorchState([context.state() for context in contexts]))
+        return mel[max(0, len(row.prompt_mel) - start) :]
 
-    def _solve_prompt(self, row: FlowRow, memory: StreamMemory, contexts: list[PieceContext]) -> Tensor:
-        """Compute and remember the finished chunks of a row's prompt, and return their mel, [frames, 80]."""
-        mel = self._solve_piece(row, 0, memory.prompt_frames, contexts)
-        memory.keep(0, TorchState(mel, [context.state() for context in contexts]))
-        return mel
+    def _solve_prompt(self, row: FlowRow, memory: StreamMemory, contexts: list[PieceContext]) -> None:
+        """Compute and remember the finished chunks of a row's prompt."""
+        self._solve_piece(row, 0, memory.prompt_frames, contexts)
+        memory.keep(0, TorchState([context.state() for context in contexts]))
 
     def _solve_piece(self, row: FlowRow, start: int, end: int, contexts: list[PieceContext]) -> Tensor:
         """Compute the mel of the frames `start` to `end` of a row, [frames, 80].

@@ -12,6 +12,7 @@ from vllm_cosyvoice.flow.cuda.kernels.launch import Shape
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer, Modulated, Modulation, gated, linear, sums_of
 from vllm_cosyvoice.flow.cuda.kernels.norm_mish import Norm, norm_mish
 from vllm_cosyvoice.flow.cuda.kernels.position_conv import position_conv
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Pages, Tail
 from vllm_cosyvoice.flow.cuda.kernels.step import euler_step, first_block
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "Modulated",
     "Modulation",
     "Norm",
+    "Pages",
     "Shape",
+    "Tail",
     "attention",
     "conditioned_input",
     "euler_step",

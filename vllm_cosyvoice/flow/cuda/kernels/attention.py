@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Pages
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
@@ -27,14 +28,21 @@ class Distances(NamedTuple):
 
 @triton.jit
 def _attend(
-    out, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position, reach,
+    out, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position, reach, past,
     HEADS: tl.constexpr, DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RELATIVE: tl.constexpr,
-    MASKED: tl.constexpr,
+    MASKED: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
-    """Attend with all queries of a tile to the `KEYS` keys from `start` on."""
+    """Attend with all queries of a tile to the `KEYS` keys from `start` on.
+
+    With a `PAGE` of so many frames, they are in the pages `past`; then there must be a mask.
+    """
     dim = tl.arange(0, DIM)
     column = tl.arange(0, KEYS)
-    row = (start + column) * (3 * HEADS * DIM)
+    if PAGE > 0:
+        page = tl.load(past + (start + column) // PAGE, start + column < keys, 0)
+        row = (2 * PAGE * page + (start + column) % PAGE) * (2 * HEADS * DIM)
+    else:
+        row = (start + column) * (3 * HEADS * DIM)
     if MASKED:
         valid = start + column < keys
         key = tl.load(keys_row + row[None, :] + dim[:, None], valid[None, :], 0.0)
@@ -65,9 +73,10 @@ def _attend(
 
 @triton.jit
 def _attention(
-    qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach, ahead, lines,
-    HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr, LINES: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, EARLY: tl.constexpr,
+    qkv, tiles, out, half, scale, content_bias, position_bias, distance_keys, reach, memory, memory_frames, past,
+    ahead, lines,
+    HEADS: tl.constexpr, DIM: tl.constexpr, FIELDS: tl.constexpr, RELATIVE: tl.constexpr, PAGE: tl.constexpr,
+    LINES: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     if LINES > 0:
         program = (tl.program_id(2) * HEADS + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
@@ -81,6 +90,9 @@ def _attention(
     first_key = tl.load(tile + 2)
     keys = tl.load(tile + 3)
     chunk = tl.load(tile + 4)
+    if PAGE > 0:
+        past += tl.load(tile + 5)
+        past_keys = tl.load(tile + 6)
     if keys == 0:
         return  # without waiting, to free its slot on the GPU
     wait_for_inputs(EARLY)
@@ -109,19 +121,33 @@ def _attention(
     attended = tl.zeros((QUERIES, DIM), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     highest = tl.full((QUERIES,), UNSEEN, tl.float32)
+    if PAGE > 0:
+        memory += tl.program_id(2) * (PAGE * 2 * width) + head * DIM
+        seen_in_past = tl.full((QUERIES,), 0, tl.int32) + past_keys
+        for start in range(0, past_keys, KEYS):
+            attended, total, highest = _attend(
+                attended, total, highest, query, shifted, memory, memory + width, distance_keys, start, past_keys,
+                seen_in_past, position, reach, past, HEADS, DIM, QUERIES, KEYS, RELATIVE, True, PAGE,
+            )  # fmt: skip
     for start in range(0, seen_by_all, KEYS):
         attended, total, highest = _attend(
             attended, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position,
-            reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, False,
+            reach, past, HEADS, DIM, QUERIES, KEYS, RELATIVE, False, 0,
         )  # fmt: skip
     for start in range(seen_by_all, seen_by_any, KEYS):
         attended, total, highest = _attend(
             attended, total, highest, query, shifted, keys_row, values_row, distance_keys, start, keys, seen, position,
-            reach, HEADS, DIM, QUERIES, KEYS, RELATIVE, True,
+            reach, past, HEADS, DIM, QUERIES, KEYS, RELATIVE, True, 0,
         )  # fmt: skip
     let_next_in(EARLY)  # not earlier: this kernel fills the GPU, and waiting programs would take slots from it
     attended = attended / total[:, None]
     tl.store(out + query_row * width + head * DIM + dim[None, :], attended.to(out.dtype.element_ty), inside)
+    if PAGE > 0:
+        page = tl.load(memory_frames + first_query + offset, place < keys, -1)[:, None]
+        kept = memory + (2 * PAGE * page + (place % PAGE)[:, None]) * (2 * width) + dim[None, :]
+        new = qkv + width + query_row * (3 * width) + dim[None, :]
+        tl.store(kept, tl.load(new, page >= 0, 0.0), page >= 0)
+        tl.store(kept + width, tl.load(new + width, page >= 0, 0.0), page >= 0)
 
 
 def attention(
@@ -132,14 +158,16 @@ def attention(
     *,
     halves: int = 1,
     distances: Distances | None = None,
+    pages: Pages | None = None,
     ahead: Tensor | None = None,
 ) -> Tensor:
     """Chunked self-attention within each row: [frames, 3 · heads · head_dim] to [frames, heads · head_dim].
 
     Args:
         qkv: queries, keys and values of the same rows, repeated `halves` times.
-        tiles: int32 [n, 5] of `shape.rows` queries each, see `packing.Table`.
+        tiles: int32 [n, fields] of `shape.rows` queries each, see `packing`.
         distances: parameters of relative attention, for scores that also depend on the distance.
+        pages: remembered keys and values, which all queries of a row see; then there are two halves.
         ahead: weights of later kernels to prefetch into the L2 cache.
     """
     frames, triple = qkv.shape
@@ -153,7 +181,8 @@ def attention(
     launch(
         _attention, grid,
         qkv, tiles, out, frames // halves, LOG2_E * dim**-0.5, content, position, keys, (len(keys) + 1) // 2,
-        fetched, lines, heads, dim, tiles.shape[1], distances is not None,
+        *((qkv, tiles, tiles) if pages is None else pages), fetched, lines, heads, dim, tiles.shape[1],
+        distances is not None, 0 if pages is None else pages.memory.shape[2],
         triton.next_power_of_2(triton.cdiv(lines, prod(grid))), shape.rows, shape.columns, **shape.options,
     )  # fmt: skip
     return out

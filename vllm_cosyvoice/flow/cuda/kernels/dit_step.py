@@ -9,14 +9,15 @@ from triton import cdiv
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer, Modulated
 from vllm_cosyvoice.flow.cuda.kernels.norm_sums import load_sums, mean_and_scale
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 
 @triton.jit
 def _input(
-    x, weight, bias, condition, out, half,
-    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    EARLY: tl.constexpr,
+    x, positions, weight, bias, condition, tail_frames, tail_memory, out, half,
+    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -24,29 +25,41 @@ def _input(
     inside = row[:, None] < half
     w = tl.load(weight + column[None, :] * PADDED + mel[:, None])
     bias_values = tl.load(bias + column)[None, :]
+    if TAILED:
+        in_row = (tl.load(positions + row, row < half, -1) >= 0)[:, None]
+        tail = tl.load(tail_frames + row, row < half, -1)
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     tile = tl.load(x + row[:, None] * MELS + mel[None, :], inside & (mel < MELS)[None, :], 0.0)
     place = row[:, None] * CHANNELS + column[None, :]
     added = tl.load(condition + place, inside, 0.0).to(tl.float32)
     free = tl.dot(tile.to(w.dtype), w, input_precision="ieee") + bias_values
-    tl.store(out + place, (free + added).to(out.dtype.element_ty), inside)
+    guided = free + added
+    if TAILED:
+        guided = exchanged(guided, in_row, 2 * tail, column, tail_memory, CHANNELS)
+        free = exchanged(free, in_row, 2 * tail + 1, column, tail_memory, CHANNELS)
+    tl.store(out + place, guided.to(out.dtype.element_ty), inside)
     tl.store(out + half * CHANNELS + place, free.to(out.dtype.element_ty), inside)
 
 
-def conditioned_input(x: Tensor, proj: Layer, condition: Tensor, shape: Shape) -> Tensor:
+def conditioned_input(
+    x: Tensor, positions: Tensor, proj: Layer, condition: Tensor, shape: Shape, tail: Tail | None = None
+) -> Tensor:
     """Project x [frames, 80] float32 to [2 · frames, channels]: first with the condition added, then without.
 
     Args:
         proj: inputs padded with zeros to a power of two.
         condition: [frames, channels].
+        tail: see `linear`.
     """
     half, mels = x.shape
     channels, padded = proj.weight.shape
     out = torch.empty(2 * half, channels, dtype=proj.weight.dtype, device=x.device)
     launch(
         _input, (cdiv(half, shape.rows), cdiv(channels, shape.columns)),
-        x, *proj[:2], condition, out, half, mels, padded, channels, shape.rows, shape.columns, **shape.options,
+        x, positions, *proj[:2], condition, positions if tail is None else tail.frames,
+        out if tail is None else tail.memory, out, half, mels, padded, channels, tail is not None,
+        shape.rows, shape.columns, **shape.options,
     )  # fmt: skip
     return out
 

@@ -12,6 +12,7 @@ from triton import cdiv
 
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.norm_sums import load_sums, mean_and_scale, store_sums
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 SQRT_HALF = tl.constexpr(0.7071067811865476)
@@ -67,11 +68,11 @@ def _rotated(y, position, first, rotation, ROTATED: tl.constexpr, WIDTH: tl.cons
 
 @triton.jit
 def _linear(
-    x, positions, weight, bias, column_sums, sums, rotation, residual, gate, norm_weight, out, operand, out_sums,
-    rows, half, eps,
+    x, positions, weight, bias, column_sums, sums, rotation, residual, gate, norm_weight, tail_frames, tail_memory,
+    out, operand, out_sums, rows, half, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, TAPS: tl.constexpr, NEWEST_FROM: tl.constexpr, PARTS: tl.constexpr,
     ACTIVATION: tl.constexpr, ROTATED: tl.constexpr, RESIDUAL: tl.constexpr, MODULATED: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
+    TAILED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -93,6 +94,8 @@ def _linear(
         column_sum_values = tl.load(column_sums + column)[None, :]
     if RESIDUAL or TAPS > 1:
         in_row = (tl.load(positions + row % half, row < rows, -1) >= 0)[:, None]
+    if TAILED:
+        tail = tl.load(tail_frames + row % half, row < rows, -1)
     if MODULATED:
         gate_values = tl.load(gate + column)[None, :]
         norm_weight_values = tl.load(norm_weight + column)[None, :]
@@ -131,6 +134,8 @@ def _linear(
         y += residual_values.to(tl.float32)
     if RESIDUAL or TAPS > 1:  # only outputs that a convolution may read next must be zero between rows
         y = tl.where(in_row, y, 0.0)
+    if TAILED:
+        y = exchanged(y, in_row, 2 * tail + row // half, column, tail_memory, OUTPUTS)
     tl.store(out + place, y.to(out.dtype.element_ty), inside)
     if MODULATED:
         tl.store(operand + place, (y * norm_weight_values).to(operand.dtype.element_ty), inside)
@@ -149,6 +154,7 @@ def linear(
     rotation: Tensor | None = None,
     residual: Tensor | None = None,
     newest_from: int | None = None,
+    tail: Tail | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
     """Compute activation(norm(x) @ weightᵀ + bias) + residual: [frames, inputs] to [frames, outputs].
@@ -167,11 +173,12 @@ def linear(
         rotation: float32 [positions, head_dim / 2, 2], for a layer whose outputs are query, key and value: cosine and
             sine by which each pair of adjacent channels of the first head of query and key is rotated.
         newest_from: outputs from this index on have weights for the newest tap only.
+        tail: of the convolution that follows, if there are remembered chunks; x then holds the same rows twice.
 
     Returns:
         The output, and its sums if a residual was added (a norm follows then), else an empty tensor.
     """
-    out = _launch(x, positions, layer, shape, sums, activation, rotation, residual, None, newest_from, eps)
+    out = _launch(x, positions, layer, shape, sums, activation, rotation, residual, None, newest_from, tail, eps)
     return out.x, out.sums
 
 
@@ -179,7 +186,7 @@ def gated(
     x: Tensor, positions: Tensor, layer: Layer, shape: Shape, residual: Tensor, modulation: Modulation
 ) -> Modulated:
     """Compute (x @ weightᵀ + bias) · gate + residual, as `linear` does, and the operand of the layer after the norm."""
-    return _launch(x, positions, layer, shape, None, "", None, residual, modulation, None, 0.0)
+    return _launch(x, positions, layer, shape, None, "", None, residual, modulation, None, None, 0.0)
 
 
 def _launch(
@@ -193,6 +200,7 @@ def _launch(
     residual: Tensor | None,
     modulation: Modulation | None,
     newest_from: int | None,
+    tail: Tail | None,
     eps: float,
 ) -> Modulated:
     rows, inputs = x.shape
@@ -208,11 +216,12 @@ def _launch(
         _linear, (cdiv(rows, shape.rows), outputs // columns),
         x, positions, layer.weight, layer.bias, layer.bias if layer.column_sums is None else layer.column_sums,
         layer.bias if sums is None else sums, layer.bias if rotation is None else rotation,
-        x if residual is None else residual, *(modulation or (layer.bias, layer.bias)), out, operand, out_sums,
+        x if residual is None else residual, *(modulation or (layer.bias, layer.bias)),
+        positions if tail is None else tail.frames, out if tail is None else tail.memory, out, operand, out_sums,
         rows, len(positions), eps, inputs, outputs, taps,
         outputs if newest_from is None else newest_from, 0 if sums is None else sums.shape[1], activation,
         0 if rotation is None else 2 * rotation.shape[1], residual is not None, modulation is not None,
-        shape.rows, columns, depth, **shape.options,
+        tail is not None, shape.rows, columns, depth, **shape.options,
     )  # fmt: skip
     return Modulated(out, operand, out_sums)
 

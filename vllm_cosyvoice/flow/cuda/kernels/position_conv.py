@@ -10,20 +10,23 @@ from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer, Modulated
 from vllm_cosyvoice.flow.cuda.kernels.norm_mish import mish
 from vllm_cosyvoice.flow.cuda.kernels.norm_sums import store_sums
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 
 @triton.jit
 def _position_conv(
-    x, positions, weight, bias, residual, norm_weight, out, operand, out_sums, rows, half,
-    CHANNELS: tl.constexpr, GROUP: tl.constexpr, TAPS: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr,
-    EARLY: tl.constexpr,
+    x, positions, weight, bias, residual, norm_weight, tail_frames, tail_memory, out, operand, out_sums, rows, half,
+    CHANNELS: tl.constexpr, GROUP: tl.constexpr, TAPS: tl.constexpr, RESIDUAL: tl.constexpr, TAILED: tl.constexpr,
+    ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, GROUP)
     column = tl.program_id(1) * GROUP + channel
     position = tl.load(positions + row % half, row < rows, -1)
     bias_values = tl.load(bias + column)[None, :]
+    if TAILED:
+        tail = tl.load(tail_frames + row % half, row < rows, -1)
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     x_row = x + (row - (TAPS - 1))[:, None] * CHANNELS + column[None, :]
@@ -41,6 +44,8 @@ def _position_conv(
         scaled = y * tl.load(norm_weight + column)[None, :]
         tl.store(operand + place, scaled.to(operand.dtype.element_ty), inside)
         store_sums(out_sums, y, row, rows, tl.program_id(1), CHANNELS // GROUP)
+    if TAILED:
+        y = exchanged(y, (position >= 0)[:, None], 2 * tail + row // half, column, tail_memory, CHANNELS)
     tl.store(out + place, y.to(out.dtype.element_ty), inside)
 
 
@@ -53,6 +58,7 @@ def position_conv(
     *,
     residual: Tensor | None = None,
     norm_weight: Tensor | None = None,
+    tail: Tail | None = None,
 ) -> Modulated:
     """Compute mish(conv(x)) + residual, where each frame sees itself and those before it in its row.
 
@@ -63,6 +69,7 @@ def position_conv(
         conv: weight [channels, taps · channels of a group], oldest tap first.
         residual: [frames, channels], with the weight [channels] of the norm that follows. Without it, the result's
             `operand` and `sums` have no meaning.
+        tail: see `linear`.
     """
     rows, channels = x.shape
     group = channels // groups
@@ -72,7 +79,8 @@ def position_conv(
     launch(
         _position_conv, (cdiv(rows, shape.rows), groups),
         x, positions, conv.weight, conv.bias, x if residual is None else residual,
-        conv.bias if norm_weight is None else norm_weight, out, operand, sums, rows, len(positions), channels, group,
-        conv.weight.shape[1] // group, residual is not None, shape.rows, **shape.options,
+        conv.bias if norm_weight is None else norm_weight, positions if tail is None else tail.frames,
+        out if tail is None else tail.memory, out, operand, sums, rows, len(positions), channels, group,
+        conv.weight.shape[1] // group, residual is not None, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
     return Modulated(out, operand, sums)

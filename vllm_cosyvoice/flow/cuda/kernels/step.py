@@ -9,14 +9,16 @@ from triton import cdiv
 from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer
 from vllm_cosyvoice.flow.cuda.kernels.norm_mish import Norm, normed_mish
+from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
 
 
 @triton.jit
 def _first_block(
     x, positions, weight, bias, norm_weight, norm_bias, time, shortcut_weight, shortcut_bias,
-    condition, condition_shortcut, out, shortcut, half, eps,
-    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
+    condition, condition_shortcut, tail_frames, tail_memory, out, shortcut, half, eps,
+    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
@@ -24,6 +26,8 @@ def _first_block(
     inside = row[:, None] < half
     place = row[:, None] * CHANNELS + channel[None, :]
     position = tl.load(positions + row, row < half, -1)
+    if TAILED:
+        tail = tl.load(tail_frames + row, row < half, -1)
     wait_for_inputs(EARLY)
     in_row = (position >= 0)[:, None]
     data_type = weight.dtype.element_ty
@@ -49,6 +53,8 @@ def _first_block(
         hidden += tl.load(time + channel)[None, :].to(tl.float32)
         offset = (1 - guided) * half * CHANNELS
         hidden = tl.where(in_row, hidden, 0.0)
+        if TAILED:
+            hidden = exchanged(hidden, in_row, 2 * tail + (1 - guided), channel, tail_memory, CHANNELS)
         tl.store(out + offset + place, hidden.to(out.dtype.element_ty), inside)
         tl.store(shortcut + offset + place, short.to(out.dtype.element_ty), inside)
 
@@ -62,6 +68,7 @@ def first_block(
     shortcut: Layer,
     condition: tuple[Tensor, Tensor],
     shape: Shape,
+    tail: Tail | None = None,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
     """Compute the first half of the estimator's first residual block, for x with and without the condition.
@@ -73,6 +80,7 @@ def first_block(
         conv, shortcut: the parts of both layers that see x, the inputs of each tap padded with zeros to a power of two.
         time: [channels], added between the two convolutions.
         condition: the terms that the condition adds to the output of both layers, each [frames, channels].
+        tail: see `linear`.
     """
     half, mels = x.shape
     channels, padded = shortcut.weight.shape
@@ -80,22 +88,27 @@ def first_block(
     short = torch.empty_like(out)
     launch(
         _first_block, (cdiv(half, shape.rows),),
-        x, positions, conv.weight, conv.bias, *norm, time, shortcut.weight, shortcut.bias, *condition, out, short,
-        half, eps, mels, padded, channels, shape.rows, **shape.options,
+        x, positions, conv.weight, conv.bias, *norm, time, shortcut.weight, shortcut.bias, *condition,
+        positions if tail is None else tail.frames, out if tail is None else tail.memory, out, short,
+        half, eps, mels, padded, channels, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
     return out, short
 
 
 @triton.jit
 def _euler_step(
-    hidden, weight, bias, x, half, size, guidance,
-    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
+    hidden, positions, weight, bias, tail_frames, tail_memory, x, half, size, guidance,
+    MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, CHANNELS)
     mel = tl.arange(0, PADDED)
     inside = row[:, None] < half
     w = tl.load(weight + mel[None, :] * CHANNELS + channel[:, None])
+    if TAILED:
+        in_row = (tl.load(positions + row, row < half, -1) >= 0)[:, None]
+        tail = tl.load(tail_frames + row, row < half, -1)
     wait_for_inputs(EARLY)
     guided = tl.load(hidden + row[:, None] * CHANNELS + channel[None, :], inside, 0.0)
     free = tl.load(hidden + (row + half)[:, None] * CHANNELS + channel[None, :], inside, 0.0)
@@ -105,18 +118,32 @@ def _euler_step(
     velocity = guided + guidance * (guided - free) + tl.load(bias + mel)[None, :]
     place = x + row[:, None] * MELS + mel[None, :]
     inside = inside & (mel < MELS)[None, :]
-    tl.store(place, tl.load(place, inside, 0.0) + size * velocity, inside)
+    y = tl.load(place, inside, 0.0) + size * velocity
+    if TAILED:
+        y = exchanged(y, in_row, tail, mel, tail_memory, MELS)
+    tl.store(place, y, inside)
 
 
-def euler_step(hidden: Tensor, proj: Layer, x: Tensor, size: float, guidance: float, shape: Shape) -> None:
+def euler_step(
+    hidden: Tensor,
+    positions: Tensor,
+    proj: Layer,
+    x: Tensor,
+    size: float,
+    guidance: float,
+    shape: Shape,
+    tail: Tail | None = None,
+) -> None:
     """Move x [frames, 80] float32 by `size` along the guided velocity.
 
     The velocities are proj(hidden), with hidden [2 · frames, channels]: first with the condition, then without. The
-    outputs of `proj` are padded with zeros to a power of two.
+    outputs of `proj` are padded with zeros to a power of two. `tail` is that of x, in one copy.
     """
     half, mels = x.shape
     padded, channels = proj.weight.shape
     launch(
         _euler_step, (cdiv(half, shape.rows),),
-        hidden, proj.weight, proj.bias, x, half, size, guidance, mels, padded, channels, shape.rows, **shape.options,
+        hidden, positions, proj.weight, proj.bias, positions if tail is None else tail.frames,
+        x if tail is None else tail.memory, x, half, size, guidance, mels, padded, channels, tail is not None,
+        shape.rows, **shape.options,
     )  # fmt: skip

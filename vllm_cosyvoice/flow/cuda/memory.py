@@ -1,0 +1,120 @@
+"""What a packed flow remembers of finished chunks, in pages on the GPU, so that CUDA graphs can read and write it.
+
+A page holds what later chunks need of one chunk at all steps, with the condition and without it: the keys and values of
+every attention layer, and the chunk's tail, that is, its last frames before every convolution. A call writes the pages
+of the chunks that it finishes. What it reads was written by earlier calls.
+"""
+
+import weakref
+from collections.abc import Iterable
+from itertools import repeat
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vllm_cosyvoice.config import CHUNK_FRAMES, MEL_BINS
+from vllm_cosyvoice.flow.cache import FlowCache
+from vllm_cosyvoice.flow.cuda.kernels import Pages, Tail
+from vllm_cosyvoice.flow.cuda.packing import SolverTable
+
+COPIES = 2  # of each frame: with the condition and without
+
+
+class PageLayout(NamedTuple):
+    """The sizes of a network that decide how large a page is."""
+
+    steps: int
+    attentions: int
+    attention_width: int
+    convolutions: int
+    convolution_width: int
+    tail: int  # frames before a frame that a convolution sees
+
+    @property
+    def keys_values(self) -> int:
+        """Numbers in a page's keys and values."""
+        return self.steps * self.attentions * COPIES * CHUNK_FRAMES * 2 * self.attention_width
+
+    @property
+    def tails(self) -> int:
+        """Numbers in a page's tails but those of x."""
+        return self.steps * self.convolutions * COPIES * self.tail * self.convolution_width
+
+    def page_bytes(self, data_type: torch.dtype) -> int:
+        """The memory of a page."""
+        x = self.steps * self.tail * MEL_BINS * torch.float32.itemsize
+        return (self.keys_values + self.tails) * data_type.itemsize + x
+
+
+class PagedState:
+    """Finished chunks that follow one another, each in a page; the pages are free when nobody refers to this object."""
+
+    def __init__(self, pages: list[int], page_bytes: int, free: list[int]) -> None:
+        self.pages = pages
+        self.frames = CHUNK_FRAMES * len(pages)
+        self.nbytes = page_bytes * len(pages)
+        weakref.finalize(self, free.extend, pages).atexit = False
+
+
+class StepMemory:
+    """The memory of one step, for the frames of one call. It knows a layer by its turn, which is always the same.
+
+    Without tensors, nothing is remembered.
+    """
+
+    def __init__(
+        self,
+        table: SolverTable,
+        keys_values: Iterable[Tensor | None] = repeat(None),
+        tails: Iterable[Tensor | None] = repeat(None),
+        next_x: Tensor | None = None,
+    ) -> None:
+        """`next_x`: the tails of x after the step."""
+        self._table = table
+        self._keys_values, self._tails, self._next_x = iter(keys_values), iter(tails), next_x
+
+    def pages(self) -> Pages | None:
+        """The pages of the next attention layer."""
+        memory = next(self._keys_values)
+        return None if memory is None else Pages(memory, self._table.pages, self._table.past)
+
+    def tail(self) -> Tail | None:
+        """The tails before the next convolution."""
+        return self._tail(next(self._tails))
+
+    def next_x(self) -> Tail | None:
+        """The tails of x after the step."""
+        return self._tail(self._next_x)
+
+    def _tail(self, memory: Tensor | None) -> Tail | None:
+        return None if memory is None else Tail(memory, self._table.tails)
+
+
+class FlowMemory:
+    """As many pages as fit into `budget` bytes, at least one, and the cache of what is in them."""
+
+    def __init__(self, layout: PageLayout, budget: int, data_type: torch.dtype, device: torch.device) -> None:
+        self._page_bytes = layout.page_bytes(data_type)
+        count = max(1, budget // self._page_bytes)
+        self.cache = FlowCache(count * self._page_bytes)
+        self._free = list(range(count))
+        self._keys_values = torch.zeros(
+            layout.steps, layout.attentions, count, COPIES, CHUNK_FRAMES, 2 * layout.attention_width,
+            dtype=data_type, device=device,
+        )  # fmt: skip
+        self._tails = torch.zeros(
+            layout.steps, layout.convolutions, layout.tail * count, COPIES, layout.convolution_width,
+            dtype=data_type, device=device,
+        )  # fmt: skip
+        self._x = torch.zeros(layout.steps, layout.tail * count, MEL_BINS, device=device)  # of step 0: of no use
+
+    def take(self, count: int) -> PagedState | None:
+        """Take free pages, after dropping unused prompts from the cache if necessary; None if there are too few."""
+        if not self.cache.make_room(count * self._page_bytes, free=len(self._free) * self._page_bytes):
+            return None
+        return PagedState([self._free.pop() for _ in range(count)], self._page_bytes, self._free)
+
+    def at(self, step: int, table: SolverTable) -> StepMemory:
+        """The memory of the solver's `step`."""
+        return StepMemory(table, self._keys_values[step], self._tails[step], self._x[(step + 1) % len(self._x)])
