@@ -15,7 +15,7 @@ class RecordedGraphs(CudaGraphs):
     """Captures nothing, but says what it would have."""
 
     def __init__(self) -> None:
-        super().__init__(Mock(), Mock(), SIZES, "cpu")
+        super().__init__("flow", Mock(), Mock(), SIZES, "cpu")
         self.captured: list[int] = []
 
     def _capture(self, size: int) -> None:
@@ -28,7 +28,7 @@ def test_the_largest_is_captured_first_and_the_log_counts(caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, "vllm_cosyvoice"):
         graphs.capture({32, 128})
     assert graphs.captured == [128, 32]
-    assert caplog.messages[-1] == "Captured calls of 32 frames, 2 of 2 sizes."
+    assert caplog.messages[-1] == "Captured the flow for 32 frames, 2 of 2 sizes."
 
 
 def test_the_others_follow_one_by_one() -> None:
@@ -51,7 +51,7 @@ def test_a_call_takes_the_smallest_captured_size_that_holds_it() -> None:
 
 def test_what_is_not_captured_is_computed() -> None:
     compute = Mock()
-    graphs = CudaGraphs(Mock(), compute, SIZES, "cpu")
+    graphs = CudaGraphs("flow", Mock(), compute, SIZES, "cpu")
     graphs.run(16)
     compute.assert_called_once_with(16)
 

@@ -231,6 +231,19 @@ def test_hops_for_which_there_is_no_room_leave_no_gap() -> None:
     assert memory.frames == 4 * CHUNK_FRAMES
 
 
+def test_a_prompt_that_another_stream_remembered_stays_for_the_hops_after_it() -> None:
+    """As in a call of two streams that have the same new voice."""
+    cache = FlowCache(60)
+    first, second = stream_of(cache, 1), stream_of(cache, 1)
+    first.keep(0, SomeChunks(first.prompt_frames))
+    second.keep(second.prompt_frames, SomeChunks(CHUNK_FRAMES))
+    del first
+    gc.collect()
+    for name in range(2, 9):
+        speak(stream_of(cache, name), hops=0)
+    assert len(second.states()) == 2
+
+
 def test_streams_come_and_go_while_others_ask() -> None:
     cache, stop, errors = FlowCache(200), threading.Event(), []
 

@@ -165,6 +165,7 @@ class StreamMemory:
         if start < self.prompt_frames:
             self.cache.keep_prompt(self.key, state, self)
         else:
+            self.cache.prompt(self.key, self)  # which another stream of the same call may have remembered
             self.cache.keep(state, self)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ class CudaGraphs:
 
     def __init__(
         self,
+        name: str,
         prepare: Callable[[int], object],
         compute: Callable[[int], None],
         sizes: Sequence[int],
@@ -27,10 +28,12 @@ class CudaGraphs:
         """Set up the graphs without capturing any.
 
         Args:
+            name: of the computation, for the log.
             prepare: `prepare(size)` writes the indices that `compute(size)` reads, for a call without rows.
             compute: `compute(size)` reads and writes buffers at fixed addresses and never waits for the device.
         """
         self.sizes = sorted(sizes)
+        self._name = name
         self._prepare = prepare
         self._compute = compute
         self._device = torch.device(device)
@@ -40,7 +43,7 @@ class CudaGraphs:
         """Capture `sizes`, largest first so that smaller ones fit in its memory, and log the progress."""
         for number, size in enumerate(sorted(sizes, reverse=True), start=1):
             self._capture(size)
-            log.info("Captured calls of %d frames, %d of %d sizes.", size, number, len(sizes))
+            log.info("Captured the %s for %d frames, %d of %d sizes.", self._name, size, number, len(sizes))
 
     def capture_next(self) -> bool:
         """Capture the smallest missing size, if there is one, and return whether more are missing."""

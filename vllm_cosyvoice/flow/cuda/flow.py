@@ -162,8 +162,8 @@ class PackedFlow:
         ]
         self._mel = torch.zeros(largest, MEL_BINS, device=device)
         self._most_frames = best_size(sizes, self._network.best_frames)  # in a solver's call of several rows
-        self._encoder = CudaGraphs(self._write_encoder_table, self._encode, sizes, device)
-        self._solver = CudaGraphs(self._write_solver_table, self._solve, sizes, device)
+        self._encoder = CudaGraphs("flow's encoder", self._write_encoder_table, self._encode, sizes, device)
+        self._solver = CudaGraphs("flow", self._write_solver_table, self._solve, sizes, device)
 
     @property
     def cache(self) -> FlowCache | None:

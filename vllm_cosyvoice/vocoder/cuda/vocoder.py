@@ -57,7 +57,7 @@ class PackedVocoder:
         self._start_phases = torch.zeros(frames, harmonics, dtype=torch.float64, device=device)
         self._phases = torch.zeros(frames, harmonics, dtype=torch.float64, device=device)
         self._audio = torch.zeros(frames * SAMPLES_PER_FRAME, device=device)
-        self._graphs = CudaGraphs(self._write_no_rows, self._compute, sizes, device)
+        self._graphs = CudaGraphs("vocoder", self._write_no_rows, self._compute, sizes, device)
 
     def rehearse(self) -> None:
         """Launch every kernel that a call of any size uses, for `compiling`."""
