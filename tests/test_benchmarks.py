@@ -100,7 +100,7 @@ def test_a_part_that_takes_too_long_is_broken_off(
 
 def test_the_server_is_measured_twice(server: ServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    load = ("--concurrency", "2", "--modes", "streaming", "--tokens", "25", "--warm_up", "0.5", "--seconds", "2")
+    load = ("--concurrency", "2", "--modes", "streaming", "--tokens", "25", "--warm_up", "0.5", "--seconds", "4")
     flags = ("--base_url", server.url, *load, "--runs", "2", "--clients", "1", "--json", report)
     assert parts.run("serve", *flags, seconds=120, log=tmp_path / "log"), (tmp_path / "log").read_text()
     runs = Report.read(report).runs
