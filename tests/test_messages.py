@@ -127,6 +127,7 @@ async def test_nothing_meant_for_a_dead_process_reaches_the_next_one(addresses: 
     sender.bury(dead)
     sender.send(dead, Release("after"))
     successor = Channel(addresses.new("stage"), SECRET)
+    await asyncio.sleep(1)  # ZeroMQ closes sockets in a thread of its own
     late = Channel(dead, SECRET)
     sender.send(successor.address, Release("for the living"))
     async with asyncio.timeout(30):
