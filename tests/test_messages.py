@@ -1,7 +1,8 @@
 """What processes rely on: messages arrive whole, in order, from friends only, and never at a successor."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ import zmq
 from server.processes import messages
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
-from server.processes.messages import Message
+from server.processes.messages import Address, Message
 from vllm_cosyvoice.recording import Recording, StoredVoice, Voice
 from vllm_cosyvoice.request import SpeechRequest
 from vllm_cosyvoice.sampling import SamplingOptions
@@ -86,57 +87,68 @@ def test_what_is_no_message_is_not_taken_for_one() -> None:
         messages.decode(b"\x80")
 
 
-async def test_messages_keep_their_order_also_when_the_receiver_comes_later(addresses: Addresses) -> None:
+@pytest.fixture
+def channel() -> Iterator[Callable[[Address], Channel]]:
+    """Opens channels. They are closed also if a test fails: garbage collection would wait for one for ever."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(address: Address) -> Channel:
+            one = Channel(address, SECRET)
+            stack.callback(one.close)
+            return one
+
+        yield opened
+
+
+async def test_messages_keep_their_order_also_when_the_receiver_comes_later(
+    addresses: Addresses, channel: Callable[[Address], Channel]
+) -> None:
     here, there = addresses.new("here"), addresses.new("there")
-    sender = Channel(here, SECRET)
+    sender = channel(here)
     for number in range(2000):
         sender.send(there, Release(str(number)))
-    receiver = Channel(there, SECRET)
+    receiver = channel(there)
     async with asyncio.timeout(30):
         assert [await receiver.receive() for _ in range(2000)] == [Release(str(number)) for number in range(2000)]
-    sender.close()
-    receiver.close()
 
 
-async def test_a_stranger_without_the_secret_is_not_heard(addresses: Addresses) -> None:
+async def test_a_stranger_without_the_secret_is_not_heard(
+    addresses: Addresses, channel: Callable[[Address], Channel]
+) -> None:
     address = addresses.new("here")
-    receiver = Channel(address, SECRET)
-    context = zmq.Context()
-    stranger = context.socket(zmq.PUSH)
-    stranger.connect(address)
+    receiver = channel(address)
     forged = messages.encode(Release("forged"))
-    for frames in (
-        [forged],
-        [b"guess", forged],
-        [SECRET, forged, forged],
-        [SECRET, b"\x80"],
-        [SECRET, messages.encode(Release("true"))],
-    ):
-        stranger.send_multipart(frames)
-    async with asyncio.timeout(30):
-        assert await receiver.receive() == Release("true")
-    stranger.close(linger=0)
-    context.term()
-    receiver.close()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as stranger:
+        stranger.connect(address)
+        for frames in (
+            [forged],
+            [b"guess", forged],
+            [SECRET, forged, forged],
+            [SECRET, b"\x80"],
+            [SECRET, messages.encode(Release("true"))],
+        ):
+            stranger.send_multipart(frames)
+        async with asyncio.timeout(30):
+            assert await receiver.receive() == Release("true")
 
 
-async def test_nothing_meant_for_a_dead_process_reaches_the_next_one(addresses: Addresses) -> None:
-    sender = Channel(addresses.new("here"), SECRET)
+async def test_nothing_meant_for_a_dead_process_reaches_the_next_one(
+    addresses: Addresses, channel: Callable[[Address], Channel]
+) -> None:
+    sender = channel(addresses.new("here"))
     dead = addresses.new("stage")
     sender.send(dead, Release("queued"))
     sender.bury(dead)
     sender.send(dead, Release("after"))
-    successor = Channel(addresses.new("stage"), SECRET)
+    successor = channel(addresses.new("stage"))
     await asyncio.sleep(1)  # ZeroMQ closes sockets in a thread of its own
-    late = Channel(dead, SECRET)
+    late = channel(dead)
     sender.send(successor.address, Release("for the living"))
     async with asyncio.timeout(30):
         assert await successor.receive() == Release("for the living")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await late.receive()
-    for channel in (sender, successor, late):
-        channel.close()
 
 
 def test_directories_of_killed_servers_are_swept_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
