@@ -208,7 +208,7 @@ async def test_callers_that_leave_leave_nothing_behind(server: ServerProcess) ->
     unfinished = sum(server.numbers()["requests_unfinished_total"].values())
     memory, files = await calls(40)  # buffers and pools grow to their size
     memory_after, files_after = await calls(60)
-    assert sum(server.numbers()["requests_unfinished_total"].values()) > unfinished + 12, "many left in the middle"
+    assert sum(server.numbers()["requests_unfinished_total"].values()) > unfinished + 4, "some left in the middle"
     assert memory_after - memory < 64 << 20
     assert files_after <= files + 4
     async with server.client() as client:
