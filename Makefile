@@ -12,7 +12,7 @@ MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 GPU_TESTS := tests/gpu/test_server.py tests/gpu $(addprefix tests/test_,packed_flow.py packed_dit_flow.py packed_vocoder.py \
 	token_draw_kernel.py vllm_contract.py scheduler.py)
 
-.PHONY: demo serve test test-gpu browser lint env clean
+.PHONY: demo serve test pytest test-gpu browser lint env clean
 
 demo: env
 	$(BIN)/python -m server.demo $(MODEL) --output demo.wav
@@ -20,8 +20,10 @@ demo: env
 serve: env
 	$(BIN)/python -m server $(MODEL) $(ARGS)
 
-test: env
-	$(MAKE) --jobs=2 --output-sync=target lint browser
+test: env browser
+	$(MAKE) --jobs=2 lint pytest
+
+pytest: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: env
