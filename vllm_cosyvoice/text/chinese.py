@@ -1,7 +1,9 @@
 """Reads Chinese text: years, telephone numbers, units, dots and dashes; wetext reads the remaining numbers."""
 
 import re
+import string
 import unicodedata
+from decimal import Decimal
 
 from vllm_cosyvoice.text import chinese_units
 from vllm_cosyvoice.text.abbreviations import UNFINISHED
@@ -14,7 +16,10 @@ from vllm_cosyvoice.text.rules import Rule, apply
 
 NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
 AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
-WIDE = str.maketrans("０１２３４５６７８９％∶．µ", "0123456789%:.μ")
+WIDE = str.maketrans(
+    {chr(ord(sign) + 0xFEE0): sign for sign in string.digits + string.ascii_letters + "%"}
+    | {"∶": ":", "．": ".", "µ": "μ"}
+)
 DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
 ALONE = r"(?<![\d.,/:-])"
 ENDED = r"(?![\d/:-]|[.,]\d)"
@@ -70,6 +75,18 @@ def _items(text: str) -> str:
 WRITING_RULES: list[Rule] = [  # how numbers are written
     (re.compile(r"(?<=\d)－(?=\d)"), "-"),
     (re.compile(r"(?<=\d)：(?=\d)"), ":"),
+    (
+        re.compile(r"((?:日期|时间|生日)[是为：:]?\s?)((?:19|20)\d\d)(0[1-9]|1[0-2])([0-2]\d|3[01])(?!\d)"),
+        r"\1\2年\3月\4日",
+    ),
+    (re.compile(r"(?<!\d)0(?=[1-9][月日号])"), ""),
+    (
+        re.compile(r"(?<=[日号午晚上晨早])\s?(\d{1,2}):([0-5]\d)(?![\d:])"),
+        lambda match: f"{int(match[1])}点" + ("" if match[2] == "00" else f"{match[2]}分"),
+    ),
+    (re.compile(r"(?<![A-Za-z\d])(\d{1,3})(?:st|nd|rd|th)(?![A-Za-z])"), r"第\1"),
+    (re.compile(r"(?<![A-Za-z\d])([BCGOP])2(?=[BCGOP](?![A-Za-z\d]))"), r"\1 to "),
+    (re.compile(r"(?<![A-Za-z])(L[vV]|[Vv]er|E[pP])\.\s?(?=\d)"), r"\1 "),
     (re.compile(r"(?<![\d.,])\d{1,3}(?: 000)+(?![\d,.])"), lambda match: match[0].replace(" ", "")),
     (re.compile(r"第(\d+)/(\d+)页"), r"第\1页，共\2页"),
     (re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])"), lambda match: match[0].replace(",", "")),
@@ -130,7 +147,7 @@ ROMAN_RULES: list[Rule] = [
 
 # Numbers that are identifiers: of telephones, rooms, people.
 NUMBERED = (
-    "编号|编码|学号|工号|房号|卡号|账号|帐号|单号|订单号?|座号|证号|身份证号?码?|邮编|邮政编码|密码|验证码|校验码|尾号|号码|代码|代号|批号|序列号|流水号"
+    "编号|编码|学号|工号|房号|卡号|账号|帐号|单号|订单号?|座号|证号|身份证号?码?|邮编|邮政编码|密码|验证码|校验码|状态码|错误码|邀请码|兑换码|激活码|提取码|条码|尾号|号码|代码|代号|批号|序列号|流水号"
     "|车牌号?|门牌号?|QQ号?|群号?|群聊|会员号|取件码|端口号?|房间号码?|准考证号?|股票代码|取票号|電話|號碼|密碼|編號|訂單號?|帳號|驗證碼|航班号?|班次|区号|分机号?"
 )
 CALLED = "电话号?码?|手机号?码?|热线|客服|拨打|致电|传真|座机|专线|打给?|呼叫|電話號?碼?|手機|熱線|客服|致電|傳真|專線"
@@ -138,8 +155,8 @@ ROOM = "室(?!外|内|温)|号?房|房间|病房|教室|会议室|宿舍|寝室|
 
 
 def _part(digits: str) -> str:
-    """The number of a standard: "5009.3" → "五零零九点三"."""
-    return _digits(digits).replace(".", "点")
+    """A part of the name of a standard: "5009.3" → "五零零九点三"."""
+    return _digits(digits).replace(".", "点").replace("/", " ")
 
 
 STANDARD = r"(?:GB|GBZ|ISO|IEC|IEEE|DB\d\d|JGJ|JTG|HJ|YY|QB|SH|SY|DL|NY|CJJ|CECS|ASTM|EN|DIN)(?:/[A-Z]{1,3})?"
@@ -172,9 +189,25 @@ CODE_RULES: list[Rule] = [
         re.compile(r"(?<=ISBN)[:： ]?\s?(\d[\d-]{8,15}[\dX])"),
         lambda match: "，".join(map(_digits, match[1].split("-"))),
     ),
+    (re.compile(r"(?<![\d.])(localhost|\d+(?:\.\d+){3}):(\d{2,5})(?!\d)"), lambda m: f"{m[1]}冒号{_digits(m[2])}"),
+    (re.compile(r"(?<![\d.])(\d+(?:\.\d+){3})/(?=\d{1,2}(?!\d))"), r"\1斜杠"),
     (
-        re.compile(r"(?<![\d.])(localhost|\d+(?:\.\d+){3}):(\d{2,5})(?!\d)"),
-        lambda match: f"{match[1]}冒号{_digits(match[2])}",
+        re.compile(r"(?<![A-Za-z\d])[A-F\d]{2}(?::[A-F\d]{2}){5}(?![A-Za-z\d:])"),
+        lambda match: _digits(match[0].replace(":", "，")),
+    ),
+    (re.compile(r"(?<!\d)(\d{3,6})\*{2,}(\d{3,4})(?!\d)"), lambda match: f"{_code(match[1])}星号{_code(match[2])}"),
+    (
+        re.compile(r"(?<![\d+])\+(?!86)(\d{1,3}(?:[- ]?[(（]?\d{2,5}[)）]?){2,4})(?!\d)"),
+        lambda match: "加" + _telephone(match[1]),
+    ),
+    (re.compile(r"(?<![\d-])00\d\d(?:-\d+)+"), lambda match: _telephone(match[0])),
+    (
+        re.compile(r"(?:^|(?<=[，。！？!,\s哈]))(?:6{3,}|5{3,}|23{2,})(?=$|[，。！？!,\s啊啦了])"),  # as in a chat
+        lambda match: _digits(match[0]),
+    ),
+    (
+        re.compile(rf"(?<!\d)(?:19|20)\d\d(?=[级届款]|[{HAN}]{{0,4}}(?:奥运|亚运|世界杯|冬奥|残奥|世博|欧洲杯))"),
+        lambda match: _digits(match[0]),
     ),
     (re.compile(r"(?<![\d.])(2160|1440|1080|720|480|360)(?=[pPi](?![A-Za-z]))"), lambda match: _digits(match[0])),
     (
@@ -243,7 +276,7 @@ CODE_RULES: list[Rule] = [
     ),
     (
         re.compile(
-            r"(?<![\d.])(\d{1,2})[·.](\d{1,2})(?=事件|假期|小长假|长假|妇女节|劳动节|儿童节|建军节|国庆节|青年节|黄金周|国庆|大促|晚会|购物节|事故|惨案|地震)"
+            r"(?<![\d.])(\d{1,2})[·.](\d{1,2})(?=事件|事变|假期|小长假|长假|妇女节|劳动节|儿童节|建军节|国庆节|青年节|黄金周|国庆|大促|晚会|购物节|事故|惨案|地震)"
         ),
         lambda match: _digits(match[1].replace("10", "十").replace("12", "十二") + match[2]),
     ),
@@ -298,7 +331,7 @@ TIME_RULES: list[Rule] = [
 # 两, not 二, before what is counted; wetext knows some of these words.
 COUNTED = (
     "公斤|千克|克|升|毫升|吨|公里|千米|厘米|毫米|次(?!方|元)|种|倍|年(?!级|班|代)|项|份|杯|碗|瓶|盒|包|袋|片|粒|颗|道|门|首|部|台|辆|条|件|张|本|支|枝|把"
-    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人|节(?!日)|题|款|轮|局|室(?!外|内)|毛|球|大勺|小勺|茶匙|汤匙|瓣|張|條|間|雙|塊|點(?!\d)|歲"
+    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人|节(?!日)|题|款|轮|局|室(?!外|内)|毛|球|大勺|小勺|茶匙|汤匙|瓣|海里|光年|張|條|間|雙|塊|點(?!\d)|歲"
 )
 COUNT_RULES: list[Rule] = [
     (re.compile(r"(?<!\d)2对2(?!\d)"), "二对二"),
@@ -373,6 +406,14 @@ MONEY_RULES: list[Rule] = [
         ),
     ),
     (
+        re.compile(rf"((?:US)?[$])({AMOUNT})([MB])(?![A-Za-z])"),
+        lambda match: (
+            f"{Decimal(match[2]) * (100 if match[3] == 'M' else 10):f}".removesuffix(".0")
+            + ("万" if match[3] == "M" else "亿")
+            + CURRENCIES[match[1]]
+        ),
+    ),
+    (
         re.compile(rf"({CURRENCY})\s?({AMOUNT})([万亿千百]*)"),
         lambda match: match[2].removesuffix(".00") + match[3] + CURRENCIES[match[1]],
     ),
@@ -400,6 +441,8 @@ def _is_fraction(match: re.Match[str]) -> bool:
 
 # Numbers that wetext would take for something else.
 PLAIN_RULES: list[Rule] = [
+    (re.compile(r"(?<=\d[A-Z])/(?=\d)"), "、"),  # 2.4G/5G
+    (re.compile(r"(?<=[A-Z]{2})/(?=\d)"), " "),  # HTTP/2
     (
         re.compile(rf"{ALONE}(1[0-2])\.(\d{{1,2}})(?![\d.:/%‰°℃A-Za-z])"),
         lambda m: f"{read_out(m[1], 'zh')}点{_digits(m[2])}",
@@ -426,6 +469,7 @@ FORMULA_RULES: list[Rule] = [
         re.compile(r"(?<=[\w)²³])\s*\^\s*[({]?(-?\d+|[a-z](?![A-Za-z]))[)}]?"),
         lambda match: f"的{match[1].replace('-', '负')}次方",
     ),
+    (re.compile(r"(?<=次方)\s?[-−]\s?(?=\d)"), "减"),
     (re.compile(rf"(?:(?<=[\d)²³方])|{LETTER})\s?[-−]\s?(?=[\d(√]|[A-Za-z](?![A-Za-z])){EQUAL}"), "减"),
     (
         re.compile(rf"(?:(?<=[\d)²³方%万亿])|{LETTER})\s?\+\s?(?=[\w(√])|(?<=[A-Za-z])\+(?=\d)|(?<=[\d万亿])\+(?!\+)"),
