@@ -1,9 +1,9 @@
 """Reads units of measurement in Chinese: "5kWh" → "5千瓦时", "35μg/m³" → "每立方米35微克"."""
 
 import re
-import unicodedata
 
 from vllm_cosyvoice.text.rules import Rule
+from vllm_cosyvoice.text.unit_signs import SUPERSCRIPTS, UNIT_SIGN
 
 HAN = r"\u4e00-\u9fff"
 AMOUNT = r"\d+(?:\.\d+)?"
@@ -28,7 +28,6 @@ PARTS = UNITS | {
 }  # fmt: skip
 SPOKEN = PARTS | {"分": "分钟", "秒钟": "秒"}
 POWERS = {"²": "平方", "³": "立方", "": ""}
-SUPERSCRIPTS = str.maketrans("23", "²³")
 
 
 def _one_of(units: dict[str, str]) -> str:
@@ -45,10 +44,7 @@ FACTOR = re.compile(r"(\d*)([^\d²³]+)([²³]?)")
 HEMISPHERES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经"}
 
 SIGN_RULES: list[Rule] = [  # one way to write each unit
-    (
-        re.compile("[\u3380-\u33df]"),  # ㎏, ㎡
-        lambda match: unicodedata.normalize("NFKC", match[0]).translate(SUPERSCRIPTS),
-    ),
+    UNIT_SIGN,
     (
         re.compile(r"(?<=[\d/])(\s?[kcdmμ]?m)\^?([23])(?![\d.A-Za-z])"),
         lambda match: match[1] + match[2].translate(SUPERSCRIPTS),
