@@ -18,7 +18,7 @@ NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
 AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
 WIDE = str.maketrans(
     {chr(ord(sign) + 0xFEE0): sign for sign in string.digits + string.ascii_letters + "%"}
-    | {"∶": ":", "．": ".", "µ": "μ"}
+    | {"∶": ":", "．": ".", "＝": "=", "＋": "+", "µ": "μ"}
 )
 DASH = r"\s?[-–—~～‐至到]{1,2}\s?"
 ALONE = r"(?<![\d.,/:-])"
@@ -48,6 +48,8 @@ ITEM = re.compile(
     rf"(?=[A-Za-z“《{HAN}])"
 )
 LIST_RULES: list[Rule] = [
+    (re.compile("[⑴-⒛㈠-㈩]"), lambda match: unicodedata.normalize("NFKC", match[0])),
+    (re.compile(rf"(?<=[\w”》）)])\s+(?=[{ORDER}]{{1,3}}、)"), "，"),
     (re.compile(rf"(?<=\w)\s+(?=[（(](?:\d{{1,2}}|[{ORDER}]{{1,3}})[）)]\w)"), "，"),
     (re.compile(rf"{ITEM_START}[（(](\d{{1,2}}|[{ORDER}]{{1,3}})[）)]\s*(?=[\w“《])"), r"\1、"),
     (re.compile(rf"{ITEM_START}(\d{{1,2}}|[A-H]|[{ORDER}])[.．]\s*(?=[{HAN}])"), r"\1、"),
@@ -64,7 +66,7 @@ def _items(text: str) -> str:
         nonlocal last
         name = match[1] or match[2]
         place = int(name) if name.isdecimal() else max(ORDER.find(name), "ABCDEFGH".find(name)) + 1
-        if place != last + 1:
+        if place not in (1, last + 1):
             return match[0]
         last = place
         return f"，{name}、"
@@ -130,7 +132,7 @@ ADDRESS_RULES: list[Rule] = [
         lambda match: _digits(match[0].translate(SPELLED_SIGNS)),
     ),
     (re.compile(rf"@(?=[{HAN}])"), "艾特"),
-    (re.compile(rf"#+(?=[{HAN}])|(?<=[{HAN}])#"), ""),
+    (re.compile(rf"(?<![CF])#+(?=[{HAN}])|(?<=[{HAN}])#"), ""),
 ]
 
 RULERS = (
@@ -197,7 +199,7 @@ CODE_RULES: list[Rule] = [
     ),
     (re.compile(r"(?<!\d)(\d{3,6})\*{2,}(\d{3,4})(?!\d)"), lambda match: f"{_code(match[1])}星号{_code(match[2])}"),
     (
-        re.compile(r"(?<![\d+])\+(?!86)(\d{1,3}(?:[- ]?[(（]?\d{2,5}[)）]?){2,4})(?!\d)"),
+        re.compile(r"(?<![\d+])\+(?!86)(\d{1,3}(?:[- ][(（]?\d{2,5}[)）]?){2,4})(?!\d)"),
         lambda match: "加" + _telephone(match[1]),
     ),
     (re.compile(r"(?<![\d-])00\d\d(?:-\d+)+"), lambda match: _telephone(match[0])),
@@ -214,7 +216,10 @@ CODE_RULES: list[Rule] = [
         re.compile(r"(?<![A-Za-z.])([A-Z])\.(\d{3,})(?![\d.])"),
         lambda match: f"{match[1]}点{_digits(match[2])}",
     ),
-    (re.compile(r"(?<=[表图式])\s?(\d{1,2})[-–](\d{1,2})(?![\d-])"), r"\1杠\2"),
+    (
+        re.compile(r"(?<=[表图式])\s?(\d{1,2})[-–](\d{1,2})(?![\d-]|[篇名个人种张次位天年月日分份款条件小周倍])"),
+        r"\1杠\2",
+    ),
     (
         re.compile(r"(?<!\d)(?<!\d )(?:[（(]0\d{2,3}[）)]\s?|0\d{2,3}[- ])(?:\d{7,8}|\d{3,4}[- ]\d{4})(?!\d)"),
         lambda match: _telephone(re.sub(r"[^\d]", "-", match[0].strip("(（"))),
@@ -250,6 +255,11 @@ CODE_RULES: list[Rule] = [
         re.compile(r"(?<![\d-])(\d{1,2})-(\d{1,2})-(\d{3,4})(?![\d-])"),
         lambda match: f"{match[1]}杠{match[2]}杠{_digits(match[3])}",
     ),
+    (
+        re.compile(r"(?<![\d.-])(\d{3,4})-(\d{3,4})(?=室|号?房)"),
+        lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
+    ),
+    (re.compile(r"(?<![A-Za-z\d])([A-Z])(\d{1,3})[-~～–](?=\1\d)"), r"\1\2到"),
     (
         re.compile(r"(?<![\d.-])(\d{1,3})-(\d{3,4})(?=室|号?房)"),
         lambda match: f"{match[1]}杠{_digits(match[2])}",
@@ -311,7 +321,7 @@ TIME_RULES: list[Rule] = [
         lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
     ),
     (
-        re.compile(rf"(?<!\d)((?:19|20)\d\d)(?:{DASH}|/)((?:19|20)?\d\d)(?=学年|财年|赛季|年度)"),
+        re.compile(rf"(?<!\d)((?:19|20)?\d\d)(?:{DASH}|/)((?:19|20)?\d\d)(?=学年|财年|赛季|年度)"),
         lambda match: f"{_digits(match[1])}到{_digits(match[2])}",
     ),
     (re.compile(rf"(?<!\d)([089]\d){DASH}(\d\d)年"), lambda match: f"{_digits(match[1])}到{_digits(match[2])}年"),
@@ -331,11 +341,11 @@ TIME_RULES: list[Rule] = [
 # 两, not 二, before what is counted; wetext knows some of these words.
 COUNTED = (
     "公斤|千克|克|升|毫升|吨|公里|千米|厘米|毫米|次(?!方|元)|种|倍|年(?!级|班|代)|项|份|杯|碗|瓶|盒|包|袋|片|粒|颗|道|门|首|部|台|辆|条|件|张|本|支|枝|把"
-    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人|节(?!日)|题|款|轮|局|室(?!外|内)|毛|球|大勺|小勺|茶匙|汤匙|瓣|海里|光年|張|條|間|雙|塊|點(?!\d)|歲"
+    r"|座|间|家|所|名|批|套|段|篇|句|遍|趟|场|周|棵|顿|根|箱|页(?!码)|步|口|双|对(?!\d)|幅|盘|束|匹|头|扇|封|架|艘|滴|勺|成|折|股|阵|圈|晚|代人|节(?!日)|题|款|轮|局|室(?!外|内)|毛|球|大勺|小勺|茶匙|汤匙|瓣|海里|光年|战(?=\d)|胜|负|張|條|間|雙|塊|點(?!\d)|歲"
 )
 COUNT_RULES: list[Rule] = [
     (re.compile(r"(?<!\d)2对2(?!\d)"), "二对二"),
-    (re.compile(r"(?<![\d.])2(?=手|线城市|维|胎|奶|次元|次方|等|进制|战)"), "二"),
+    (re.compile(r"(?<![\d.])2(?=手|线城市|维|胎|奶|次元|次方|等|进制|战(?!\d))"), "二"),
     (re.compile(rf"(?<![\d.,:/第星周期点月~～–—到至-])2(?={COUNTED})"), "两"),
     (
         re.compile(r"(?<=[栋幢楼])(\d{1,2})(?=单元)"),
@@ -355,7 +365,7 @@ RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<![\d.\w])-(\d+)\s?[~～–—]\s?(?=-?\d)"), r"-\1到"),
     (re.compile(rf"(?<![\d.A-Za-z])({AMOUNT})%?{DASH}({AMOUNT})%"), r"\1%到\2%"),
     (
-        re.compile(rf"(?<![\d.])({AMOUNT})(℃|°C|[{HAN}]{{1,2}}|[A-Za-zμ]{{1,4}}[²³]?){DASH}({AMOUNT})(?=\2)"),
+        re.compile(rf"(?<![\d.])({AMOUNT})(℃|°C|[{HAN}]{{1,2}}|[A-Za-zμ/]{{1,6}}[²³]?){DASH}({AMOUNT})(?=\2)"),
         r"\1\2到\3",
     ),
     (re.compile(rf"[$]({AMOUNT}){DASH}[$]?({AMOUNT})"), r"\1到\2美元"),
@@ -435,6 +445,11 @@ def _denominator(digits: str) -> str:
     return "二" if digits == "2" else digits  # wetext would make it 两
 
 
+def _fraction(whole: str, sign: str) -> str:
+    numerator, denominator = unicodedata.normalize("NFKC", sign).split("\u2044")
+    return f"{whole}{'又' if whole else ''}{denominator}分之{numerator}".replace("2分", "二分")
+
+
 def _is_fraction(match: re.Match[str]) -> bool:
     return int(match[1]) < int(match[2])
 
@@ -448,7 +463,7 @@ PLAIN_RULES: list[Rule] = [
         lambda m: f"{read_out(m[1], 'zh')}点{_digits(m[2])}",
     ),
     (
-        re.compile(r"(?:(?<![\d.])|(?<=\d点))1[12]\d(?=\s?(?:[比到乘加减等+=<>*/-]|[A-Z]|赫兹))"),
+        re.compile(r"(?<![\d.])1[12]\d(?=\s?(?:[比到乘加减等+=<>*/-]|[A-Z]|赫兹))"),
         lambda match: _amount(match[0]),
     ),
 ]
@@ -470,7 +485,7 @@ FORMULA_RULES: list[Rule] = [
         lambda match: f"的{match[1].replace('-', '负')}次方",
     ),
     (re.compile(r"(?<=次方)\s?[-−]\s?(?=\d)"), "减"),
-    (re.compile(rf"(?:(?<=[\d)²³方])|{LETTER})\s?[-−]\s?(?=[\d(√]|[A-Za-z](?![A-Za-z])){EQUAL}"), "减"),
+    (re.compile(rf"(?:(?<=[\d)²³方])|{LETTER})\s?[-−－]\s?(?=[\d(√]|[A-Za-z](?![A-Za-z])){EQUAL}"), "减"),
     (
         re.compile(rf"(?:(?<=[\d)²³方%万亿])|{LETTER})\s?\+\s?(?=[\w(√])|(?<=[A-Za-z])\+(?=\d)|(?<=[\d万亿])\+(?!\+)"),
         "加",
@@ -480,12 +495,13 @@ FORMULA_RULES: list[Rule] = [
 
 SIGN_RULES: list[Rule] = [
     (re.compile(r"(?<=[周期拜][一二三四五六日天])\s?[-~～—–]\s?(?=周|星期|礼拜)"), "到"),
+    (re.compile(r"(\d?)([½⅓⅔¼¾⅕⅖⅗⅘⅙⅛⅜⅝⅞])"), lambda match: _fraction(match[1], match[2])),
     (re.compile(r"√\s*(?=[\w(])"), "根号"),
     (re.compile("∞"), "无穷大"),
     (re.compile(r"\s*(?:→|⇒|➜)\s*"), "，"),
     (re.compile(r"№\s*(?=\d)"), "编号"),
     (re.compile(r"§\s*(?=\d)"), "第"),
-    (re.compile(r"(?<=[℃C度%])\s?[~～–—]\s?(?=-?\d)"), "到"),
+    (re.compile(r"(?<=[℃C度%])\s?[~～–—]\s?(?=-?\d|零[上下])"), "到"),
     (re.compile(rf"(?<=[的了吧呢啊哦嘛呀哈啦哟嗯])[~～]+(?=[{HAN}])"), "，"),
     (re.compile(r"[~～]+(?=$|[，。！？…”])"), ""),
     (re.compile(r"\s*(?:<=|≤)\s*"), "小于等于"),

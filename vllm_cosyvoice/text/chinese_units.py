@@ -24,7 +24,7 @@ UNITS = {
 # The parts of composed units. Those of the second line mean something else alone: "12A", "3d".
 PARTS = UNITS | {
     "km": "公里", "m": "米", "dm": "分米", "cm": "厘米", "mm": "毫米", "kg": "千克", "mg": "毫克", "ml": "毫升",
-    "dL": "分升", "s": "秒", "d": "天", "KB": "KB", "MB": "MB", "GB": "GB", "TB": "TB",
+    "dL": "分升", "s": "秒", "d": "天", "K": "开", "℃": "摄氏度", "KB": "KB", "MB": "MB", "GB": "GB", "TB": "TB",
 }  # fmt: skip
 SPOKEN = PARTS | {"分": "分钟", "秒钟": "秒"}
 POWERS = {"²": "平方", "³": "立方", "": ""}
@@ -39,12 +39,21 @@ PER = (
     "分钟?|小时|秒钟?|天|日|周|月|季度?|年|晚|[组班人户台瓶盒件箱包袋支片粒份位次节亩股桶张本间套车辆只条碗杯盘斤吨克米升度]"
     "|公斤|千克|公里|平方公里|平方米|平米|立方米|毫升|千瓦时|盎司|课时|人次"
 )
-DENOMINATOR = rf"\d*(?:(?:{_one_of(PARTS)})[²³]?(?![A-Za-z²³])|(?:{PER})(?![{HAN}])|(?:{PER})(?=[的起以左和与，]))"
+DENOMINATOR = rf"(?:\d*(?:{_one_of(PARTS)})[²³]?(?![A-Za-z²³])|(?:{PER})(?![{HAN}])|(?:{PER})(?=[的起以左和与，]))"
 FACTOR = re.compile(r"(\d*)([^\d²³]+)([²³]?)")
 HEMISPHERES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经"}
 
 SIGN_RULES: list[Rule] = [  # one way to write each unit
     UNIT_SIGN,
+    (re.compile(r"/[(（]([A-Za-zμ²³℃]+(?:·[A-Za-z²³℃]+)+)[)）]"), r"/\1"),  # W/(m·K)
+    (re.compile(r"(?<=/)s\^?2(?!\d)"), "s²"),
+    (
+        re.compile(
+            rf"(?<![A-Za-z\d.])([NSEW]\s?)?({AMOUNT})\s?°(?![CF])\s?(?:({AMOUNT})\s?[′'’])?(?:\s?({AMOUNT})\s?[″\"”])?"
+            r"(\s?[NSEW](?![A-Za-z]))?"
+        ),
+        lambda match: _angle(*match.groups(default="")),
+    ),
     (
         re.compile(r"(?<=[\d/])(\s?[kcdmμ]?m)\^?([23])(?![\d.A-Za-z])"),
         lambda match: match[1] + match[2].translate(SUPERSCRIPTS),
@@ -53,22 +62,16 @@ SIGN_RULES: list[Rule] = [  # one way to write each unit
 BARE_RULES: list[Rule] = [  # units without a number, or after a power of ten
     (
         re.compile(
-            rf"(?:(?<=次方)\s?|(?<![A-Za-z\d/.万亿-])(?<!\d\s)(?=m/|[^/]{{2}}))((?:{_one_of(PARTS)})[²³]?)((?:/{DENOMINATOR})+)"
+            rf"(?:(?<=次方)\s?|(?<![A-Za-zμ\d/.万亿-])(?<!\d\s)(?=m/|[^/]{{2}}))((?:{_one_of(PARTS)})[²³]?)(/{DENOMINATOR}(?:[/·]{DENOMINATOR})*)"
         ),
         lambda match: _factor(match[1]) + _per(match[2]),
     ),
-    (re.compile(rf"(?<=次方)(?:/{DENOMINATOR})+"), lambda match: _per(match[0])),
+    (re.compile(rf"(?<=次方)/{DENOMINATOR}(?:[/·]{DENOMINATOR})*"), lambda match: _per(match[0])),
     (re.compile(rf"(?<=次方)\s?({_one_of(PARTS)})([²³]?)(?![A-Za-z/])"), lambda match: _factor(match[1] + match[2])),
 ]
 RULES: list[Rule] = [
-    (
-        re.compile(
-            rf"(?<![A-Za-z\d.])([NSEW]\s?)?({AMOUNT})\s?°(?![CF])\s?(?:({AMOUNT})\s?[′'’])?(?:\s?({AMOUNT})\s?[″\"”])?"
-            r"(\s?[NSEW](?![A-Za-z]))?"
-        ),
-        lambda match: _angle(*match.groups(default="")),
-    ),
-    (re.compile(r"(?<=\d)′(?!\d)"), "分"),
+    (re.compile(r"(?<=\d)′"), "分"),
+    (re.compile(r"(?<=\d)″"), "秒"),
     (re.compile(rf"({AMOUNT})‰"), r"千分之\1"),
     (re.compile(r"(?<=\d)(k?[VW])/(?=\d+(?:V|A|Hz)(?![A-Za-z]))"), lambda match: UNITS[match[1]] + "，"),  # 220V/50Hz
     (
