@@ -13,6 +13,7 @@ IDEOGRAPH = re.compile(r"[\u4e00-\u9fff]")
 KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
 JAPANESE_ONLY = re.compile(r"[円駅働込峠畑]")
 CHINESE_ONLY = re.compile(r"[这们吗呢吧说你您她很给让为对时语谢个這們嗎]")
+CHINESE_MARK = re.compile(r"[，。；：！？（）、％＝]")
 HANGUL = re.compile(r"[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 OTHER_SCRIPTS = {
     "ru": re.compile(r"[\u0400-\u04ff]"),
@@ -94,6 +95,8 @@ def language_of(text: str) -> str:
         return "ko" if hangul > ideographs else "zh"
     if text.isascii():
         return _by_words(text)
+    if CHINESE_MARK.search(text) and not re.search(r"[^\W\d_]{2}", text):  # a line of formulas
+        return "zh"
     counts = {code: len(script.findall(text)) for code, script in OTHER_SCRIPTS.items()} | {"ko": hangul}
     most = max(counts, key=lambda code: counts[code])
     if (most == "ko" and hangul) or counts[most] > len(LATIN.findall(text)):
