@@ -22,6 +22,7 @@ from vllm_cosyvoice.text.english.signs import SIGN_RULES
 from vllm_cosyvoice.text.english.times import DECADE_RULES, DURATION_RULES, TIME_RULES
 from vllm_cosyvoice.text.english.units import UNIT_RULES
 from vllm_cosyvoice.text.english.words import WORD_RULES
+from vllm_cosyvoice.text.fractions import spell_out_fractions
 from vllm_cosyvoice.text.grammar import grammar, read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import apply
@@ -71,7 +72,7 @@ def load() -> None:
 def _read(text: str) -> str:
     text = apply([*FILE_RULES, *WORD_RULES, *ROMAN_RULES], text)
     if HAS_NUMBER.search(text):
-        text = apply(NUMBER_RULES, text)
+        text = apply(NUMBER_RULES, spell_out_fractions(text))
     by_wetext = partial(read_out, language="en")
     return FOR_WETEXT.sub(lambda match: _without_marks(by_wetext, match[0]), apply(SIGN_RULES, text))
 

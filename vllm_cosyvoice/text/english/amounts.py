@@ -1,16 +1,10 @@
 """English ranges, slashes and thousands."""
 
 import re
-import unicodedata
 
 from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal, year
 from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH
 from vllm_cosyvoice.text.rules import Rule
-
-
-def _fraction(match: re.Match[str]) -> str:
-    """A fraction in one character: "½" → "1/2"."""
-    return ("" if match[1] is None else " ") + unicodedata.normalize("NFKC", match[2]).replace("\u2044", "/")
 
 
 def _season(match: re.Match[str]) -> str:
@@ -27,7 +21,6 @@ RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<![\w/.])(\d{2,3})/(\d{2,3})(?=\s?mmHg)"), r"\1 over \2"),
     (re.compile(r"(?<=°[CF])\s?/\s?(?=\d)"), " or "),
     (re.compile(rf"(?<![\w.,])-({AMOUNT})\s?[~～–—]\s?(?=-?\d)"), r"-\1 to "),
-    (re.compile(r"((?<=\d))?([½¼¾⅐-⅞])"), _fraction),
     (re.compile(r"(?<![\w.,/-])(\d{1,2})-(?=\d{1,2}/\d{1,2}(?![\w/-]))"), r"\1 "),  # 1-1/2 cups
     (
         re.compile(r"(?<![\w.,])(\d+(?:\.\d+)?)e([+-]?)(\d{1,3})(?![\w.]*\d)"),
