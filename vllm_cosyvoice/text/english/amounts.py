@@ -2,7 +2,7 @@
 
 import re
 
-from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal, year
+from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal, plural, year
 from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH
 from vllm_cosyvoice.text.rules import Rule
 
@@ -12,6 +12,16 @@ def _season(match: re.Match[str]) -> str:
     if (int(match[1]) + 1) % 100 != int(match[2]):
         return match[0]
     return f"{year(match[1])} {cardinal(match[2])}"
+
+
+FRACTIONS_OF = {2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32, 64}
+
+
+def _ordinal_fraction(match: re.Match[str]) -> str:
+    """A fraction with the ending of its denominator: "1/48th"."""
+    if int(match[2]) in FRACTIONS_OF:
+        return f"{match[1]}/{match[2]}"
+    return f"{cardinal(match[1])} {ordinal(match[2])}{match[3]}"
 
 
 SIDE = r"(?:[kcm]?m|ft|in|px)\b"
@@ -30,10 +40,12 @@ RANGE_RULES: list[Rule] = [
     ),
     (re.compile(rf"(?<=\d)\s?({SIDE})\s?[x×]\s?(?=\d)"), r"\1 by "),
     (re.compile(r"(?<=\d) / (?=\d)"), " divided by "),
+    (re.compile(r"(?<=\d)x(\d+)s\b"), lambda match: f" by {plural(cardinal(match[1]))}"),
     (re.compile(r"(?<=\d)(?<!\b0)x(?=\d)"), " by "),
     (re.compile(r"(?<=\d[A-Za-z])@(?=\d)"), " at "),
     (re.compile(r"(?<=\d)!(?=\s*[=+*/×])"), " factorial"),
     (re.compile(r"(?<=\d)x(?=\s*[+=])|(?<=[+=]\s\d)x\b|(?<=[+=]\d)x\b"), " x"),
+    (re.compile(r"(?<![\w.,])(\d{1,3}(?:\.\d+)?)[xX](?=[\s.,;:!?)]|$)(?!\s*[+=])"), r"\1 times"),
     (re.compile(r"(?<![\d/])24/7/365(?![\d/])"), "twenty four seven three sixty five"),
     (
         re.compile(r"(?<![\w/.,])(\d+\.\d+)/(\d+)(?![\w/.])"),
@@ -61,13 +73,14 @@ RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<=\d[ap]m)[–-](?=noon|midnight)", re.IGNORECASE), " to "),
     (re.compile(r"(?<![\w/])\d(?:/\d){2,}(?![\w/])"), lambda match: match[0].replace("/", " ")),
     (re.compile(r"(?<![\w/])(20\d\d)/(\d\d)(?![\w/])"), _season),
-    (re.compile(r"(?<![\w/.])(\d/\d+)(?:rd|th|nd|st)s?\b"), r"\1"),
+    (re.compile(rf"(?<![\w.,])({AMOUNT})([kKMB]){DASH}({AMOUNT}\2)\b"), r"\1 to \3"),
+    (re.compile(r"(?<![\w/])(\d{1,2}/\d{1,2})-(?=[a-z])"), r"\1 "),  # 1/2-inch
+    (re.compile(r"(?<![\w/.])(\d+)/(\d+)(?:rd|th|nd|st)(s?)\b"), _ordinal_fraction),
     (
         re.compile(r"(?<![\w/.])(\d+)/(\d+)(?![\w/]|\.\d)(?!\d*/)"),
         lambda match: _slashed(int(match[1]), int(match[2]), match[0]),
     ),
 ]
-FRACTIONS_OF = {2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32, 64}
 NO_FRACTIONS = {(24, 7), (9, 11), (7, 11), (20, 20), (4, 4), (6, 8), (12, 8)}
 
 

@@ -8,7 +8,7 @@ from vllm_cosyvoice.text.rules import Rule
 
 # Telephone numbers, cards and codes, digit by digit.
 CODE_WORD = (
-    r"(?:[Cc]odes?|PIN|[Pp]in|ZIP(?:\+4)?|[Zz]ip|[Pp]asscode|[Pp]assword|OTP|[Ee]xtension|[Ee]xt\.?|[Aa]ccount"
+    r"(?:[Cc]odes?|PIN|[Pp]in|ZIP(?:\+4)?|[Zz]ip|[Pp]asscode|[Pp]assword|OTP|[Ee]xtension|[Ee]xt\.?|[Aa]ccount|CVV"
     r"|ending in)"
 )
 # What has a number as its name; without "number", a short one may also count: "order 500 chairs".
@@ -129,6 +129,7 @@ CODE_RULES: list[Rule] = [
         re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3}|localhost):(\d{2,5})(?!\w)"),
         lambda match: f"{match[1]} colon {year(match[2]) if len(match[2]) == 4 else cardinal(match[2])}",
     ),
+    (re.compile(rf"(?<![\w.])(\d{{1,3}}(?:\.\d{{1,3}}){{3}})/(\d{{1,3}}){ENDED}"), r"\1 slash \2"),
     (re.compile(rf"{ALONE}\d(?:-\d){{2,}}{ENDED}"), lambda match: one_by_one(match[0].replace("-", ""))),
     (
         re.compile(rf"\b({CODE_WORD}(?: number)?(?: is)?:? )#?(\d{{3,}}(?:-\d{{3,}})*){ENDED}"),

@@ -58,6 +58,10 @@ DATE_RULES: list[Rule] = [
         lambda m: f"the {ordinal(m[1])} of May",
     ),
     (re.compile(r"\bFY ?((?:19|20)\d\d)\b"), lambda match: f"FY {year(match[1])}"),
+    (
+        re.compile(rf"(?<![\w.,/-])(\d{{1,2}})(?:st|nd|rd|th)?{DASH}(?=\d{{1,2}}(?:st|nd|rd|th)? {MONTH})"),
+        lambda match: f"the {ordinal(match[1])} to ",
+    ),
     (re.compile(r"(?<=Q[1-4])['’](?=\d\d\b)"), " "),
     (
         re.compile(r"(?<!\S)['’‘](\d\d)[–-]['’‘]?(\d\d)(?![\w'’-])"),

@@ -83,7 +83,7 @@ MONEY_RULES: list[Rule] = [
     (re.compile(rf"({SIGN})({AMOUNT})\s?({one_of(SCALES)}){DASH}{SIGN}?({AMOUNT}\s?\3)\b"), r"\2 to \1\4"),
     (NAMED_SUM, lambda match: _sum(match[1], SIGNS[match[2]], None)),
     (re.compile(rf"\b(?:US|AU|CA|A|C|NZ|HK|S)(?={SIGN}\d)"), ""),
-    (re.compile(r"(?<=\d),(?=\d\d\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
+    (re.compile(r"(?<=\d),(?=\d\d?\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
     (re.compile(rf"({SIGN})({AMOUNT}){DASH}{SIGN}?({AMOUNT})(?![-/]\d)"), r"\2 to \1\3"),
     (
         re.compile(

@@ -41,7 +41,7 @@ UNITS = {
     "mV": "millivolt", "kV": "kilovolt", "mW": "milliwatt", "Ω": "ohm", "kΩ": "kiloohm", "MΩ": "megaohm",
     "nm": "nanometer", "µm": "micrometer", "μm": "micrometer", "µs": "microsecond", "μs": "microsecond",
     "ns": "nanosecond", "ha": "hectare", "hr": "hour", "sec": "second", "THz": "terahertz", "mmol": "millimole",
-    "doz": "dozen", "yr": "year", "yrs": "year", "wk": "week", "wks": "week", "mos": "month",
+    "hp": "horsepower", "doz": "dozen", "yr": "year", "yrs": "year", "wk": "week", "wks": "week", "mos": "month",
 }  # fmt: skip
 # wetext reads these, too, but not in the singular before a noun: "a 5 km run".
 AHEAD_OF_NOUN = UNITS | {
@@ -49,7 +49,7 @@ AHEAD_OF_NOUN = UNITS | {
     "lb": "pound", "lbs": "pound", "oz": "ounce", "ml": "milliliter", "mg": "milligram", "GB": "gigabyte",
     "MB": "megabyte", "TB": "terabyte", "min": "minute", "h": "hour", "mi": "mile",
 }  # fmt: skip
-MANY = {"foot": "feet", "inch": "inches", "dozen": "dozen"}  # plurals without "s"
+MANY = {"foot": "feet", "inch": "inches", "dozen": "dozen", "horsepower": "horsepower"}  # plurals without "s"
 PER = AHEAD_OF_NOUN | {"day": "day", "week": "week", "dose": "dose"}  # what follows a slash
 
 
@@ -110,6 +110,7 @@ QUOTED_OR_INCHES = (
     rf"(?:(?P<by>\s?[x×]\s?(?=\d))|(?P<noun>(?=[ -](?!{FUNCTION_WORD}|{DIMENSION}|[WHDL]\b)[A-Za-z])))?"
 )
 UNIT_RULES: list[Rule] = [
+    (re.compile(r"(?<=\d)-(?=(?:mph|kph|km/h|rpm|hp)\b)"), " "),
     (re.compile(r"(?<=\d)(\s?(?:hrs?|ft|lbs?))\.(?=\s+\d+\s?(?:min|in|oz)\b)"), r"\1"),
     (re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|yd|mi))\^?([23])(?!\w)"), lambda m: m[1] + ("²" if m[2] == "2" else "³")),
     (re.compile(rf"(?<=\d)\s?[x×]\s?(?=[\d./]+(?: \d/\d+)?\s?(?:[\"”″]|{SIDE}))"), " by "),
@@ -130,7 +131,10 @@ UNIT_RULES: list[Rule] = [
         lambda match: _inches(match[1]),
     ),
     (re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)-(?=[a-z])"), lambda match: ordinal(match[1]) + "-"),
-    (re.compile(r"(?<![\w.,])(\d)['’′] ?(\d{1,2})[\"”″]"), lambda match: f"{number(match[1])} foot {number(match[2])}"),
+    (
+        re.compile(r"(?<![\w.,])(\d)['’′] ?(\d{1,2})(?:[\"”″]|''|’’)"),
+        lambda match: f"{number(match[1])} foot {number(match[2])}",
+    ),
     (re.compile(r"(?<![\w.,])(\d+)['’′] ?[x×] ?(\d+)['’′](?!\w)"), r"\1 foot by \2 foot"),
     (re.compile(rf"(?<![\w.,])(\d+)['’′](?= (?:{DIMENSION})\b)"), lambda match: _amount(match[1], "foot")),
     (
@@ -167,6 +171,10 @@ UNIT_RULES: list[Rule] = [
         lambda match: f"{match[1] or ''}{match[2]} {UNITS[match[3]]}{'s' if match[1] else ''}",
     ),
     (re.compile(rf"(?<![\w.,/^])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
+    (
+        re.compile(rf"(?<![\w.,])(1,\d{{3}}(?:\.\d+)?)\s?({one_of(AHEAD_OF_NOUN)})(?![\w/²³'’-])"),
+        lambda match: _amount(match[1], AHEAD_OF_NOUN[match[2]]),
+    ),
     (
         re.compile(rf"(\^-?\d+) ?({one_of(UNITS)})(?![\w/²³'’-])"),
         lambda match: f"{match[1]} {_plural(UNITS[match[2]])}",

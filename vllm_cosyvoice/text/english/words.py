@@ -129,7 +129,9 @@ WORD_RULES: list[Rule] = [
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=[wc]/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
     (re.compile(r"(?<!\w)([cbd])\. ?(?=\d{3,4}\b)"), lambda match: BEFORE_YEAR[match[1]] + " "),
-    (re.compile(r"\bApt(?= \d)"), "apartment"),
+    (re.compile(r"\bApt(?= [\d#])"), "apartment"),
+    (re.compile(r"(?<=\d(?:st|nd|rd|th) )Fl\b\.?"), "Floor"),
+    (re.compile(r"(?<=\d{4} )x(?=\d{2,5}\b)"), "extension "),
     (re.compile(r"\bvs\b\.?|(?<=\w )v\.(?= [A-Z])"), "versus"),
     (re.compile(r"(?<=\d )ext\.?(?= ?\d)"), "extension"),
     (re.compile(r"\bw/(?=\s)"), "with"),
@@ -145,6 +147,10 @@ WORD_RULES: list[Rule] = [
         lambda match: re.sub(r"[.\s]", "", match[0]) + ("." if _ends_text(match) else ""),
     ),
     *DAY_RULES,
+    (
+        re.compile(rf"\b({one_of(MONTHS)})\.?[–-]({one_of(MONTHS)})\b\.?"),
+        lambda match: f"{MONTHS[match[1]]} to {MONTHS[match[2]]}",
+    ),
     (
         re.compile(rf"\b({SPAN})\s?–\s?({SPAN})\b"),
         lambda match: f"{MONTHS.get(match[1], match[1])} to {MONTHS.get(match[2], match[2])}",
