@@ -8,10 +8,10 @@ from vllm_cosyvoice.text.rules import Rule
 
 
 def _season(match: re.Match[str]) -> str:
-    """Two years, the second one short: "2023/24"."""
-    if (int(match[1]) + 1) % 100 != int(match[2]):
+    """Two years, the second one maybe short: "2023/24"."""
+    if (int(match[1]) + 1) % 100 != int(match[2]) % 100:
         return match[0]
-    return f"{year(match[1])} {cardinal(match[2])}"
+    return f"{year(match[1])} {year(match[2]) if len(match[2]) == 4 else cardinal(match[2])}"
 
 
 FRACTIONS_OF = {2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32, 64}
@@ -72,7 +72,7 @@ RANGE_RULES: list[Rule] = [
     (re.compile(r"\b(noon|midnight)[–-](?=\d)"), r"\1 to "),
     (re.compile(r"(?<=\d[ap]m)[–-](?=noon|midnight)", re.IGNORECASE), " to "),
     (re.compile(r"(?<![\w/])\d(?:/\d){2,}(?![\w/])"), lambda match: match[0].replace("/", " ")),
-    (re.compile(r"(?<![\w/])(20\d\d)/(\d\d)(?![\w/])"), _season),
+    (re.compile(r"(?<![\w/])((?:19|20)\d\d)/(\d\d|(?:19|20)\d\d)(?![\w/])"), _season),
     (re.compile(rf"(?<![\w.,])({AMOUNT})([kKMB]){DASH}({AMOUNT}\2)\b"), r"\1 to \3"),
     (re.compile(r"(?<![\w/])(\d{1,2}/\d{1,2})-(?=[a-z])"), r"\1 "),  # 1/2-inch
     (re.compile(r"(?<![\w/.])(\d+)/(\d+)(?:rd|th|nd|st)(s?)\b"), _ordinal_fraction),

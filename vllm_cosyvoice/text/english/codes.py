@@ -104,7 +104,7 @@ CODE_RULES: list[Rule] = [
     # Letters with a number are a flight, a road or a model: "BA2490", "I-405", "RTX4090".
     (
         re.compile(
-            rf"\b((?:{PLACE}) (?:[A-Z]{{1,2}}[ -]?)?|(?:I|US|SR)-|(?<![-\w])[A-Z]{{1,3}})([1-9]\d{{2,3}}){ENDED}"
+            rf"\b((?:{PLACE}) (?:[A-Z]{{1,2}}[ -]?)?|(?:I|US|SR)-|(?<![-\w])[A-Z]{{1,3}}-?)([1-9]\d{{2,3}}){ENDED}"
         ),
         lambda match: f"{match[1].rstrip(' -')} {_hundreds(match[2])}",
     ),

@@ -28,6 +28,7 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"\b([A-DFO]|AB)\+(?![\w+])"), r"\1 plus"),
     (re.compile(r"(?<=UTC|GMT)[-−](?=\d)"), " minus "),
     (re.compile(r"(?<=[\w)])(?:([⁰¹²³⁴-⁹⁻]+)|\^\{?(-?\d+)\}?)"), _power),
+    (re.compile(r"(?<=[a-z]{2}) > (?=[A-Z][a-z])"), ", "),  # Settings > Privacy
     (re.compile(r"<(/?[A-Za-z][\w-]*)>"), r"\1"),  # the name of a tag
     (re.compile(r"\s*(?:<=|≤)\s*"), " less than or equal to "),
     (re.compile(r"\s*(?:>=|≥)\s*"), " greater than or equal to "),
@@ -51,7 +52,7 @@ SIGN_RULES: list[Rule] = [
     (re.compile(r"−(?=\d)"), "-"),
     (re.compile(r"§(§?)\s*(?=\d)"), lambda match: "sections " if match[1] else "section "),
     (re.compile(r"(?<!\w)#\s?(?=\d)"), "number "),
-    (re.compile(r"(?<!\S)@(?=\w)"), "at "),
+    (re.compile(r"(?<!\S)@\s?(?=\w)"), "at "),
     (re.compile(r"(?<=\d)°(?=\s|[.,;!?]|$)"), " degrees"),
     (re.compile(r"(?<=\()\s+"), ""),
 ]

@@ -20,7 +20,7 @@ UNITS = {
     "sq ft": "square foot", "sq. ft": "square foot", "sq. ft.": "square foot", "ft²": "square foot",
     "sq m": "square meter", "sq. m": "square meter", "sq mi": "square mile", "yd": "yard", "gal": "gallon",
     "ppm": "parts per million", "ms": "millisecond", "MP": "megapixel",
-    "c.": "cup", "tsps": "teaspoon", "tbsps": "tablespoon",
+    "cup": "cup", "tsps": "teaspoon", "tbsps": "tablespoon",
     "Tbsp": "tablespoon", "Tsp": "teaspoon", "Tbsps": "tablespoon", "qt": "quart", "qts": "quart", "pkg": "package",
     "pkgs": "package", "fl oz": "fluid ounce", "fl. oz": "fluid ounce", "fl. oz.": "fluid ounce", "pts": "point",
     "cu m": "cubic meter", "cu. m": "cubic meter", "cubic m": "cubic meter", "cm³": "cubic centimeter",
@@ -110,6 +110,8 @@ QUOTED_OR_INCHES = (
     rf"(?:(?P<by>\s?[x×]\s?(?=\d))|(?P<noun>(?=[ -](?!{FUNCTION_WORD}|{DIMENSION}|[WHDL]\b)[A-Za-z])))?"
 )
 UNIT_RULES: list[Rule] = [
+    (re.compile(rf"(?<![\w.,])({AMOUNT}) ?in\.(?= of\b)"), lambda match: _inches(match[1])),
+    (re.compile(r"(?<=\d)\s?c\.(?= [a-z])"), " cup"),
     (re.compile(r"(?<=\d)-(?=(?:mph|kph|km/h|rpm|hp)\b)"), " "),
     (re.compile(r"(?<=\d)(\s?(?:hrs?|ft|lbs?))\.(?=\s+\d+\s?(?:min|in|oz)\b)"), r"\1"),
     (re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|yd|mi))\^?([23])(?!\w)"), lambda m: m[1] + ("²" if m[2] == "2" else "³")),
@@ -170,7 +172,7 @@ UNIT_RULES: list[Rule] = [
         re.compile(rf"(\d )?(?<![\w.,/])(\d{{1,2}}/\d{{1,2}}) ?({one_of(UNITS)})(?![\w/²³'’-])"),
         lambda match: f"{match[1] or ''}{match[2]} {UNITS[match[3]]}{'s' if match[1] else ''}",
     ),
-    (re.compile(rf"(?<![\w.,/^])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-])"), _measure),
+    (re.compile(rf"(?<![\w.,/^])({AMOUNT})\s?({one_of(UNITS)})(?![\w/²³'’-]| ha\b)"), _measure),
     (
         re.compile(rf"(?<![\w.,])(1,\d{{3}}(?:\.\d+)?)\s?({one_of(AHEAD_OF_NOUN)})(?![\w/²³'’-])"),
         lambda match: _amount(match[1], AHEAD_OF_NOUN[match[2]]),

@@ -20,6 +20,7 @@ WORDS = {
     "govt": "government", "Govt": "Government", "misc": "miscellaneous", "dept": "department",
     "Dept": "Department", "w/o": "without",
 }  # fmt: skip
+WORDS |= {short.capitalize(): full.capitalize() for short, full in WORDS.items() if short not in ("ca", "a.k.a")}
 LAST_WORDS = {  # words that may end a sentence
     "etc": "et cetera", "Inc": "Incorporated", "Ltd": "limited", "Co": "company", "Corp": "Corporation",
     "Jr": "junior", "Sr": "senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Hwy": "Highway",
@@ -123,8 +124,17 @@ WORD_RULES: list[Rule] = [
     (re.compile(rf"({NAME} )St\.(?:{SENTENCE_START}|(?=[\"”’)]*$))"), r"\1Street."),
     (re.compile(rf"({NAME} )St(?:\.(?!\s+[A-Z])|\.?(?=\s+{SIDE}\b)|\b(?!\.|\s+[A-Z]))"), r"\1Street"),
     (re.compile(r"\bSt\.(?=\s+[A-Z])"), "Saint"),
+    # After "no." a sentence may start: "no. 5 people left".
     (
-        re.compile(rf"(?<![\w.])(?:(?<!\d )|(?=[Nn]o))({one_of(NUMBERED_WORDS)})\.\s?(?=\(?\d|(?<=No\. )(?:is|was)\b)"),
+        re.compile(
+            r"(?<![\w.])no\.\s?(?=\d[\w-]*(?:[.,;:)]|\s*$|\s(?:\d|(?:is|was|in|of|on|at|and|has|from|to|for)\b)))"
+        ),
+        "number ",
+    ),
+    (
+        re.compile(
+            rf"(?<![\w.])(?!no\.)(?:(?<!\d )|(?=No))({one_of(NUMBERED_WORDS)})\.\s?(?=\(?\d|(?<=No\. )(?:is|was)\b)"
+        ),
         lambda match: NUMBERED_WORDS[match[1]] + " ",
     ),
     (re.compile(rf"(?<![\w.])({one_of(WORDS)})(?:\.,?|(?<=[wc]/o))(?=[\s,;:.)]|$)"), lambda match: WORDS[match[1]]),
