@@ -26,7 +26,7 @@ BRACE = re.compile(r"\\([%$#&_{}])|[{}]")
 
 
 def without_tex(text: str) -> str:
-    """`text` with its formulas ("$…$", "\\\\(…\\\\)") as plain text."""
+    """`text` with its formulas, between dollars or backslashes with brackets, as plain text."""
     return FORMULA.sub(lambda formula: _plain(next(filter(None, formula.groups()))), text)
 
 

@@ -3,7 +3,7 @@
 import re
 
 from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal, plural, year
-from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH
+from vllm_cosyvoice.text.english.patterns import AMOUNT, DASH, LENGTH_UNIT
 from vllm_cosyvoice.text.rules import Rule
 
 
@@ -24,7 +24,6 @@ def _ordinal_fraction(match: re.Match[str]) -> str:
     return f"{cardinal(match[1])} {ordinal(match[2])}{match[3]}"
 
 
-SIDE = r"(?:[kcm]?m|ft|in|px)\b"
 # Ranges, and slashes that are not fractions.
 RANGE_RULES: list[Rule] = [
     (re.compile(r"(?<![\w.,-])(\d{2}[05]) ?([CF])\b"), r"\1°\2"),  # of an oven
@@ -38,7 +37,7 @@ RANGE_RULES: list[Rule] = [
             f"{match[1]} times ten to the {'minus ' + cardinal(match[3]) if match[2] == '-' else ordinal(match[3])}"
         ),
     ),
-    (re.compile(rf"(?<=\d)\s?({SIDE})\s?[x×]\s?(?=\d)"), r"\1 by "),
+    (re.compile(rf"(?<=\d)\s?({LENGTH_UNIT})\s?[x×]\s?(?=\d)"), r"\1 by "),
     (re.compile(r"(?<=\d) / (?=\d)"), " divided by "),
     (re.compile(r"(?<=\d)x(\d+)s\b"), lambda match: f" by {plural(cardinal(match[1]))}"),
     (re.compile(r"(?<=\d)(?<!\b0)x(?=\d)"), " by "),

@@ -3,7 +3,7 @@
 import re
 
 from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal
-from vllm_cosyvoice.text.english.patterns import AMOUNT, FUNCTION_WORD, one_of
+from vllm_cosyvoice.text.english.patterns import AMOUNT, FUNCTION_WORD, LENGTH_UNIT, one_of
 from vllm_cosyvoice.text.rules import Rule
 
 # Units that wetext confuses with others or does not know.
@@ -97,7 +97,6 @@ def _subsections(match: re.Match[str]) -> str:
     return match[0].replace(")(", " ").replace("(", " ").rstrip(")")
 
 
-SIDE = r"(?:[kcm]?m|ft|in|px)\b"
 CONTAINER = (
     r"(?:bags?|bottles?|box(?:es)?|cans?|cartons?|containers?|jars?|jugs?|packs?|packages?|packets?|pouch(?:es)?|tanks?|tins?"
     r"|tubs?|tubes?|freezer|fridge)\b"
@@ -115,7 +114,7 @@ UNIT_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)-(?=(?:mph|kph|km/h|rpm|hp)\b)"), " "),
     (re.compile(r"(?<=\d)(\s?(?:hrs?|ft|lbs?))\.(?=\s+\d+\s?(?:min|in|oz)\b)"), r"\1"),
     (re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|yd|mi))\^?([23])(?!\w)"), lambda m: m[1] + ("²" if m[2] == "2" else "³")),
-    (re.compile(rf"(?<=\d)\s?[x×]\s?(?=[\d./]+(?: \d/\d+)?\s?(?:[\"”″]|{SIDE}))"), " by "),
+    (re.compile(rf"(?<=\d)\s?[x×]\s?(?=[\d./]+(?: \d/\d+)?\s?(?:[\"”″]|{LENGTH_UNIT}))"), " by "),
     (re.compile(rf"(\bby {AMOUNT}) ?in\b"), r"\1 inches"),
     (re.compile(r"(?<=\d)((?:\((?:\d{1,2}|(?!s\))[a-z]{1,3})\))+)"), _subsections),
     (
