@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from emoji import replace_emoji
+from emoji import emojize, replace_emoji
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from vllm_cosyvoice.text.tex import without_tex
 
 WRAPPED = 50  # characters; a line at least this long may have been wrapped by an editor
 KEYCAP = re.compile(r"([0-9#*])\ufe0f?\u20e3")  # "1️⃣" is a number in a box
@@ -16,15 +18,24 @@ INVISIBLE = re.compile(
 )
 # Signs that decorate a text: bullets, ticks, stars.
 LIST_SIGN = re.compile(r"^([^\S\n]*)[•◦‣⁃▪●■◆►▶➤→][^\S\n]*(?=\S)", re.MULTILINE)  # an item that Markdown does not know
-DECORATION = re.compile("[•◦‣⁃▪▫●○■□◆◇◉★☆✓✔✗✘✦✧❖►▶◀▸※¶†‡]")
+DECORATION = re.compile("[•◦‣⁃▪▫●○■□☐☑☒◆◇◉★☆✓✔✗✘✦✧❖►▶◀▸※¶†‡]")
 BEFORE_MARK = re.compile(r"[^\S\n]+(?=[!?.,;:！？。，](?:\s|$))")
-EMOTICON = re.compile(r"(?<!\S)[:;=]-?[()DPp](?!\S)")
+EMOTICON = re.compile(
+    r"(?<!\S)(?:[:;=]['’]?-?[()DPp|/\\]|[xX]D|\^_*\^|-_+-|[oO]_[oO]|T_T|¯\\?\\_\(ツ\)_/¯)(?![^\s.,!?])"
+    r"|(?<=\S )<3+(?=\s*$)",
+    re.MULTILINE,
+)
+SHORT_NAME = re.compile(r"(?<![\w:]):(?:[a-z][a-z0-9_]+|[+-]1):(?![\w:])")  # ":smile:" is an emoji by its name
 CIRCLED = re.compile("[\u2460-\u2473]")  # ① to ⑳ number the items of a list
 SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 # CommonMark does not recognise bold text if Chinese quotes touch the asterisks.
 LEFT_BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
+COMPARISON = re.compile(r"^([^\S\n]*)>(?=[=\d$€£])", re.MULTILINE)  # ">100" is no quotation
 TASK_BOX = re.compile(r"\[[ xX]\] ")
-HTML_BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|h[1-6]|hr|s|paragraph|blockquote)\b", re.IGNORECASE)
+HTML_BREAK = re.compile(
+    r"</?(?:br|p|div|li|ul|ol|t[rdh]|d[tld]|h[1-6]|hr|s|paragraph|blockquote|summary|details|figcaption|option)\b",
+    re.IGNORECASE,
+)
 SPACES = re.compile(r"[^\S\n]+")
 NO_STOP = re.compile(r"[,，、;；:：。.!！?？…—–-][\"'”’」』）)\]]*$")
 
@@ -44,8 +55,13 @@ SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNOR
 NOTE = re.compile(r"^\[\^[\w-]+\]:[^\S\n]*|\[\^[\w-]+\]", re.MULTILINE)
 TARGET = re.compile(r"^\[[^\[\]\n]+\]:[^\S\n]*<?https?://\S*.*$", re.MULTILINE)  # of "[text][1]"
 REFERENCE = re.compile(r"(?<![\w\]])\[(?=[^\W\d])([^\[\]\n]{1,200})\]\[[\w-]+\](?!\()")
-FORMULA = re.compile(r"\$\$([^$]+)\$\$|(?<![\w$])\$(?=[^\s\d$])([^$\n]{1,200})(?<=\S)\$(?![\w$])")
+CITATION = re.compile(r"(?:(?<=[a-z]{3})|(?<=[.,;:!?”\"]))(?:\[[1-9]\d{0,2}(?:\s?[,–-]\s?\d{1,3})*\])+(?![\w(])")
+MARKED = re.compile(r"(?<![\w=])==(?=[^\s=])([^=\n]+)(?<=\S)==(?![\w=])")
 ALIAS = re.compile(r"<sub\s+alias\s*=\s*([\"'])([^\"'<>]*)\1\s*>[^<>]*</sub>", re.IGNORECASE)
+SPELLED = re.compile(
+    r"""<say-as\b[^<>]*\binterpret-as\s*=\s*["'](?:characters|digits|spell-out|verbatim)["'][^<>]*>([\w\s]*)</say-as\s*>""",
+    re.IGNORECASE,
+)
 RAISED = re.compile(r"(?:(?<=\d)|(?<=\b\w)|(?<=\)))<sup>(-?\d{1,3})</sup>", re.IGNORECASE)
 ALTERNATIVE = re.compile(r"""<img\b[^<>]*\balt\s*=\s*(["'])([^"'<>]*)\1""", re.IGNORECASE)
 
@@ -55,14 +71,19 @@ def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
 
     `item_mark` follows the number of a list item, `cell_mark` separates the cells of a table row.
     """
+    if ":" in text:
+        text = SHORT_NAME.sub(lambda name: emojize(name[0], language="alias"), text)
     if not text.isascii():
         text = _without_pictures(text, item_mark)
     text = EMOTICON.sub("", INVISIBLE.sub("", text))
     if "[" in text:
-        text = REFERENCE.sub(r"\1", TARGET.sub("", NOTE.sub("", text)))
+        text = REFERENCE.sub(r"\1", TARGET.sub("", CITATION.sub("", NOTE.sub("", text))))
     if "<" in text:
+        text = SPELLED.sub(lambda spelled: " ".join("".join(spelled[1].split())), text)
         text = RAISED.sub(r"^\1", ALIAS.sub(r"\2", SCRIPT.sub(" ", text)))
-    text = FORMULA.sub(lambda formula: formula[1] or formula[2], text)
+    text = MARKED.sub(r"\1", COMPARISON.sub(r"\1\\>", text))
+    if "$" in text or "\\" in text:
+        text = without_tex(text)
     plain = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
     plain = SPACES.sub(" ", LEFT_BOLD.sub(r"\1", plain))
     return [line.strip() for line in plain.split("\n") if line.strip()]
@@ -85,12 +106,13 @@ def join(spoken: list[str], stop: str, space: str) -> str:
 
 def _plain(tokens: list[Token], item_mark: str, cell_mark: str) -> Iterator[str]:
     first_cell = True
-    for token in tokens:
+    for place, token in enumerate(tokens):
         if token.type == "list_item_open" and token.info:
             yield token.info + item_mark
         elif token.type in ("th_open", "td_open"):
-            yield "" if first_cell else cell_mark
-            first_cell = False
+            if tokens[place + 1].content:
+                yield "" if first_cell else cell_mark
+                first_cell = False
         elif token.type in ("code_block", "fence"):
             yield token.content + "\n"
         elif token.type in ("tr_close", "heading_close", "paragraph_close"):
@@ -102,7 +124,8 @@ def _plain(tokens: list[Token], item_mark: str, cell_mark: str) -> Iterator[str]
 
 def _inline(tokens: list[Token]) -> Iterator[str]:
     width = 0  # of the current line
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+    for place, token in enumerate(tokens):
+        following = tokens[place + 1] if place + 1 < len(tokens) else None
         if token.type == "softbreak":
             wrapped = width >= WRAPPED or (following is not None and following.content[:1].islower())
             yield " " if wrapped else "\n"

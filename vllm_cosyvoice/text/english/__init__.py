@@ -6,8 +6,11 @@ with the adjacent words that belong to it, and nothing else: it takes plain word
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 
-from vllm_cosyvoice.text.english.amounts import RANGE_RULES, THOUSAND_RULES, UNIT_RULES
+from vllm_cosyvoice.text.english.addresses import ADDRESSES, spoken_address
+from vllm_cosyvoice.text.english.amounts import RANGE_RULES, THOUSAND_RULES
 from vllm_cosyvoice.text.english.codes import CODE_RULES, VERSION_RULES
 from vllm_cosyvoice.text.english.dates import DATE_RULES
 from vllm_cosyvoice.text.english.files import FILE_RULES
@@ -17,17 +20,14 @@ from vllm_cosyvoice.text.english.patterns import MONTH
 from vllm_cosyvoice.text.english.roman import ROMAN_RULES
 from vllm_cosyvoice.text.english.signs import SIGN_RULES
 from vllm_cosyvoice.text.english.times import DECADE_RULES, DURATION_RULES, TIME_RULES
+from vllm_cosyvoice.text.english.units import UNIT_RULES
 from vllm_cosyvoice.text.english.words import WORD_RULES
+from vllm_cosyvoice.text.fractions import spell_out_fractions
 from vllm_cosyvoice.text.grammar import grammar, read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import apply
 
-# Parts for wetext: an address, a date, or a number with the next word if wetext reads both together.
-ADDRESS = (
-    r"(?:https?://|\bwww\.)[^\s\"“”<>()]+|(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    r"|(?<![A-Za-z\d.-])[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|cn|uk|de|app)\b(?:/[^\s\"“”<>()]*)?"
-)
-ADDRESSES = re.compile(f"({ADDRESS})")
+# Parts for wetext: a date, or a number with the next word if wetext reads both together.
 UNIT = (
     r"(?:[ap]m|[mbtr]illion|thousand|[kcm]?m(?:/h|²|³)?|km/h|kph|mph|[kmµ]?g|lbs?|oz|ft|m[ls]|[KMGT]i?B|[kMG]?Hz|s|min|h"
     r"|hrs?|sec|rpm)\b(?![-'’])|°?[CF]\b|%"
@@ -35,11 +35,11 @@ UNIT = (
 ORDINAL_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 DATE = rf"{MONTH}\.?\s+{ORDINAL_DAY}(?:,?\s+\d{{4}})?(?![\w:])|{ORDINAL_DAY}\s+{MONTH}(?:\.?,?\s+\d{{4}})?(?![\w:])"
 NUMBER_PART = rf"[^\s\"“”()\[\]{{}}<>|\\*{HIDDEN}]"
-NUMBER = rf"(?<!{NUMBER_PART}){NUMBER_PART}*[\d½¼¾⅓⅔]{NUMBER_PART}*(?:\s+\d+/\d+|\s+(?:{UNIT}))?"
+NUMBER = rf"(?<!{NUMBER_PART}){NUMBER_PART}*\d{NUMBER_PART}*(?:\s+\d+/\d+|\s+(?:{UNIT}))?"
 FOR_WETEXT = re.compile(rf"{DATE}|{NUMBER}|(?<!\S)[%©](?!\S)")
 TRAILING_MARKS = re.compile(r"[.,:;!?'’…—–-]*$")
 DIGITS = re.compile(r"\d+")
-HAS_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹½¼¾⅓⅔]")
+HAS_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹½¼¾⅐-⅞]")
 
 NUMBER_RULES = [
     *DATE_RULES,
@@ -58,7 +58,9 @@ NUMBER_RULES = [
 def read(line: str) -> str:
     """Convert one line of text to the English words to speak."""
     parts = ADDRESSES.split(" ".join(line.split()))
-    spoken = "".join(_by_wetext(part) if place % 2 else _read(part) for place, part in enumerate(parts))
+    spoken = "".join(
+        _without_marks(spoken_address, part) if place % 2 else _read(part) for place, part in enumerate(parts)
+    )
     return DIGITS.sub(lambda digits: cardinal(digits.group()), " ".join(spoken.split()))
 
 
@@ -70,12 +72,13 @@ def load() -> None:
 def _read(text: str) -> str:
     text = apply([*FILE_RULES, *WORD_RULES, *ROMAN_RULES], text)
     if HAS_NUMBER.search(text):
-        text = apply(NUMBER_RULES, text)
-    return FOR_WETEXT.sub(lambda match: _by_wetext(match[0]), apply(SIGN_RULES, text))
+        text = apply(NUMBER_RULES, spell_out_fractions(text))
+    by_wetext = partial(read_out, language="en")
+    return FOR_WETEXT.sub(lambda match: _without_marks(by_wetext, match[0]), apply(SIGN_RULES, text))
 
 
-def _by_wetext(text: str) -> str:
-    """Read `text` with wetext, except the marks at its end."""
+def _without_marks(reader: Callable[[str], str], text: str) -> str:
+    """Read `text` with `reader`, except the marks at its end."""
     marks = TRAILING_MARKS.search(text)
     end = marks.start() if marks else len(text)
-    return read_out(text[:end], "en") + text[end:]
+    return reader(text[:end]) + text[end:]

@@ -37,7 +37,10 @@ DATE_RULES: list[Rule] = [
     (re.compile(rf"{ALONE}{DAY}\.{MONTH_NUMBER}\.((?:19|20)\d\d){ENDED}"), r"\3-\2-\1"),
     (re.compile(rf"{ALONE}{MONTH_NUMBER}/{DAY}/(\d\d){ENDED}"), _short_year),
     (
-        re.compile(rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}(?:st|nd|rd|th)?\b)(?!,? \d+ (?!{MONTH}))"),
+        re.compile(
+            rf"\b({one_of(DAYS)})\b\.?(?=,? (?:{MONTH}\.? )?\d{{1,2}}(?:st|nd|rd|th|\s?[ap]m)?\b)"
+            rf"(?!,? \d+ (?!{MONTH}|[ap]m\b))",
+        ),
         lambda m: DAYS[m[1]],
     ),
     (
@@ -55,6 +58,15 @@ DATE_RULES: list[Rule] = [
         lambda m: f"the {ordinal(m[1])} of May",
     ),
     (re.compile(r"\bFY ?((?:19|20)\d\d)\b"), lambda match: f"FY {year(match[1])}"),
+    (
+        re.compile(rf"(?<![\w.,/-])(\d{{1,2}})(?:st|nd|rd|th)?{DASH}(?=\d{{1,2}}(?:st|nd|rd|th)? {MONTH})"),
+        lambda match: f"the {ordinal(match[1])} to ",
+    ),
+    (re.compile(r"(?<=Q[1-4])['’](?=\d\d\b)"), " "),
+    (
+        re.compile(r"(?<!\S)['’‘](\d\d)[–-]['’‘]?(\d\d)(?![\w'’-])"),
+        lambda match: f"{cardinal(match[1])} to {cardinal(match[2])}",
+    ),
     # '98 is a year; the apostrophe would be read as a quote.
     (
         re.compile(r"(?<!\S)['’‘](\d)(\d)(?![\w'’-])"),

@@ -15,7 +15,7 @@ SIGNS = {name: sign for sign, (name, _) in CURRENCIES.items()}
 SIGN = f"[{''.join(CURRENCIES)}]"
 SCALES = {
     "k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million", "b": "billion", "B": "billion",
-    "bn": "billion", "t": "trillion", "T": "trillion", "tn": "trillion",
+    "mln": "million", "bn": "billion", "t": "trillion", "T": "trillion", "tn": "trillion",
 }  # fmt: skip
 SCALE = rf"(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<short>{one_of(SCALES)})\b)"
 
@@ -62,7 +62,14 @@ CLAUSE = (
     r"|goes|went|as|with|then|than)\b"
 )
 MONEY_RULES: list[Rule] = [
-    (re.compile(rf"\b({one_of(CODES)})\s?(?=\d)"), lambda match: CODES[match[1]]),
+    (re.compile(rf"({SIGN})(?=\.\d)"), r"\g<1>0"),
+    (re.compile(r"(?<=\d)(mn|mln|bn|tn)\b"), lambda match: " " + SCALES[match[1]]),
+    (
+        re.compile(r"(?<![\d,.])\d{1,2}(?:,\d\d)+,\d{3}(?!,?\d)"),
+        lambda match: match[0].replace(",", ""),
+    ),  # Indian: 1,00,000
+    (re.compile(r"\bRs\.?\s?(?=\d)"), "₹"),
+    (re.compile(rf"(?<!/)\b({one_of(CODES)})\s?(?=\d)"), lambda match: CODES[match[1]]),
     (
         re.compile(rf"(?<![\w.,$€£¥])({AMOUNT}{SCALE}?)\s?({one_of(CODES)})\b"),
         lambda match: f"{CODES[match[4]]}{match[1]}",
@@ -73,10 +80,10 @@ MONEY_RULES: list[Rule] = [
         re.compile(r"(?<=[€£])(\d{1,3}(?:\.\d{3})+),(\d\d)(?!\d)|(?<![\w.,])(\d{1,3}(?:\.\d{3})+),(\d\d)(?=\s?[€£])"),
         lambda match: f"{(match[1] or match[3]).replace('.', '')}.{match[2] or match[4]}",
     ),
-    (re.compile(rf"({SIGN})({AMOUNT})([kKMB]){DASH}{SIGN}?({AMOUNT}\3)\b"), r"\2 to \1\4"),
+    (re.compile(rf"({SIGN})({AMOUNT})\s?({one_of(SCALES)}){DASH}{SIGN}?({AMOUNT}\s?\3)\b"), r"\2 to \1\4"),
     (NAMED_SUM, lambda match: _sum(match[1], SIGNS[match[2]], None)),
     (re.compile(rf"\b(?:US|AU|CA|A|C|NZ|HK|S)(?={SIGN}\d)"), ""),
-    (re.compile(r"(?<=\d),(?=\d\d\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
+    (re.compile(r"(?<=\d),(?=\d\d?\s?[€£])|(?<=[€£]\d),(?=\d\d\b)"), "."),
     (re.compile(rf"({SIGN})({AMOUNT}){DASH}{SIGN}?({AMOUNT})(?![-/]\d)"), r"\2 to \1\3"),
     (
         re.compile(

@@ -15,6 +15,7 @@ SENTENCE_START = (
 )
 DASH = r"\s?[–—~～‐-]\s?"
 AMOUNT = r"\d+(?:,\d{3})*(?:\.\d+)?"
+LENGTH_UNIT = r"(?:[kcm]?m|ft|in|px)\b"
 ALONE = r"(?<![\w.,:/$€£¥^-])"  # before a number that does not continue the preceding text
 FUNCTION_WORD = (
     r"(?:and|or|of|in|on|at|to|for|from|by|is|was|are|per|each|away|ago|long|tall|high|wide|deep|more|less|off|if)\b"

@@ -8,6 +8,7 @@ from vllm_cosyvoice.text.rules import Rule
 # Decades.
 OWNER = r"\b(?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Mm]y|[Oo]ur|[Yy]our|[Ee]arly|[Mm]id|[Ll]ate)[ -]"
 DECADE_RULES: list[Rule] = [
+    (re.compile(r"(?<![\w.,])(10{1,3})s(?= of\b)"), lambda match: ("tens", "hundreds", "thousands")[len(match[1]) - 2]),
     (re.compile(r"(?<=\d0s)[–-](?=['’]?\d{1,3}0s)"), " to "),
     (re.compile(r"(?<![\w.,])(1\d\d0|20[1-9]0)['’]?s\b"), lambda match: plural(year(match[1]))),
     (re.compile(r"(?<![\w.,])2000['’]?s\b"), "two thousands"),
@@ -41,6 +42,12 @@ TIME_RULES: list[Rule] = [
 ]
 
 DURATION_RULES: list[Rule] = [
+    (
+        re.compile(r"(?<![\w:.])(\d{1,2}):(\d\d\.\d{1,3})(?![\w:])"),
+        lambda m: f"{number(m[1])} {number(m[2])}",
+    ),  # a race
+    (re.compile(r"(?<![\w.])(\d{1,2})h00\b"), r"\1:00"),
+    (re.compile(r"(?<![\w.])(\d{1,2})h([0-5]\d)\b"), r"\1h \2m"),
     (
         re.compile(r"\b(\d+)\s?h\s?(\d+)\s?m(?:in)?\b"),
         lambda match: f"{_counted(match[1], 'hour')} {_counted(match[2], 'minute')}",

@@ -9,12 +9,13 @@ from functools import cache
 
 from vllm_cosyvoice.text import spelled_numbers
 from vllm_cosyvoice.text.european.agreement import agree, counted, gender_of, spell
-from vllm_cosyvoice.text.european.dates import date_rules, time_rules
+from vllm_cosyvoice.text.european.dates import date_rules, day_rules, time_rules
 from vllm_cosyvoice.text.european.languages import WORDS
 from vllm_cosyvoice.text.european.languages.words import Words
 from vllm_cosyvoice.text.european.ordinals import ordinal_rules
 from vllm_cosyvoice.text.european.roman import roman_rules
 from vllm_cosyvoice.text.file_names import EXTENSION
+from vllm_cosyvoice.text.fractions import spell_out_fractions
 from vllm_cosyvoice.text.rules import Rule, apply
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 
@@ -22,14 +23,17 @@ LANGUAGES = tuple(WORDS)
 GROUPED = r"\d{1,3}(?:[. ]\d{3})+(?!\d)"
 AMOUNT = rf"(?:{GROUPED}|\d+)(?:,\d+)?"
 LETTER = r"[^\W\d_]"
-MARKS = str.maketrans({"−": "-", "：": ":", "½": "1/2", "¼": "1/4", "¾": "3/4"})
+MARKS = str.maketrans({"−": "-", "：": ":"})
+RAISED = re.compile(r"(?<=\d)(\s?(?:[kcm]?m|к?м|см))([23])(?!\w)")  # m2
 # Abbreviations that may end a sentence.
-LAST_WORDS = ("usw.", "etc.", "ecc.", "т.д.", "т. д.", "т.п.", "т. п.", "др.", "enz.")
+LAST_WORDS = ("usw.", "etc.", "ecc.", "т.д.", "т. д.", "т.п.", "т. п.", "др.", "enz.", "u. v. m.", "u.v.m.")
 
 
 def read(line: str, language: str) -> str:
     """Convert one line of text to the words to speak in `language`, one of `LANGUAGES`."""
-    line = apply(_rules(language), line.translate(MARKS))
+    line = spell_out_fractions(line.translate(MARKS))
+    line = RAISED.sub(lambda match: match[1] + ("²" if match[2] == "2" else "³"), line)
+    line = apply(_rules(language), line)
     return spelled_numbers.read(line, language)
 
 
@@ -38,6 +42,7 @@ def _rules(language: str) -> list[Rule]:
     words = WORDS[language]
     return [
         *_address_rules(words),
+        *day_rules(language),
         *date_rules(language),
         *time_rules(language),
         *_code_rules(language),
@@ -56,11 +61,11 @@ def _rules(language: str) -> list[Rule]:
 def _address_rules(words: Words) -> list[Rule]:
     def spoken(address: re.Match[str]) -> str:
         plain = re.sub(r"^https?://", "", address[0])
-        return plain.replace("@", f" {words.at} ").replace(".", f" {words.point} ").replace("/", " ").replace("_", " ")
+        return re.sub(r"[^\w\s-]|_", " ", plain.replace("@", f" {words.at} ").replace(".", f" {words.point} "))
 
     name = rf"(?<![\w.@/-])[\w-]+\.{EXTENSION}(?![\w@]|\.\w)"
     mail = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
-    return [(re.compile(rf"{mail}|(?:https?://|\bwww\.)[\w./-]*\w|{name}"), spoken)]
+    return [(re.compile(rf"{mail}|(?:https?://|\bwww\.)[^\s\"“”<>()]*[^\W_]|{name}"), spoken)]
 
 
 def _code_rules(language: str) -> list[Rule]:
@@ -68,6 +73,9 @@ def _code_rules(language: str) -> list[Rule]:
         return ", ".join(
             " ".join(spell_number(digit, language) for digit in group) for group in re.findall(r"\d+", text)
         )
+
+    def postal(code: str) -> str:
+        return digits(code) if language in ("de", "es", "it") else code
 
     plus = WORDS[language].signs["+"]
     point = WORDS[language].point
@@ -82,6 +90,12 @@ def _code_rules(language: str) -> list[Rule]:
             lambda match: digits(match[0]),
         ),
         (re.compile(r"(?<![\w.,])\(?0\d{1,4}\)?(?: \d{3,4}){2}(?![\w.,]*\d)"), lambda match: digits(match[0])),
+        (re.compile(r"(?<![\w.,/-])0\d(?: \d\d){4}(?![\w.,]*\d)"), lambda match: match[0].replace(" ", ", ")),  # French
+        (
+            re.compile(r"(?<![\w.,/-])(?:\d{3}\.\d{3}\.\d{3}-\d\d|\d\d\.\d{3}\.\d{3}/\d{4}-\d\d)(?![\w-])"),
+            lambda match: digits(match[0]),  # of Brazilian people and companies
+        ),
+        (re.compile(r"(?:(?<=\bD-)|(?<=\d, )|(?<=\d[a-z], ))(\d{5})(?= [A-ZÄÖÜ][a-zäöüß])"), lambda m: postal(m[1])),
         (re.compile(r"(\b(?:PLZ|Postleitzahl|PIN|CAP|CEP|C\. ?P\.) )(\d[\d-]+)\b"), lambda m: m[1] + digits(m[2])),
         (
             re.compile(r"(?<![\w.,])(\d+(?:\.\d+){2,})(?![\w.]*\d)"),
@@ -104,6 +118,13 @@ def _money_rules(language: str) -> list[Rule]:
         whole, _, coins = amount.partition(",")
         if len(coins) != 2:
             return counted(amount, words.money[sign], language)
+        if whole == "0" and int(coins):
+            kopecks = language == "ru" and sign not in "€$£"
+            return (
+                f"{spell(str(int(coins)), language, 'f')} {_kopecks(coins)}"
+                if kopecks
+                else counted(coins.lstrip("0"), words.cent, language)
+            )
         spoken = counted(whole, words.money[sign], language)
         if not int(coins):
             return spoken
@@ -114,6 +135,8 @@ def _money_rules(language: str) -> list[Rule]:
     many = "de " if language in ("es", "pt") else "di " if language == "it" else "d'" if language == "fr" else ""
     scale = r"(?:mil[hl][^\W\d_]+|bil[hl][^\W\d_]+|mld|Mi[ol]\.?|Milliarden?|Million(?:en)?|Mrd\.?|млн|млрд|тыс)\b\.?"
     return [
+        (re.compile(r"(?<=\d),[-–—]{1,2}(?=[\s.,;!?]|€|$)"), ""),  # 5,- €
+        (re.compile(rf"(?<=\d)(\s?(?:{signs}))\s?/\s?(?={LETTER}{{3}})"), rf"\1 {words.signs['/']} "),  # 5 €/Monat
         (re.compile(r"(?<=[$])\s?\d{1,3}(?:,\d{3})+"), lambda match: match[0].replace(",", "")),
         (
             re.compile(rf"(?<!\w)({ahead})\s?({AMOUNT} {scale})|({AMOUNT} {scale})\s?([€$£])"),
@@ -156,13 +179,28 @@ def _range_rules(language: str) -> list[Rule]:
 
     between = "[–—~-]"
     return [
+        (re.compile(rf"(?<=\d)(\s?(?:{units}))\s?/\s?(?={LETTER}{{3}})"), rf"\1 {words.signs['/']} "),  # 5 g/Tag
+        (
+            re.compile(rf"(?<![\w.,/])((?:\d+ )?[1-9]/[2-9])\s?({'|'.join(map(re.escape, words.units))})(?![\w²³/])"),
+            lambda match: f"{match[1]} {words.units[match[2]].many if ' ' in match[1] else words.units[match[2]].one}",
+        ),
         (
             re.compile(rf"(?<![\w.,:/-])({AMOUNT})(?:\s?({units}))?\s?{between}\s?({AMOUNT})(?!\w*[-–/:]\d|\d)"),
             lambda match: f"{match[1]}{match[2] or ''} {_joint(match, words)} {match[3]}",
         ),
         (re.compile(r"(?<![\w.,:/-])(\d{1,3}):(\d{1,3})(?![\d:])"), rf"\1 {words.score} \2"),
+        (re.compile(r"(?<![\w.,/-])(\d{1,3}) 1/2(?![\w/.,]*\d)"), lambda match: _and_a_half(match[1], language)),
+        (re.compile(r"(?<![\w.,/-])(\d{1,3}) (?=[1-9]/[2-9](?![\w/.,]*\d))"), rf"\1 {words.signs['&']} "),
         (re.compile(r"(?<![\w.,/])(\d{1,3})/(\d{1,3})(?![\w/.,]*\d)( [^\W\d_]+)?"), fraction),
     ]
+
+
+def _and_a_half(digits: str, language: str) -> str:
+    """A number and a half: "anderthalb", "dos y medio", "полтора"."""
+    words = WORDS[language]
+    if digits == "1" and words.one_and_a_half:
+        return words.one_and_a_half
+    return words.and_a_half.format(spell_number(digits, language))
 
 
 def _joint(match: re.Match[str], words: Words) -> str:
@@ -174,16 +212,24 @@ def _unit_rules(language: str) -> list[Rule]:
     words = WORDS[language]
     units = "|".join(re.escape(sign) for sign in sorted(words.units, key=len, reverse=True))
     rules: list[Rule] = [
-        (
-            re.compile(rf"(?<={LETTER})\s?/\s?({units})(?!\w)"),
-            lambda match: f" {words.signs['/']} {words.units[match[1]].one}",
-        ),
         (re.compile(rf"(?<![\w,.])[-](?={AMOUNT})"), words.signs["-"] + " "),
         (
             re.compile(rf"(?<![\w.,/-])({AMOUNT})\s?({units})(?![\w²³/])"),
             lambda match: counted(match[1], words.units[match[2]], language),
         ),
+        (
+            re.compile(rf"(?<![\w.,/-])({AMOUNT})\s?({units})/({units})(?![\w²³/])"),
+            lambda match: (
+                f"{counted(match[1], words.units[match[2]], language)} {words.signs['/']} {words.units[match[3]].one}"
+            ),
+        ),
+        (
+            re.compile(rf"(?<={LETTER})\s?/\s?({units})(?!\w)"),
+            lambda match: f" {words.signs['/']} {words.units[match[1]].one}",
+        ),
     ]
+    if language == "de":
+        rules.append((re.compile(r"(?<=\d)\s?%-?ig"), " prozentig"))
     if language == "fr":  # open 24 hours out of 24, 7 days out of 7
         rules.insert(0, (re.compile(r"\b24 ?h ?(?:/|sur) ?24\b"), "24 heures sur 24"))
         rules.insert(0, (re.compile(r"\b7 ?j ?(?:/|sur) ?7\b"), "7 jours sur 7"))
@@ -196,7 +242,7 @@ def _abbreviation_rules(words: Words) -> list[Rule]:
     }
     spellings |= words.abbreviations
     written = "|".join(re.escape(short) for short in sorted(spellings, key=len, reverse=True))
-    follows = rf"(?=\s|[\d,;:)…]|{LETTER}|$)"
+    follows = rf"(?=\s|[\d,;:)…]|(?<!{LETTER})(?<!/){LETTER}|$)"
     # Words of one or two letters that may end a sentence are abbreviations only before a number or a name.
     short = re.compile(r"[A-ZА-Я]?[a-zа-я]{0,2}\.")
 
@@ -216,7 +262,7 @@ def _abbreviation_rules(words: Words) -> list[Rule]:
 
 def _gap(match: re.Match[str]) -> str:
     """A space if a letter or a digit follows at once: "Nr.5", "N°5"."""
-    return " " if re.match(r"\w", match.string[match.end() :]) else ""
+    return " " if not match[0].endswith("-") and re.match(r"\w", match.string[match.end() :]) else ""
 
 
 def _sign_rules(words: Words) -> list[Rule]:
@@ -224,9 +270,16 @@ def _sign_rules(words: Words) -> list[Rule]:
     return [
         (re.compile(r"\s*(?:≥|>=)\s*"), f" {signs['≥']} "),
         (re.compile(r"\s*(?:≤|<=)\s*"), f" {signs['≤']} "),
+        (re.compile(r"(?<![-=<>\w])\s*>\s?(?=\w)|(?<=[\w)])\s*>\s*(?=\w)"), f" {signs['>']} "),
+        (re.compile(r"\s*<\s*(?=\w)"), f" {signs['<']} "),
+        (re.compile(r"(?<=\()\s+"), ""),
+        (re.compile(r"(?<=[\w)])(?:²|\^2(?!\d))"), f" {signs['²']}"),
+        (re.compile(r"(?<=[\w)])(?:³|\^3(?!\d))"), f" {signs['³']}"),
         (re.compile(r"(?<=\w)\s*=\s*(?=\w)"), f" {signs['=']} "),
-        (re.compile(r"(?<=\w)\s*\+\s*(?=\w)|(?<!\w)\+(?=\d)"), f" {signs['+']} "),
+        (re.compile(r"(?<=\w)\s*\+\s*(?=\w)|(?<!\w)\+(?=\w)"), f" {signs['+']} "),
         (re.compile(r"(?<=\d)\s*[×*]\s*(?=\d)|(?<=\d)\s+x\s+(?=\d)"), f" {signs['×']} "),
+        (re.compile(r"(?<=\d)\s?x(?!\w|\s?\d)"), f" {signs['x']}"),
+        (re.compile(r"(?<=\w)\s+/\s+(?=\w)"), ", "),
         (re.compile(r"\s*÷\s*"), f" {signs['÷']} "),
         (re.compile(r"\s*±\s*"), f" {signs['±']} "),
         (re.compile(r"§§?\s*(?=\d)"), f"{signs['§']} "),

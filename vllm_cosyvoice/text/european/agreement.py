@@ -10,6 +10,7 @@ from vllm_cosyvoice.text.spelled_numbers import spell_number
 
 # Nouns that a number follows as a name, so that it does not count the next word.
 NUMBERED = (
+    "satz band abschnitt raum tor halle aufgabe frage punkt gruppe modell "
     "seite kapitel teil nummer stufe phase artikel absatz klasse gleis linie zimmer bus version platz typ "
     "schritt página capítulo número nivel fase tipo artículo opción paso parte punto línea habitación versión "
     "pagina capitolo numero livello articolo opzione passo linea versione nível artigo opção linha versão page "
@@ -31,11 +32,11 @@ FEMININE = {
     "de": re.compile(r".*(?:e|ung|heit|keit|ion|schaft|tät|ik|ur)$"),
     "fr": FRENCH_FEMININE,
     "es": re.compile(
-        r"(?:.*(?:as?|ión|iones|dad|dades|tad|tades)|ve[zc]e?s?|mujer(?:es)?|noches?|tardes?|partes?|clases?|calles?)$"
+        r"(?:.*(?:as?|ión|iones|dad|dades|tad|tades)|ve[zc]e?s?|mujer(?:es)?|noches?|tardes?|partes?|clases?|calles?|manos?|flores|luces|veces)$"
     ),
     "it": re.compile(r".*a$"),
     "pt": re.compile(
-        r"(?:.*(?:as?|ãs?|ção|ções|dades?|gem|gens)|vez(?:es)?|mulher(?:es)?|noites?|tardes?|partes?|classes?)$"
+        r"(?:.*(?:as?|ãs?|ção|ções|dades?|gem|gens)|vez(?:es)?|mulher(?:es)?|noites?|tardes?|partes?|classes?|colher(?:es)?|flor(?:es)?|mãos?|luz(?:es)?)$"
     ),
 }
 

@@ -14,6 +14,32 @@ YEAR = r"((?:1\d|20)\d\d)"
 RUSSIAN_TODAY = re.compile(r"\b(?:сегодня|завтра|вчера|это)\s+$", re.IGNORECASE)
 
 
+def day_rules(language: str) -> list[Rule]:
+    """Rules for short days, which are also words: in a range ("Mo-Fr"), beside another day, before a time."""
+    words = WORDS[language]
+    days = words.days | {day.capitalize(): name for day, name in words.days.items()}
+    names = "|".join(days)
+    day = rf"(?<![\w.-])({names})\.?"
+    joint = rf"(?:,|\s?[/+&]|\s{words.signs['&']}\b)\s?"
+    time = (
+        r"\d{1,2}(?:[:.h]\d\d|\s?(?:h|Uhr)\b|\s?[–-]\s?\d{1,2}(?=\s?(?:h|Uhr|uur)\b|[,;.)]|\s*$)"
+        rf"|\.\d{{1,2}}\.|\.?{words.month_joint}(?:{'|'.join(words.months)})\b)"
+    )
+    short = re.compile(rf"({names})\.?")
+
+    def spoken(match: re.Match[str]) -> str:
+        return short.sub(lambda name: days[name[1]], match[0].replace("/", ", "))
+
+    return [
+        (
+            re.compile(rf"{day}(?:\s?[–-]\s?|\s(?:{words.to or '-'}|au)\s)({names})(?![\w-])\.?(?!\w)"),
+            lambda match: f"{days[match[1]]} {words.to or '–'} {days[match[2]]}",
+        ),
+        (re.compile(rf"{day}(?:{joint}(?:{names})\b)+(?![\w-])"), spoken),
+        (re.compile(rf"{day}(?=:?,?\s{time})"), spoken),
+    ]
+
+
 def date_rules(language: str) -> list[Rule]:
     """Rules for numeric dates, and for days before the name of a month."""
     spoken = _date(language)
@@ -116,6 +142,11 @@ def time_rules(language: str) -> list[Rule]:
         rules.append((re.compile(rf"(?<![\w:.,/]){time}\.([0-5]\d)\s?(?:Uhr|uur)\b"), spoken))
     if language == "de":
         rules.append((re.compile(r"(?<![\w:.,/])(0?1)()\s?Uhr\b"), spoken))
+    if language == "it":
+        before = r"(?:(?<=\b[Oo]re )|(?<=\b[Aa]lle )|(?<=\b[Dd]alle ))"
+        rules.append((re.compile(rf"{before}{time}\.([0-5]\d)(?!\d|[.,]\d)"), spoken))
+    if language in ("es", "it"):
+        rules.append((re.compile(rf"(?<![\w:.,/]){time}\s?h\s?([0-5]\d)(?![\w/])"), spoken))
     if language in ("fr", "pt"):
         rules.append((re.compile(rf"(?<![\w:.,/]){time}\s?h\s?([0-5]\d)?(?![\w/])"), spoken))
     return rules

@@ -2,11 +2,12 @@
 
 import re
 
-from vllm_cosyvoice.text.european.ordinals import ordinal
+from vllm_cosyvoice.text.european.ordinals import GERMAN_NOUNS, ordinal
 from vllm_cosyvoice.text.roman import MORE_LETTERS, NUMERAL, value
 from vllm_cosyvoice.text.rules import Rule
 
-CENTURY = {"es": "siglos?", "it": "secol[oi]", "pt": "séculos?"}
+CENTURY = {"es": r"siglos?|s\.", "it": r"secol[oi]|sec\.", "pt": r"séculos?|séc\."}
+SHORT_CENTURY = {"s.": "siglo", "sec.": "secolo", "séc.": "século"}
 NAME = r"(?<![\w.])([A-ZÀ-ÞА-Я][^\W\d_]+)"
 NO_NAMES = r"(?!(?:Type|Typ|Tipo|Vitamine?|Vitamina|Plan|Klasse|Classe|Clase|Kategorie)\b)"
 
@@ -16,6 +17,7 @@ def roman_rules(language: str) -> list[Rule]:
     longer = rf"({MORE_LETTERS}|V)"
     if language == "de":
         return [
+            (re.compile(rf"(?<!\w)({NUMERAL})(?=\. (?:{GERMAN_NOUNS}))"), lambda match: value(match[1])),
             (
                 re.compile(rf"{NAME} ({NUMERAL})\.(?=\s+[a-zäöü]|,|\s*$)"),
                 lambda match: (
@@ -23,12 +25,15 @@ def roman_rules(language: str) -> list[Rule]:
                     + ("." if match.end() == len(match.string) else "")
                 ),
             ),
-            (re.compile(rf"{NAME} ({MORE_LETTERS})\b(?!\.)"), lambda match: f"{match[1]} {value(match[2])}"),
+            (re.compile(rf"({NAME}\.?) ({MORE_LETTERS})\b(?!\.)"), lambda match: f"{match[1]} {value(match[3])}"),
         ]
     if language == "fr":
         return [
             (re.compile(r"\b(?:Ier|1er)\b"), "premier"),
-            (re.compile(rf"(?<!\w)({NUMERAL})e(?:r|me)?\b(?= siècle)"), lambda m: ordinal(value(m[1]), "fr")),
+            (
+                re.compile(rf"(?<!\w)({NUMERAL})e(?:r|me)?\b(?=(?: (?:et|au) [IVX]+e)? siècle)"),
+                lambda m: ordinal(value(m[1]), "fr"),
+            ),
             (re.compile(rf"{NO_NAMES}{NAME} {longer}\b"), lambda match: f"{match[1]} {value(match[2])}"),
         ]
     if language in CENTURY:
@@ -41,7 +46,7 @@ def roman_rules(language: str) -> list[Rule]:
             return ordinal(digits, language) if language == "it" or int(digits) <= 10 else digits
 
         return [
-            (re.compile(century), lambda match: f"{match[1]} {of_a_century(value(match[2]))}"),
+            (re.compile(century), lambda m: f"{SHORT_CENTURY.get(m[1], m[1])} {of_a_century(value(m[2]))}"),
             (re.compile(rf"\b({NUMERAL})(?= secolo)"), lambda match: ordinal(value(match[1]), "it")),
             (
                 re.compile(rf"{NO_NAMES}{NAME} {longer}\b"),

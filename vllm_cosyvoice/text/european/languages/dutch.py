@@ -10,9 +10,14 @@ DUTCH = Words(
     at="apenstaartje",
     coins="",
     signs=pairs(
+        "< = kleiner dan; > = groter dan; ² = kwadraat; ³ = tot de derde; x = keer; "
         "/ = per; - = min; + = plus; = = is; × = keer; ÷ = gedeeld door; § = paragraaf; ± = plus of min; "
         "° = graden; ≥ = groter dan of gelijk aan; ≤ = kleiner dan of gelijk aan; & = en; № = nummer"
     ),
+    cent=Counted("m", "cent", "cent", "cent"),
+    days=pairs("ma = maandag; di = dinsdag; wo = woensdag; do = donderdag; vr = vrijdag; za = zaterdag; zo = zondag"),
+    and_a_half="{} en een half",
+    one_and_a_half="anderhalf",
     half=("een half", "een halve"),
     fractions=denominators(
         "half/halve", "derde", "vierde", "vijfde", "zesde", "zevende", "achtste", "negende", "tiende"
@@ -32,6 +37,21 @@ DUTCH = Words(
         g: n, gram
         l L: m, liter
         ml: m, milliliter
+        cm²: m, vierkante centimeter
+        m³: m, kubieke meter
+        ha: f, hectare
+        t: f, ton
+        mg: n, milligram
+        cl: m, centiliter
+        dl: m, deciliter
+        el: m, eetlepel, eetlepels
+        tl: m, theelepel, theelepels
+        kWh: n, kilowattuur
+        kW: m, kilowatt
+        W: m, watt
+        GB: m, gigabyte
+        MB: m, megabyte
+        min.: f, minuut, minuten
     """),
     money=nouns("""
         € EUR euro: m, euro

@@ -10,10 +10,15 @@ GERMAN = Words(
     at="at",
     coins="",
     signs=pairs(
+        "< = kleiner als; > = größer als; ² = hoch zwei; ³ = hoch drei; x = mal; "
         "/ = pro; - = minus; + = plus; = = gleich; × = mal; ÷ = geteilt durch; § = Paragraf; "
         "± = plus minus; "
         "° = Grad; ≥ = größer gleich; ≤ = kleiner gleich; & = und; № = Nummer"
     ),
+    cent=Counted("m", "Cent", "Cent", "Cent"),
+    days=pairs("Mo = Montag; Di = Dienstag; Mi = Mittwoch; Do = Donnerstag; Fr = Freitag; Sa = Samstag; So = Sonntag"),
+    and_a_half="{}einhalb",
+    one_and_a_half="eineinhalb",
     half=("ein halber", "eine halbe"),
     fractions=denominators(
         "halb/halbe", "Drittel", "Viertel", "Fünftel", "Sechstel", "Siebtel", "Achtel", "Neuntel", "Zehntel"
@@ -51,16 +56,42 @@ GERMAN = Words(
         Mio. Mio: f, Million, Millionen
         Mrd. Mrd: f, Milliarde, Milliarden
         Tsd.: n, tausend
+        cm²: m, Quadratzentimeter
+        cm³: m, Kubikzentimeter
+        ha: m, Hektar
+        t: f, Tonne, Tonnen
+        cl: m, Zentiliter
+        dl: m, Deziliter
+        EL: m, Esslöffel
+        TL: m, Teelöffel
+        Pck. Pck Pkg.: n, Päckchen
+        Stk. Stk: n, Stück
+        kcal: f, Kilokalorie, Kilokalorien
+        kJ: n, Kilojoule
+        Hz: n, Hertz
+        kHz: n, Kilohertz
+        MHz: n, Megahertz
+        hPa: n, Hektopascal
+        mA: n, Milliampere
+        kB: n, Kilobyte
+        µg: n, Mikrogramm
     """),
     money=nouns("""
         € EUR Euro: m, Euro
         $ USD Dollar: m, Dollar
         £ GBP: n, Pfund
+        ct Cent: m, Cent
         CHF Franken: m, Franken
         ¥: m, Yen
     """),
     months=listed("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
     abbreviations=pairs(
+        "u. U. = unter Umständen; u.U. = unter Umständen; z. T. = zum Teil; z.T. = zum Teil; "
+        "u. v. m. = und vieles mehr; u.v.m. = und vieles mehr; i. A. = im Auftrag; i.A. = im Auftrag; Bd. = Band; "
+        "Hrsg. = Herausgeber; Fa. = Firma; bspw. = beispielsweise; zzgl. = zuzüglich; exkl. = exklusive; "
+        "mind. = mindestens; Art. = Artikel; Ziff. = Ziffer; Abb. = Abbildung; Anm. = Anmerkung; "
+        "Hbf. = Hauptbahnhof; v. a. = vor allem; v.a. = vor allem; s. o. = siehe oben; s. u. = siehe unten; "
+        "gem. = gemäß; Co. = Co; "
         "z.B. = zum Beispiel; z. B. = zum Beispiel; d.h. = das heißt; d. h. = das heißt; ca. = circa; "
         "Dr. = Doktor; Prof. = Professor; Nr. = Nummer; bzw. = beziehungsweise; usw. = und so weiter; "
         "u.a. = unter anderem; u. a. = unter anderem; St. = Sankt; Mio. = Millionen; Mrd. = Milliarden; "

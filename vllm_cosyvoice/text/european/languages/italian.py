@@ -1,6 +1,6 @@
 """The words of Italian."""
 
-from vllm_cosyvoice.text.european.languages.words import Words, denominators, listed, nouns, pairs
+from vllm_cosyvoice.text.european.languages.words import Counted, Words, denominators, listed, nouns, pairs
 
 ITALIAN = Words(
     to="a",
@@ -11,9 +11,15 @@ ITALIAN = Words(
     coins="e",
     clock="e",
     signs=pairs(
+        "< = minore di; > = maggiore di; ² = al quadrato; ³ = al cubo; x = volte; "
         "/ = al; - = meno; + = più; = = uguale; × = per; ÷ = diviso; § = paragrafo; ± = più o meno; "
         "° = gradi; ≥ = maggiore o uguale a; ≤ = minore o uguale a; & = e; № = numero"
     ),
+    cent=Counted("m", "centesimo", "centesimi", "centesimi"),
+    days=pairs(
+        "lun = lunedì; mar = martedì; mer = mercoledì; gio = giovedì; ven = venerdì; sab = sabato; dom = domenica"
+    ),
+    and_a_half="{} e mezzo",
     half=("mezzo", "mezza"),
     fractions=denominators(
         "mezzo/mezzi",
@@ -51,6 +57,19 @@ ITALIAN = Words(
         h: f, ora, ore
         min: m, minuto, minuti
         s: m, secondo, secondi
+        cm²: m, centimetro quadrato, centimetri quadrati
+        cm³: m, centimetro cubo, centimetri cubi
+        mc: m, metro cubo, metri cubi
+        ha: m, ettaro, ettari
+        t: f, tonnellata, tonnellate
+        cl: m, centilitro, centilitri
+        dl: m, decilitro, decilitri
+        hl: m, ettolitro, ettolitri
+        kcal: f, chilocaloria, chilocalorie
+        kW: m, chilowatt
+        Hz: m, hertz
+        GHz: m, gigahertz
+        TB: m, terabyte
     """),
     money=nouns("""
         € EUR euro: m, euro

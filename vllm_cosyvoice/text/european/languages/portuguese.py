@@ -10,9 +10,13 @@ PORTUGUESE = Words(
     at="arroba",
     coins="e",
     signs=pairs(
+        "< = menor que; > = maior que; ² = ao quadrado; ³ = ao cubo; x = vezes; "
         "/ = por; - = menos; + = mais; = = é igual a; × = vezes; ÷ = dividido por; § = parágrafo; "
         "± = mais ou menos; ° = graus; ≥ = maior ou igual a; ≤ = menor ou igual a; & = e; № = número"
     ),
+    cent=Counted("m", "centavo", "centavos", "centavos"),
+    days=pairs("seg = segunda; ter = terça; qua = quarta; qui = quinta; sex = sexta; sáb = sábado; dom = domingo"),
+    and_a_half="{} e meio",
     half=("meio", "meia"),
     fractions=denominators(
         "meio/meios",
@@ -49,6 +53,17 @@ PORTUGUESE = Words(
         MB: m, megabyte, megabytes
         min: m, minuto, minutos
         s: m, segundo, segundos
+        cm²: m, centímetro quadrado, centímetros quadrados
+        cm³: m, centímetro cúbico, centímetros cúbicos
+        ha: m, hectare, hectares
+        t: f, tonelada, toneladas
+        cl: m, centilitro, centilitros
+        xíc.: f, xícara, xícaras
+        kcal: f, quilocaloria, quilocalorias
+        kW: m, quilowatt, quilowatts
+        Hz: m, hertz
+        GHz: m, gigahertz
+        TB: m, terabyte, terabytes
     """),
     money=nouns("""
         R$ BRL real reais: m, real, reais
@@ -62,6 +77,7 @@ PORTUGUESE = Words(
     months=listed("janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro"),
     month_joint=" de ",
     abbreviations=pairs(
+        "séc. = século; "
         "Sr. = senhor; Sra. = senhora; Srta. = senhorita; Dr. = doutor; Dra. = doutora; Prof. = professor; "
         "Profa. = professora; nº = número; n.º = número; Nº = número; D. = dom; etc. = et cetera; "
         "p. ex. = por exemplo; pág. = página; Av. = avenida; a.C. = antes de Cristo; d.C. = depois de Cristo; "

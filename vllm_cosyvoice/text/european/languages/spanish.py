@@ -1,6 +1,6 @@
 """The words of Spanish."""
 
-from vllm_cosyvoice.text.european.languages.words import Words, denominators, listed, nouns, pairs
+from vllm_cosyvoice.text.european.languages.words import Counted, Words, denominators, listed, nouns, pairs
 
 SPANISH = Words(
     to="a",
@@ -11,9 +11,16 @@ SPANISH = Words(
     coins="con",
     clock="y",
     signs=pairs(
+        "< = menor que; > = mayor que; ² = al cuadrado; ³ = al cubo; x = veces; "
         "/ = por; - = menos; + = más; = = es igual a; × = por; ÷ = entre; § = sección; ± = más menos; "
         "° = grados; ≥ = mayor o igual que; ≤ = menor o igual que; & = y; № = número"
     ),
+    cent=Counted("m", "céntimo", "céntimos", "céntimos"),
+    days=pairs(
+        "lun = lunes; mar = martes; mié = miércoles; jue = jueves; vie = viernes; sáb = sábado; dom = domingo; "
+        "L = lunes; V = viernes"
+    ),
+    and_a_half="{} y medio",
     half=("medio", "media"),
     fractions=denominators(
         "medio/medios",
@@ -51,6 +58,18 @@ SPANISH = Words(
         h: f, hora, horas
         min: m, minuto, minutos
         s: m, segundo, segundos
+        cm²: m, centímetro cuadrado, centímetros cuadrados
+        cm³: m, centímetro cúbico, centímetros cúbicos
+        ha: f, hectárea, hectáreas
+        t: f, tonelada, toneladas
+        cl: m, centilitro, centilitros
+        cda. cdas.: f, cucharada, cucharadas
+        cdta. cdtas. cdita. cditas.: f, cucharadita, cucharaditas
+        kcal: f, kilocaloría, kilocalorías
+        kW: m, kilovatio, kilovatios
+        Hz: m, hercio, hercios
+        GHz: m, gigahercio, gigahercios
+        TB: m, terabyte, terabytes
     """),
     money=nouns("""
         € EUR euro euros: m, euro, euros
@@ -62,6 +81,8 @@ SPANISH = Words(
     months=listed("enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre"),
     month_joint=" de ",
     abbreviations=pairs(
+        "Dª. = doña; Dª = doña; a. m. = de la mañana; a.m. = de la mañana; p. m. = de la tarde; "
+        "p.m. = de la tarde; C/ = calle; av. = avenida; avda. = avenida; "
         "Sr. = señor; Sra. = señora; Srta. = señorita; Dr. = doctor; Dra. = doctora; Prof. = profesor; "
         "n.º = número; nº = número; N.º = número; Nº = número; EE. UU. = Estados Unidos; "
         "EE.UU. = Estados Unidos; "

@@ -14,14 +14,17 @@ class Counted:
 
 
 def nouns(table: str) -> dict[str, Counted]:
-    """Read lines of "signs: gender, one, many, few"; without further forms, they are all the same."""
+    """Read lines of "signs: gender, one, many, few"; without further forms, they are all the same.
+
+    A "~" is a space within a sign.
+    """
     forms_of = {}
     for line in table.strip().splitlines():
         signs, _, forms = line.strip().partition(": ")
         gender, one, *others = forms.split(", ")
         many = others[0] if others else one
         noun = Counted(gender, one, many, others[1] if len(others) > 1 else many)
-        forms_of.update(dict.fromkeys(signs.split(), noun))
+        forms_of.update(dict.fromkeys((sign.replace("~", " ") for sign in signs.split()), noun))
     return forms_of
 
 
@@ -46,11 +49,15 @@ class Words:
     point: str  # of a version
     at: str
     coins: str  # between an amount and its coins: "con" in "tres euros con cincuenta"
+    cent: Counted  # amounts below one unit of money
+    days: dict[str, str]  # short names of days
+    and_a_half: str  # after a number, "{}"
     half: tuple[str, str]  # before a masculine and a feminine noun
     fractions: dict[int, tuple[str, str]]  # denominators: the forms after one and after other numbers
     units: dict[str, Counted]
     money: dict[str, Counted]
     abbreviations: dict[str, str]
+    one_and_a_half: str = ""
     hour: Counted | None = None  # said between hours and minutes
     clock: str = ""  # said between hours and minutes otherwise
     months: tuple[str, ...] = ()
