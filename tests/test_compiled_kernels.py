@@ -27,7 +27,7 @@ from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - n
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
 # With whether they are true or false, these constants decide how much shared memory a kernel takes.
-TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "BLOCK_M", "BLOCK_N", "BLOCK_K", "ROTATED")
+TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "PAGE", "BLOCK_M", "BLOCK_N", "BLOCK_K", "ROTATED")
 
 
 class Driver:

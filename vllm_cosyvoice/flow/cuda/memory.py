@@ -111,7 +111,8 @@ class FlowMemory:
 
     def take(self, count: int) -> PagedState | None:
         """Take free pages, after dropping unused prompts from the cache if necessary; None if there are too few."""
-        if not self.cache.make_room(count * self._page_bytes, free=len(self._free) * self._page_bytes):
+        is_room = self.cache.make_room(count * self._page_bytes, free=len(self._free) * self._page_bytes)
+        if not is_room or len(self._free) < count:  # another thread may still look at a state that was dropped
             return None
         return PagedState([self._free.pop() for _ in range(count)], self._page_bytes, self._free)
 
