@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.test_packed_flow import (
     launches_of,
     launches_of_calls,
     row,
+    with_pages,
 )
 from vllm_cosyvoice.flow import DiTFlow, euler
 from vllm_cosyvoice.gpu.device import Gpu
@@ -131,16 +131,9 @@ def test_cublas_may_compute_the_product() -> None:
         assert torch.allclose(fused, separate, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def remembering(padded: DiTFlow) -> Callable[[int], Any]:
-    """A packed flow with a memory of so many pages."""
-    layout = packed_flow(padded, (64,))._network.page_layout
-    return lambda pages: packed_flow(padded, (64, 320, 512), cache_bytes=pages * layout.page_bytes(torch.float32))
-
-
 @runs_here
-def test_what_is_remembered_is_not_computed_again(padded: DiTFlow, remembering: Callable[[int], Any]) -> None:
-    assert_remembers(remembering(12), padded)
+def test_what_is_remembered_is_not_computed_again(padded: DiTFlow) -> None:
+    assert_remembers(with_pages(packed_flow, padded)(12), padded)
 
 
 @runs_here

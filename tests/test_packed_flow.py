@@ -168,11 +168,15 @@ def assert_remembers(packed: Any, padded: Flow | DiTFlow) -> None:
     assert difference(mel, Stream(padded, said, late.speech).hop(10)) < 1e-4
 
 
-@pytest.fixture(scope="module")
-def remembering(padded: Flow) -> Callable[[int], Any]:
-    """A packed flow with a memory of so many pages."""
+def with_pages(packed_flow: Callable[..., Any], padded: Flow | DiTFlow) -> Callable[[int], Any]:
+    """Makes packed flows with a memory of so many pages."""
     layout = packed_flow(padded, (64,))._network.page_layout
     return lambda pages: packed_flow(padded, (64, 320, 512), cache_bytes=pages * layout.page_bytes(torch.float32))
+
+
+@pytest.fixture(scope="module")
+def remembering(padded: Flow) -> Callable[[int], Any]:
+    return with_pages(packed_flow, padded)
 
 
 @runs_here

@@ -139,8 +139,7 @@ class Utterance:
     @property
     def prompt_is_new(self) -> bool:
         """Whether it has a prompt that the flow does not remember, but could."""
-        memory = self.memory
-        return memory is not None and not memory.closed and memory.frames < memory.prompt_frames
+        return self.memory is not None and self.memory.lacks_prompt
 
     def flow_row(self, cut: Cut) -> FlowRow:
         """The flow's input for a decode up to `cut`."""

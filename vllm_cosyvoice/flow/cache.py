@@ -148,6 +148,11 @@ class StreamMemory:
         own = sum(state.frames for state in self.own)
         return own + (self.cache.frames(self.key) if self.prompt_frames else 0)
 
+    @property
+    def lacks_prompt(self) -> bool:
+        """Whether the prompt has finished chunks that are not remembered, but could be."""
+        return not self.closed and self.frames < self.prompt_frames
+
     def states(self) -> list[FlowState]:
         """What is remembered, from the start of the prompt on."""
         if self.closed or not self.prompt_frames:

@@ -142,7 +142,7 @@ RULERS = (
 ROMAN_RULES: list[Rule] = [
     (re.compile(rf"({RULERS})([Ⅰ-Ⅻ]+)"), lambda match: match[1] + unicodedata.normalize("NFKC", match[2])),
     (re.compile(rf"({RULERS})({NUMERAL})(?:世)?(?![A-Za-z])"), lambda match: f"{match[1]}{value(match[2])}世"),
-    (re.compile("[Ⅰ-Ⅻ]+"), lambda match: value(unicodedata.normalize("NFKC", match[0]))),
+    (re.compile("[Ⅰ-Ⅻ]+"), lambda match: value(match[0])),
     (re.compile(rf"(?<![A-Za-z])({NUMERAL})(?=[期章级类型度卷部幕册篇])"), lambda match: value(match[1])),
     (re.compile(rf"(?<=[{HAN}])({MORE_LETTERS})(?![A-Za-z])"), lambda match: value(match[1])),
 ]

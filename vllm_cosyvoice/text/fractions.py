@@ -3,7 +3,8 @@
 import re
 import unicodedata
 
-SIGN = re.compile(r"((?<=\d))?([½¼¾⅐-⅞])")
+FRACTION_SIGNS = "½¼¾⅐-⅞"  # as a range of characters
+SIGN = re.compile(rf"((?<=\d))?([{FRACTION_SIGNS}])")
 
 
 def spell_out_fractions(text: str) -> str:

@@ -1,7 +1,6 @@
 """Reads Japanese text: wetext's grammar, and rules that it lacks."""
 
 import re
-import unicodedata
 
 from vllm_cosyvoice.text.chinese import close_up
 from vllm_cosyvoice.text.grammar import read_out
@@ -40,7 +39,7 @@ ADDRESS_RULES: list[Rule] = [
     UNIT_SIGN,
     (
         re.compile(r"(?<=第)[Ⅰ-Ⅻ]+|[Ⅰ-Ⅻ]+(?=[章部期型類世級巻])"),
-        lambda match: value(unicodedata.normalize("NFKC", match[0])),
+        lambda match: value(match[0]),
     ),
     (re.compile(rf"(?<=[{KANA}ー])({NUMERAL})(?=世)"), lambda match: value(match[1])),
     (re.compile(rf"(?<=[{KANA}])[〜～~]+(?=$|[\s。、！？!?])"), "ー"),

@@ -92,7 +92,7 @@ RULES: list[Rule] = [
     (re.compile(r"(?<=[A-Za-z])\.(?=[A-Za-z])"), " 점 "),
     (re.compile(rf"(?<![A-Za-z\d])({'|'.join(NAMES)})(?![A-Za-z\d])"), lambda match: NAMES[match[1]]),
     UNIT_SIGN,
-    (re.compile("[Ⅰ-Ⅻ]+"), lambda match: value(unicodedata.normalize("NFKC", match[0]))),
+    (re.compile("[Ⅰ-Ⅻ]+"), lambda match: value(match[0])),
     (re.compile(rf"(?<=[가-힣] )({NUMERAL})(?=세(?![가-힣]))"), lambda match: value(match[1])),
     (re.compile(r"(?<=[가-힣])~+(?=$|[\s.!?])"), ""),
     (re.compile(r"(?<=[월화수목금토일시분])\s?[~-]\s?(?=[월화수목금토일](?![가-힣])|\d)"), "에서 "),

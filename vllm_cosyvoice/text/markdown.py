@@ -124,8 +124,7 @@ def _plain(tokens: list[Token], item_mark: str, cell_mark: str) -> Iterator[str]
 
 def _inline(tokens: list[Token]) -> Iterator[str]:
     width = 0  # of the current line
-    for place, token in enumerate(tokens):
-        following = tokens[place + 1] if place + 1 < len(tokens) else None
+    for token, following in zip(tokens, [*tokens[1:], None], strict=False):  # there may be no token
         if token.type == "softbreak":
             wrapped = width >= WRAPPED or (following is not None and following.content[:1].islower())
             yield " " if wrapped else "\n"

@@ -219,7 +219,7 @@ class PackedFlow:
     def remember_prompt(self, row: FlowRow) -> None:
         """Compute and remember the finished chunks of the prompt of `row`, which need not have any speech yet."""
         memory = row.memory
-        if memory and memory.frames < memory.prompt_frames:
+        if memory and memory.lacks_prompt:
             tokens = row.tokens[: memory.prompt_frames // FRAMES_PER_TOKEN + LOOKAHEAD_TOKENS]
             prompt_mel = row.prompt_mel[: memory.prompt_frames]
             self([replace(row, tokens=tokens, look_ahead=LOOKAHEAD_TOKENS, prompt_mel=prompt_mel)])

@@ -145,7 +145,7 @@ class FlowMatching(nn.Module):
     def remember_prompt(self, row: FlowRow) -> None:
         """Compute and remember the finished chunks of the prompt of `row`, which need not have any speech yet."""
         memory = self._memory(row)
-        if memory and memory.frames < memory.prompt_frames:
+        if memory and memory.lacks_prompt:
             tokens = memory.prompt_frames // FRAMES_PER_TOKEN
             self._solve_prompt(row, memory, [PieceContext(tokens) for _ in range(1 + len(self.step_sizes))])
 

@@ -22,7 +22,7 @@ from vllm_cosyvoice.text.english.signs import SIGN_RULES
 from vllm_cosyvoice.text.english.times import DECADE_RULES, DURATION_RULES, TIME_RULES
 from vllm_cosyvoice.text.english.units import UNIT_RULES
 from vllm_cosyvoice.text.english.words import WORD_RULES
-from vllm_cosyvoice.text.fractions import spell_out_fractions
+from vllm_cosyvoice.text.fractions import FRACTION_SIGNS, spell_out_fractions
 from vllm_cosyvoice.text.grammar import grammar, read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.rules import apply
@@ -39,7 +39,7 @@ NUMBER = rf"(?<!{NUMBER_PART}){NUMBER_PART}*\d{NUMBER_PART}*(?:\s+\d+/\d+|\s+(?:
 FOR_WETEXT = re.compile(rf"{DATE}|{NUMBER}|(?<!\S)[%©](?!\S)")
 TRAILING_MARKS = re.compile(r"[.,:;!?'’…—–-]*$")
 DIGITS = re.compile(r"\d+")
-HAS_NUMBER = re.compile(r"[\d⁰¹²³⁴-⁹½¼¾⅐-⅞]")
+HAS_NUMBER = re.compile(rf"[\d⁰¹²³⁴-⁹{FRACTION_SIGNS}]")
 
 NUMBER_RULES = [
     *DATE_RULES,

@@ -5,6 +5,7 @@ import re
 from vllm_cosyvoice.text.english.numbers import cardinal, number, ordinal
 from vllm_cosyvoice.text.english.patterns import AMOUNT, FUNCTION_WORD, LENGTH_UNIT, one_of
 from vllm_cosyvoice.text.rules import Rule
+from vllm_cosyvoice.text.unit_signs import SUPERSCRIPTS
 
 # Units that wetext confuses with others or does not know.
 UNITS = {
@@ -113,7 +114,7 @@ UNIT_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)\s?c\.(?= [a-z])"), " cup"),
     (re.compile(r"(?<=\d)-(?=(?:mph|kph|km/h|rpm|hp)\b)"), " "),
     (re.compile(r"(?<=\d)(\s?(?:hrs?|ft|lbs?))\.(?=\s+\d+\s?(?:min|in|oz)\b)"), r"\1"),
-    (re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|yd|mi))\^?([23])(?!\w)"), lambda m: m[1] + ("²" if m[2] == "2" else "³")),
+    (re.compile(r"(?<=\d)(\s?(?:[kcm]?m|ft|in|yd|mi))\^?([23])(?!\w)"), lambda m: m[1] + m[2].translate(SUPERSCRIPTS)),
     (re.compile(rf"(?<=\d)\s?[x×]\s?(?=[\d./]+(?: \d/\d+)?\s?(?:[\"”″]|{LENGTH_UNIT}))"), " by "),
     (re.compile(rf"(\bby {AMOUNT}) ?in\b"), r"\1 inches"),
     (re.compile(r"(?<=\d)((?:\((?:\d{1,2}|(?!s\))[a-z]{1,3})\))+)"), _subsections),
@@ -125,7 +126,7 @@ UNIT_RULES: list[Rule] = [
     ),
     (
         re.compile(r"(?<![\w.,])(\d+)\s?(?:ft|feet|foot)\.?\s?(\d+)\s?in\b\.?"),
-        lambda match: f"{number(match[1])} {'foot' if match[1] == '1' else 'feet'} {_inches(match[2])}",
+        lambda match: f"{_amount(match[1], 'foot')} {_inches(match[2])}",
     ),
     (
         re.compile(rf"(?<![\w.,])({AMOUNT})\s?in(?=\s(?:{DIMENSION}|by|x)\b)"),

@@ -18,6 +18,7 @@ from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.fractions import spell_out_fractions
 from vllm_cosyvoice.text.rules import Rule, apply
 from vllm_cosyvoice.text.spelled_numbers import spell_number
+from vllm_cosyvoice.text.unit_signs import SUPERSCRIPTS
 
 LANGUAGES = tuple(WORDS)
 GROUPED = r"\d{1,3}(?:[. ]\d{3})+(?!\d)"
@@ -32,7 +33,7 @@ LAST_WORDS = ("usw.", "etc.", "ecc.", "т.д.", "т. д.", "т.п.", "т. п.", 
 def read(line: str, language: str) -> str:
     """Convert one line of text to the words to speak in `language`, one of `LANGUAGES`."""
     line = spell_out_fractions(line.translate(MARKS))
-    line = RAISED.sub(lambda match: match[1] + ("²" if match[2] == "2" else "³"), line)
+    line = RAISED.sub(lambda match: match[1] + match[2].translate(SUPERSCRIPTS), line)
     line = apply(_rules(language), line)
     return spelled_numbers.read(line, language)
 

@@ -15,7 +15,7 @@ from vllm_cosyvoice.gpu.kernel_launch import launch
 
 @triton.jit
 def _input(
-    x, positions, weight, bias, condition, tail_frames, tail_memory, out, half,
+    x, positions, weight, bias, condition, tail_memory, tail_frames, out, half,
     MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -57,9 +57,8 @@ def conditioned_input(
     out = torch.empty(2 * half, channels, dtype=proj.weight.dtype, device=x.device)
     launch(
         _input, (cdiv(half, shape.rows), cdiv(channels, shape.columns)),
-        x, positions, *proj[:2], condition, positions if tail is None else tail.frames,
-        out if tail is None else tail.memory, out, half, mels, padded, channels, tail is not None,
-        shape.rows, shape.columns, **shape.options,
+        x, positions, *proj[:2], condition, *(tail or (out, positions)), out, half, mels, padded, channels,
+        tail is not None, shape.rows, shape.columns, **shape.options,
     )  # fmt: skip
     return out
 

@@ -68,7 +68,7 @@ def _rotated(y, position, first, rotation, ROTATED: tl.constexpr, WIDTH: tl.cons
 
 @triton.jit
 def _linear(
-    x, positions, weight, bias, column_sums, sums, rotation, residual, gate, norm_weight, tail_frames, tail_memory,
+    x, positions, weight, bias, column_sums, sums, rotation, residual, gate, norm_weight, tail_memory, tail_frames,
     out, operand, out_sums, rows, half, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, TAPS: tl.constexpr, NEWEST_FROM: tl.constexpr, PARTS: tl.constexpr,
     ACTIVATION: tl.constexpr, ROTATED: tl.constexpr, RESIDUAL: tl.constexpr, MODULATED: tl.constexpr,
@@ -217,7 +217,7 @@ def _launch(
         x, positions, layer.weight, layer.bias, layer.bias if layer.column_sums is None else layer.column_sums,
         layer.bias if sums is None else sums, layer.bias if rotation is None else rotation,
         x if residual is None else residual, *(modulation or (layer.bias, layer.bias)),
-        positions if tail is None else tail.frames, out if tail is None else tail.memory, out, operand, out_sums,
+        *(tail or (out, positions)), out, operand, out_sums,
         rows, len(positions), eps, inputs, outputs, taps,
         outputs if newest_from is None else newest_from, 0 if sums is None else sums.shape[1], activation,
         0 if rotation is None else 2 * rotation.shape[1], residual is not None, modulation is not None,

@@ -41,7 +41,7 @@ def normed_mish(x, weight, bias, eps):
 
 @triton.jit
 def _norm_mish(
-    x, x_stride, positions, weight, bias, added, added_stride, tail_frames, tail_memory,
+    x, x_stride, positions, weight, bias, added, added_stride, tail_memory, tail_frames,
     out, out_sums, rows, half, eps,
     CHANNELS: tl.constexpr, ADDED: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -86,7 +86,7 @@ def norm_mish(
     launch(
         _norm_mish, (cdiv(rows, shape.rows),),
         x, x.stride(0), positions, *norm, x if added is None else added, added_stride,
-        positions if tail is None else tail.frames, out if tail is None else tail.memory, out, out_sums, rows,
+        *(tail or (out, positions)), out, out_sums, rows,
         len(positions), eps, channels, added is not None, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
     return out, out_sums

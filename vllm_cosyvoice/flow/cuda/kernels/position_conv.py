@@ -16,7 +16,7 @@ from vllm_cosyvoice.gpu.kernel_launch import launch
 
 @triton.jit
 def _position_conv(
-    x, positions, weight, bias, residual, norm_weight, tail_frames, tail_memory, out, operand, out_sums, rows, half,
+    x, positions, weight, bias, residual, norm_weight, tail_memory, tail_frames, out, operand, out_sums, rows, half,
     CHANNELS: tl.constexpr, GROUP: tl.constexpr, TAPS: tl.constexpr, RESIDUAL: tl.constexpr, TAILED: tl.constexpr,
     ROWS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -79,8 +79,8 @@ def position_conv(
     launch(
         _position_conv, (cdiv(rows, shape.rows), groups),
         x, positions, conv.weight, conv.bias, x if residual is None else residual,
-        conv.bias if norm_weight is None else norm_weight, positions if tail is None else tail.frames,
-        out if tail is None else tail.memory, out, operand, sums, rows, len(positions), channels, group,
+        conv.bias if norm_weight is None else norm_weight, *(tail or (out, positions)), out, operand, sums, rows,
+        len(positions), channels, group,
         conv.weight.shape[1] // group, residual is not None, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
     return Modulated(out, operand, sums)

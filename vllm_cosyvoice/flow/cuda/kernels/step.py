@@ -16,7 +16,7 @@ from vllm_cosyvoice.gpu.kernel_launch import launch
 @triton.jit
 def _first_block(
     x, positions, weight, bias, norm_weight, norm_bias, time, shortcut_weight, shortcut_bias,
-    condition, condition_shortcut, tail_frames, tail_memory, out, shortcut, half, eps,
+    condition, condition_shortcut, tail_memory, tail_frames, out, shortcut, half, eps,
     MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -89,7 +89,7 @@ def first_block(
     launch(
         _first_block, (cdiv(half, shape.rows),),
         x, positions, conv.weight, conv.bias, *norm, time, shortcut.weight, shortcut.bias, *condition,
-        positions if tail is None else tail.frames, out if tail is None else tail.memory, out, short,
+        *(tail or (out, positions)), out, short,
         half, eps, mels, padded, channels, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
     return out, short
@@ -97,7 +97,7 @@ def first_block(
 
 @triton.jit
 def _euler_step(
-    hidden, positions, weight, bias, tail_frames, tail_memory, x, half, size, guidance,
+    hidden, positions, weight, bias, tail_memory, tail_frames, x, half, size, guidance,
     MELS: tl.constexpr, PADDED: tl.constexpr, CHANNELS: tl.constexpr, TAILED: tl.constexpr, ROWS: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -143,7 +143,6 @@ def euler_step(
     padded, channels = proj.weight.shape
     launch(
         _euler_step, (cdiv(half, shape.rows),),
-        hidden, positions, proj.weight, proj.bias, positions if tail is None else tail.frames,
-        x if tail is None else tail.memory, x, half, size, guidance, mels, padded, channels, tail is not None,
-        shape.rows, **shape.options,
+        hidden, positions, proj.weight, proj.bias, *(tail or (x, positions)), x, half, size, guidance, mels, padded,
+        channels, tail is not None, shape.rows, **shape.options,
     )  # fmt: skip
