@@ -112,7 +112,7 @@ def gap(past: Sequence[int], tail: int) -> int:
 
 def most_rows(frames: int) -> int:
     """The largest number of rows in a call of `frames`."""
-    return max(4, frames // 96)
+    return max(4, frames // CHUNK_FRAMES)  # a stream whose past is remembered often has one chunk
 
 
 def fill_encoder(table: EncoderTable, rows: Sequence[EncoderRow], silence: int, queries: int) -> list[int]:
