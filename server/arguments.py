@@ -208,7 +208,7 @@ def _parser() -> _Parser:
     add(
         "--flow_cache_gib",
         type=_gib,
-        help="GiB for what the flow remembers of voices and streams (default: memory / 16; on a GPU 0)",
+        help="GiB for what the flow remembers of voices and streams (default: memory / 16; on a GPU half of the rest)",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.cards import A10, A100, CARDS, H200, RTX_5090
-from vllm_cosyvoice.gpu.device import Gpu, UnsupportedGpuError
+from vllm_cosyvoice.gpu.device import Gpu, GpuMemoryError, UnsupportedGpuError
 
 pytest.importorskip("triton")
+
+GIB = 1 << 30
 
 
 def properties(gpu: Gpu) -> SimpleNamespace:
@@ -67,6 +69,41 @@ def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
     assert best_size(SIZES, best_frames(A100.gpu)) == 5120
     assert best_size(SIZES, best_frames(A10.gpu)) == 768
     assert best_size((2048, 4096), best_frames(A10.gpu)) == 2048
+
+
+@pytest.mark.parametrize(
+    ("free", "page", "pages"),
+    [
+        (139 * GIB, 115_000_000, 512),  # an H200: enough for more than 128 streams
+        (79 * GIB, 115_000_000, 322),  # an H100
+        (23 * GIB, 115_000_000, 60),  # an RTX 4090
+        (11 * GIB, 115_000_000, 4),
+        (9 * GIB, 115_000_000, 0),  # nothing is left
+        (139 * GIB, 3_000_000, 512),  # the demo model needs little
+    ],
+)
+def test_the_flow_remembers_in_half_of_the_memory_that_nothing_else_needs(
+    free: int, page: int, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_cosyvoice.flow.cuda.memory import default_budget
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 140 * GIB))
+    assert default_budget(torch.device("cuda"), page) == pages * page
+
+
+def test_a_cache_that_does_not_fit_into_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm_cosyvoice.flow.cuda.memory import FlowMemory, PageLayout
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch, "zeros", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * GIB, 24 * GIB))
+    layout = PageLayout(10, 56, 512, 30, 512, 2)
+    with pytest.raises(
+        GpuMemoryError, match=r"needs [89]\.\d GiB of GPU memory, but 6\.0 GiB are free: choose a smaller --"
+    ):
+        FlowMemory(layout, 9 * GIB, torch.bfloat16, torch.device("cuda"))
 
 
 def test_kernels_are_launched_early_from_hopper_on() -> None:

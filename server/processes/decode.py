@@ -16,7 +16,7 @@ from vllm_cosyvoice.config import SPEAKER_DIM
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.decode.utterance import Utterance
-from vllm_cosyvoice.gpu.device import UnsupportedGpuError
+from vllm_cosyvoice.gpu.device import GpuMemoryError, UnsupportedGpuError
 from vllm_cosyvoice.recording import Voice
 from vllm_cosyvoice.stages.decode import DecodeStage
 
@@ -39,7 +39,7 @@ async def run(settings: Settings, channel: Channel) -> None:
                 load_trt=arguments.load_trt,
                 flow_cache_gib=arguments.flow_cache_gib,
             )
-    except UnsupportedGpuError as error:
+    except (UnsupportedGpuError, GpuMemoryError) as error:
         sys.exit(f"{settings.name}: {error}.")
     with step(settings, channel, "Decoding first audio"):
         _warm_up(decoder)

@@ -20,7 +20,6 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
-from vllm_cosyvoice.flow.cache import default_budget
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
@@ -45,13 +44,14 @@ class SpeechDecoder:
             CPU. The vocoder uses float32, on a GPU float16 for convolutions, and CosyVoice3's float64 for the pitch.
         load_trt: run the flow with TensorRT, if it is installed.
         flow_cache_gib: GiB for the chunks that the flow remembers, on a GPU in its memory; 0: none; None: on a CPU a
-            sixteenth of the memory, on a GPU none.
+            sixteenth of the memory, on a GPU half of the free memory that nothing else needs.
 
     On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.
 
     Raises:
         ValueError: the data type is unknown, or the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on this GPU.
+        GpuMemoryError: the GPU does not have `flow_cache_gib` free.
     """
 
     def __init__(
@@ -73,8 +73,7 @@ class SpeechDecoder:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
         if on_gpu:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
-        default = 0 if on_gpu else default_budget()
-        cache_bytes = default if flow_cache_gib is None else int(flow_cache_gib * 2**30)
+        cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * 2**30)
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt, cache_bytes=cache_bytes)
         self._vocoder = open_vocoder(model, self.device)
         self._packed_flow: PackedFlow | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import DiTFlowConfig
-from vllm_cosyvoice.flow.cache import FlowCache
+from vllm_cosyvoice.flow.cache import FlowCache, default_budget
 from vllm_cosyvoice.flow.cuda.kernel_sizes import misfits
 from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.tensorrt.backend import tensorrt_estimator
@@ -44,15 +44,17 @@ class AnyFlow(Protocol):
 
 
 def open_flow(
-    model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool, cache_bytes: int = 0
+    model: ModelDirectory, device: torch.device, data_type: torch.dtype, *, load_trt: bool, cache_bytes: int | None = 0
 ) -> AnyFlow:
     """Load the flow of `model`. The caller still has to capture the CUDA graphs of a `PackedFlow`.
 
-    cache_bytes: memory for what it remembers; 0: nothing. In plain PyTorch, a flow remembers on a CPU only.
+    cache_bytes: memory for what it remembers; 0: nothing; None: a share of the memory. In plain PyTorch, a flow
+        remembers on a CPU only.
 
     Raises:
         ValueError: the weights don't match the configuration.
         UnsupportedGpuError: the kernels don't run on `device`.
+        GpuMemoryError: `device` does not have `cache_bytes`.
     """
     config = model.config.flow
     flow_class = DiTFlow if isinstance(config, DiTFlowConfig) else Flow
@@ -69,8 +71,9 @@ def open_flow(
                 ", ".join(unsupported),
             )
         if plain or flow.engine is not None:
-            if device.type == "cpu" and cache_bytes:
-                flow.cache = FlowCache(cache_bytes)
+            budget = default_budget() if cache_bytes is None else cache_bytes
+            if device.type == "cpu" and budget:
+                flow.cache = FlowCache(budget)
             return flow
         del flow
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton

@@ -1,4 +1,4 @@
-"""Properties of the GPU that kernel layouts depend on, and a check that it can run the kernels."""
+"""Properties of the GPU that kernel layouts depend on, and reasons why it can't be used."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,10 @@ OLDEST_CAPABILITY = (8, 0)  # the first with bfloat16 matrix products and asynch
 
 class UnsupportedGpuError(RuntimeError):
     """The GPU can't run the kernels. The message says what to do."""
+
+
+class GpuMemoryError(RuntimeError):
+    """The GPU has too little free memory. The message says what to do."""
 
 
 @dataclass(frozen=True)

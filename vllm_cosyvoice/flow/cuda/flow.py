@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import CHUNK_FRAMES, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS
 from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.dit import PackedDiT
-from vllm_cosyvoice.flow.cuda.memory import FlowMemory, PagedState, PageLayout, StepMemory
+from vllm_cosyvoice.flow.cuda.memory import FlowMemory, PagedState, PageLayout, StepMemory, default_budget
 from vllm_cosyvoice.flow.cuda.packing import (
     GAP,
     NOTHING,
@@ -132,11 +132,14 @@ class PackedFlow:
         gpu: Gpu,
         data_type: torch.dtype = torch.bfloat16,
         sizes: Sequence[int] = SIZES,
-        cache_bytes: int = 0,
+        cache_bytes: int | None = 0,
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
-        cache_bytes: memory for what is remembered; 0: nothing is.
+        cache_bytes: memory for what is remembered; 0: nothing is; None: see `default_budget`.
+
+        Raises:
+            GpuMemoryError: that memory is not free.
         """
         self._noise, self._speaker_proj, self._step_sizes = flow.noise, flow.speaker_proj, flow.step_sizes
         device, largest = flow.noise.device, max(sizes)
@@ -148,6 +151,8 @@ class PackedFlow:
             else:
                 self._network = PackedUNet(flow, gpu, longest, data_type)
         layout = self._network.page_layout
+        if cache_bytes is None:
+            cache_bytes = default_budget(device, layout.page_bytes(data_type))
         self._memory = FlowMemory(layout, cache_bytes, data_type, device) if cache_bytes else None
         self._tail = layout.tail
         self._most_chunks = largest // CHUNK_FRAMES  # that are remembered, in a call

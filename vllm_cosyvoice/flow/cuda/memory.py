@@ -17,8 +17,12 @@ from vllm_cosyvoice.config import CHUNK_FRAMES, MEL_BINS
 from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.kernels import Pages, Tail
 from vllm_cosyvoice.flow.cuda.packing import SolverTable
+from vllm_cosyvoice.gpu.device import GpuMemoryError
 
 COPIES = 2  # of each frame: with the condition and without
+GIB = 1 << 30  # bytes
+OTHERS = 10 * GIB  # of GPU memory that the default budget leaves to the released networks, graphs and KV cache
+MOST_PAGES = 512  # of the default budget; 128 streams at once need about 300
 
 
 class PageLayout(NamedTuple):
@@ -91,23 +95,42 @@ class StepMemory:
         return None if memory is None else Tail(memory, self._table.tails)
 
 
+def default_budget(device: torch.device, page_bytes: int) -> int:
+    """Bytes for pages: half of the GPU's free memory that nothing else needs, but at most `MOST_PAGES`."""
+    free, _ = torch.cuda.mem_get_info(device)
+    pages = max(0, free - OTHERS) // 2 // page_bytes
+    return page_bytes * min(pages, MOST_PAGES)
+
+
 class FlowMemory:
     """As many pages as fit into `budget` bytes, at least one, and the cache of what is in them."""
 
     def __init__(self, layout: PageLayout, budget: int, data_type: torch.dtype, device: torch.device) -> None:
+        """Allocate the pages.
+
+        Raises:
+            GpuMemoryError: `device` has too little free memory.
+        """
         self._page_bytes = layout.page_bytes(data_type)
         count = max(1, budget // self._page_bytes)
         self.cache = FlowCache(count * self._page_bytes)
         self._free = list(range(count))
-        self._keys_values = torch.zeros(
-            layout.steps, layout.attentions, count, COPIES, CHUNK_FRAMES, 2 * layout.attention_width,
-            dtype=data_type, device=device,
-        )  # fmt: skip
-        self._tails = torch.zeros(
-            layout.steps, layout.convolutions, layout.tail * count, COPIES, layout.convolution_width,
-            dtype=data_type, device=device,
-        )  # fmt: skip
-        self._x = torch.zeros(layout.steps, layout.tail * count, MEL_BINS, device=device)  # of step 0: of no use
+        try:
+            self._keys_values = torch.zeros(
+                layout.steps, layout.attentions, count, COPIES, CHUNK_FRAMES, 2 * layout.attention_width,
+                dtype=data_type, device=device,
+            )  # fmt: skip
+            self._tails = torch.zeros(
+                layout.steps, layout.convolutions, layout.tail * count, COPIES, layout.convolution_width,
+                dtype=data_type, device=device,
+            )  # fmt: skip
+            self._x = torch.zeros(layout.steps, layout.tail * count, MEL_BINS, device=device)  # of step 0: of no use
+        except torch.OutOfMemoryError as error:
+            free, _ = torch.cuda.mem_get_info(device)
+            raise GpuMemoryError(
+                f"the flow's cache needs {self.cache.budget / GIB:.1f} GiB of GPU memory, but {free / GIB:.1f} GiB are"
+                " free: choose a smaller --flow_cache_gib"
+            ) from error
 
     def take(self, count: int) -> PagedState | None:
         """Take free pages, after dropping unused prompts from the cache if necessary; None if there are too few."""
