@@ -96,6 +96,8 @@ def main() -> None:
         model = open_model(directory)
         decoder = SpeechDecoder(model, flow_cache_gib=arguments.flow_cache_gib)
         print(f"decoder: ready after {time.perf_counter() - begun:.1f} s")
+        while decoder.capture_next():  # as a server does before its first request
+            pass
         report(lambda: decodes(decoder, Roofline.here(model.config), arguments.batch, arguments.tokens), arguments)
     if torch.cuda.is_available():
         print(f"GPU memory {torch.cuda.max_memory_reserved() / 2**30:.2f} GiB")

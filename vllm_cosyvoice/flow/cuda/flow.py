@@ -41,9 +41,19 @@ from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.nn.padding import packed_groups
 
-SIZES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120, 6144,
-         7168, 8192, 12_288, 16_384)  # frames per call  # fmt: skip
-FIRST_SIZES = (256, 512, 1024, 2048, 4096, 7168, 16_384)  # captured first: at most about twice the frames of a call
+# Frames per call.
+SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120,
+         6144, 7168, 8192, 12_288, 16_384)  # fmt: skip
+FIRST_SIZES = (
+    128,
+    256,
+    512,
+    1024,
+    2048,
+    4096,
+    7168,
+    16_384,
+)  # captured first: at most about twice the frames of a call
 
 
 class Network(Protocol):
