@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 
 if INTERPRETED:
-    from triton.runtime.interpreter import interpreter_builder
+    from triton.runtime import interpreter
 
     # Half of the interpreter's time goes into conditions on integer overflow, which only `debug` would look at.
-    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+    interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
+    # A third of the rest would go into changing Triton's language at each call of a function, and back.
+    interpreter._patch_lang = cache(interpreter._patch_lang)
+    interpreter._LangPatchScope.restore = lambda scope: None  # type: ignore[method-assign]
 
 runs_here = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by test_in_the_interpreter")
 runs_elsewhere = pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the others run here")
