@@ -1,15 +1,12 @@
 """Tests of Triton kernels on machines without a GPU.
 
-Triton's interpreter runs kernels on CPU tensors, but has to be chosen before triton is imported. So a file of such
-tests is run again by one of its own, in a process where it is.
+Triton's interpreter runs kernels on CPU tensors, but has to be chosen before triton is imported. So
+`test_in_the_interpreter.py` runs the files of such tests again, in a process where it is.
 """
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,17 +23,4 @@ if INTERPRETED:
     interpreter._patch_lang = cache(interpreter._patch_lang)
     interpreter._LangPatchScope.restore = lambda scope: None  # type: ignore[method-assign]
 
-runs_here = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by test_in_the_interpreter")
-runs_elsewhere = pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="the others run here")
-
-
-def run_again(file: str) -> None:
-    """Run the tests in `file` in the interpreter."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+runs_here = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by test_in_the_interpreter.py")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests import small_networks
 from tests.cards import H200
-from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from tests.interpreter import DEVICE, INTERPRETED, runs_here
 from tests.test_packed_flow import (
     assert_gives_the_padded_mel,
     assert_half_precision_is_close,
@@ -27,11 +27,6 @@ from vllm_cosyvoice.gpu.device import Gpu
 pytest.importorskip("triton")
 
 CONFIG = small_networks.PACKED_DIT_FLOW
-
-
-@runs_elsewhere
-def test_in_the_interpreter() -> None:
-    run_again(__file__)
 
 
 @pytest.fixture(scope="module")
