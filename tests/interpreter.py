@@ -21,6 +21,6 @@ if INTERPRETED:
     interpreter.interpreter_builder.options = replace(interpreter.interpreter_builder.options, sanitize_overflow=False)
     # A third of the rest would go into changing Triton's language at each call of a function, and back.
     interpreter._patch_lang = cache(interpreter._patch_lang)
-    interpreter._LangPatchScope.restore = lambda scope: None  # type: ignore[method-assign]
+    interpreter._LangPatchScope.restore = lambda scope: None
 
 runs_here = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="run by test_in_the_interpreter.py")
