@@ -21,7 +21,7 @@ from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 
 FAKE_CPU_BACKEND = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: False), compiler=None)
-if __name__ != "tests.second_model_runner":  # here, and in the process that vLLM starts, but not where it is imported
+if __name__ == "__main__":
     backends["cpu"] = FAKE_CPU_BACKEND  # before vLLM is imported
 
 CAPACITY = 160  # tokens: too few for all requests, so one waits or is set aside
@@ -58,7 +58,7 @@ async def main(model: Path) -> None:
 
     module.engine_arguments = second_runner  # type: ignore[attr-defined]  # the name it imported
     options = EngineOptions(max_total_token_num=CAPACITY, max_num_seqs=4)
-    generator = module.SpeechTokenGenerator(open_model(model), options, logits_processors=None)
+    generator = module.SpeechTokenGenerator(open_model(model), options, fork=True, logits_processors=None)
 
     async def speak(number: int) -> list[int]:
         pieces = generator.generate(f"request {number}", segment(number), REQUESTS[number])

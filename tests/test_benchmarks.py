@@ -27,6 +27,13 @@ def cases(found: Iterable[Measurement]) -> dict[str, Measurement]:
     return {measurement.case: measurement for measurement in found}
 
 
+@pytest.fixture(autouse=True)
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long they take is not tested."""
+    monkeypatch.setattr(measurement, "FEWEST", 1)
+    monkeypatch.setattr(measurement, "SECONDS", 0.0)
+
+
 def test_flow_and_vocoder_are_measured_over_batch_and_length(tiny_model: Path) -> None:
     model = open_model(tiny_model)
     flow = Flow.from_state(model.config.flow, model.flow_state())
@@ -100,7 +107,7 @@ def test_a_part_that_takes_too_long_is_broken_off(
 
 def test_the_server_is_measured_twice(server: ServerProcess, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    load = ("--concurrency", "2", "--modes", "streaming", "--tokens", "25", "--warm_up", "0.5", "--seconds", "4")
+    load = ("--concurrency", "2", "--modes", "streaming", "--tokens", "25", "--warm_up", "0.5", "--seconds", "2")
     flags = ("--base_url", server.url, *load, "--runs", "2", "--clients", "1", "--json", report)
     assert parts.run("serve", *flags, seconds=120, log=tmp_path / "log"), (tmp_path / "log").read_text()
     runs = Report.read(report).runs

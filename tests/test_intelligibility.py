@@ -176,9 +176,7 @@ async def test_openais_names_speak_in_their_voices(
 
 
 # Tape speeds that training knew, and that are far enough from 1 to be another person.
-@pytest.mark.parametrize(
-    ("voice", "speed"), [(voice, speed) for voice in ("slt", "rms", "awb") for speed in (0.85, 1.2)]
-)
+@pytest.mark.parametrize(("voice", "speed"), [("slt", 0.85), ("rms", 1.2), ("awb", 0.85)])
 async def test_a_recording_of_somebody_else_is_spoken_like_him(
     demo: ServerProcess, voice_judge: VoiceJudge, voice: str, speed: float
 ) -> None:

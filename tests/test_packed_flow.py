@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tests import small_networks
 from tests.cards import H200
 from tests.flow_streams import Stream, difference, tokens, voice
-from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from tests.interpreter import DEVICE, INTERPRETED, runs_here
 from tests.test_flow import random_tokens
 from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow, euler
 from vllm_cosyvoice.flow.cuda.packing import (
@@ -28,11 +28,6 @@ from vllm_cosyvoice.flow.cuda.packing import (
 from vllm_cosyvoice.gpu.device import Gpu
 
 pytest.importorskip("triton")
-
-
-@runs_elsewhere
-def test_in_the_interpreter() -> None:
-    run_again(__file__)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tests import small_networks
 from tests.cards import H200
-from tests.interpreter import DEVICE, INTERPRETED, run_again, runs_elsewhere, runs_here
+from tests.interpreter import DEVICE, INTERPRETED, runs_here
 from vllm_cosyvoice.config import CausalVocoderConfig, VocoderConfig
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.vocoder import CausalVocoder, Vocoder, VocoderRow, VocoderStream, speak
@@ -27,11 +27,6 @@ BOTH = pytest.mark.parametrize("config", CONFIGS, ids=["CosyVoice2", "CosyVoice3
 Conv = TypeVar("Conv", bound=nn.Conv1d | nn.ConvTranspose1d)
 
 pytest.importorskip("triton")
-
-
-@runs_elsewhere
-def test_in_the_interpreter() -> None:
-    run_again(__file__)
 
 
 @pytest.fixture(autouse=True)
