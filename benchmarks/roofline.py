@@ -9,8 +9,9 @@ For the released sizes, counting matrix products (2 operations per weight and fr
   that see each other: T² without the streaming mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of
   two bytes. The encoder (1 to 2 % of that) is ignored.
   CosyVoice3's estimator takes 20 · Σ rows (377.5e6 · T + 4 · 1024 · 22 · pairs) and reads 188.8e6 weights.
-- CosyVoice2's vocoder takes 612e6 operations per frame, and its convolutions read or write each tensor of two-byte
-  elements once: Σ stages 73 · channels · samples per frame. CosyVoice3's has not been counted.
+- CosyVoice2's vocoder takes 612e6 operations per frame, CosyVoice3's 618e6, as an output of its upsampling depends on
+  three inputs. The convolutions read or write each tensor of two-byte elements once:
+  Σ stages 73 · channels · samples per frame.
 - A step of the language model takes 2 · 363.8e6 operations per request and 4 · 896 · 24 per token of context; it reads
   363.8e6 weights of two bytes, and 12,288 bytes per token of context.
 """
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.gpu_watch import gpus
-from vllm_cosyvoice.config import CHUNK_FRAMES, CausalVocoderConfig, DiTFlowConfig, ModelConfig, VocoderConfig
+from vllm_cosyvoice.config import CHUNK_FRAMES, CausalVocoderConfig, DiTFlowConfig, ModelConfig
 
 
 class Chip(NamedTuple):
@@ -42,7 +43,7 @@ class Estimator(NamedTuple):
 
 
 UNET, DIT = Estimator(66.25e6, 4 * 512 * 56), Estimator(188.8e6, 4 * 1024 * 22)
-VOCODER_FRAME, VOCODER_TENSORS = 612e6, 73
+VOCODER_FRAME, CAUSAL_VOCODER_FRAME, VOCODER_TENSORS = 612e6, 618e6, 73
 LANGUAGE_MODEL_WEIGHTS, LANGUAGE_MODEL_PAIR, LANGUAGE_MODEL_CACHE = 363.8e6, 4 * 896 * 24, 12_288
 BYTES = 2  # of a weight or an activation
 
@@ -70,14 +71,14 @@ class Roofline:
         return self._ms(operations, STEPS * BYTES * estimator.weights)
 
     def vocoder(self, frames: int) -> float | None:
-        """The vocoder for `frames` in total; None for CosyVoice3's."""
-        if isinstance(self._config.vocoder, CausalVocoderConfig):
-            return None
-        frame_bytes, rate, config = 0.0, 1, VocoderConfig()
+        """The vocoder for `frames` in total."""
+        config = self._config.vocoder
+        operations = CAUSAL_VOCODER_FRAME if isinstance(config, CausalVocoderConfig) else VOCODER_FRAME
+        frame_bytes, rate = 0.0, 1
         for stage, factor in enumerate(config.upsample_rates):
             rate *= factor
             frame_bytes += VOCODER_TENSORS * BYTES * (config.base_channels >> stage + 1) * rate
-        return self._ms(VOCODER_FRAME * frames, frame_bytes * frames)
+        return self._ms(operations * frames, frame_bytes * frames)
 
     def decode(self, frames: Sequence[int], spoken: int, *, streaming: bool) -> float | None:
         """A solve, then the vocoder for `spoken` frames in total."""
