@@ -170,7 +170,7 @@ def draw_tokens() -> None:
 
     numbers = torch.empty(4, token_draw.WORDS, dtype=torch.int32, device="meta")
     logits = torch.empty(4, HEAD_SIZE, dtype=torch.bfloat16, device="meta")
-    token_draw_kernel.draw(logits, numbers, numbers[:, 0], numbers[:, 0], numbers[:, 0], numbers)
+    token_draw_kernel.draw(logits, numbers, *4 * [numbers[:, 0]], numbers)
 
 
 def launches_on(

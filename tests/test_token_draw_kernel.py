@@ -58,10 +58,14 @@ def test_the_kernel_draws_what_pytorch_draws() -> None:
     places = np.delete(np.stack([np.arange(ROWS), slots, positions], 1), LEFT_TO_VLLM, 0)
     token_draw.draw(expected, torch.from_numpy(now), torch.from_numpy(places).int())
     prompt_lengths = np.full(ROWS, PROMPT)
-    where = [torch.from_numpy(values).int().to(DEVICE) for values in (before, slots, lengths, prompt_lengths, tokens)]
+    known_lengths = lengths[np.argsort(slots)] + np.arange(ROWS) % 3 - 1  # of each slot: one less, as many, one more
+    inputs = before, slots, lengths, prompt_lengths, known_lengths, tokens
+    where = [torch.from_numpy(values).int().to(DEVICE) for values in inputs]
     drawn = expected.argmax(1)
     drawn[LEFT_TO_VLLM] = -1
-    assert torch.equal(token_draw_kernel.draw(logits.to(DEVICE), *where).cpu(), drawn)
+    by_kernel, gained = token_draw_kernel.draw(logits.to(DEVICE), *where)
+    assert torch.equal(by_kernel.cpu(), drawn)
+    assert gained.tolist() == [int(slot % 3 < 2) for slot in slots]  # nothing in the middle of what it reads
 
 
 @runs_here
@@ -76,5 +80,5 @@ def test_ties_go_to_the_lowest_ids() -> None:
     ]
     records = torch.from_numpy(np.stack([record(SamplingParams(extra_args=row)) for row in arguments])).to(DEVICE)
     slots, ones = (make(ROWS, dtype=torch.int32, device=DEVICE) for make in (torch.arange, torch.ones))
-    drawn = token_draw_kernel.draw(logits, records, slots, ones, ones, ones[:, None])
+    drawn, _ = token_draw_kernel.draw(logits, records, slots, ones, ones, ones, ones[:, None])
     assert sorted(set(drawn.tolist())) == [100, 101, 102]

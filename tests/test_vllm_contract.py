@@ -81,11 +81,7 @@ CALLED: list[tuple[str, list[str], set[str]]] = [
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState.apply_staged_writes", ["self"], set()),
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState.custom_sampler", ["self", "sampler"], set()),
     ("vllm.v1.worker.gpu.sample.sampler:Sampler.__call__", ["self", "logits", "input_batch"], set()),
-    (
-        "vllm.v1.worker.gpu.input_batch:get_num_sampled_and_rejected",
-        ["num_sampled", "seq_lens", "cu_num_logits", "idx_mapping", "prefill_len"],
-        set(),
-    ),
+    ("vllm.v1.worker.gpu.sample.sampler:Sampler.apply_staged_writes", ["self"], set()),
     (
         "vllm.v1.worker.gpu.sample.output:SamplerOutput",
         [],
@@ -155,6 +151,8 @@ def test_what_we_replace_is_still_there(theirs: str, ours: str) -> None:
 WRITTEN = [
     ("vllm.v1.worker.gpu.model_states", "model.get_model_state_cls()", "the runner asks the model for its state"),
     ("vllm.v1.worker.gpu.model_runner", "custom_sampler", "the runner takes the model state's sampler"),
+    ("vllm.v1.worker.gpu.model_runner", "self.sampler.add_request(", "the runner tells the sampler of new requests"),
+    ("vllm.v1.worker.gpu.model_runner", "self.sampler.apply_staged_writes()", "the runner lets it upload them"),
     ("vllm.v1.worker.gpu.model_states.interface", "self.max_num_reqs", "slots of a model state"),
     ("vllm.v1.worker.gpu.model_states.interface", "self.device", "device of a model state"),
     ("vllm.v1.worker.gpu.sample.sampler", "self.req_states", "requests of a sampler"),

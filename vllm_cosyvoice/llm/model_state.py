@@ -12,7 +12,7 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.core.sched.output import NewRequestData
-from vllm.v1.worker.gpu.input_batch import InputBatch, get_num_sampled_and_rejected
+from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.mm.encoder_cache import EncoderCache
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
@@ -64,35 +64,43 @@ class RepetitionAwareSampler:
         self._sampler = sampler
         self._records = records
         self._sampled_by_vllm = sampled_by_vllm
+        self._none_rejected = torch.zeros(len(records), dtype=torch.int32, device=records.device)
+        self._has_new = False
+
+    def add_request(self, *arguments: object) -> None:
+        """Register a request with vLLM's sampler. The arguments depend on vLLM's version."""
+        self._sampler.add_request(*arguments)
+        self._has_new = True
+
+    def apply_staged_writes(self) -> None:
+        """Upload new requests. vLLM calls this in every step, which took a tenth of the time of a step."""
+        if self._has_new:
+            self._sampler.apply_staged_writes()
+            self._has_new = False
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
         """Sample the next token of each request from its logits, [rows, 6564]."""
         requests = self._sampler.req_states
-        drawn = token_draw_kernel.draw(
+        drawn, gained = token_draw_kernel.draw(
             logits,
             self._records,
             input_batch.expanded_idx_mapping,
             input_batch.seq_lens,
             requests.prompt_len.gpu,
+            requests.prefill_len.gpu,
             requests.all_token_ids.gpu,
-        ).view(-1, 1)
+        )
+        drawn = drawn.view(-1, 1)
         if self._sampled_by_vllm[input_batch.idx_mapping_np].any():
             output = self._sampler(logits, input_batch)
             output.sampled_token_ids = torch.where(drawn < 0, output.sampled_token_ids, drawn)
             return output
-        num_sampled, num_rejected = get_num_sampled_and_rejected(  # no token in the middle of a prompt
-            input_batch.seq_lens.new_ones(input_batch.num_reqs),
-            input_batch.seq_lens,
-            input_batch.cu_num_logits,
-            input_batch.idx_mapping,
-            requests.prefill_len.gpu,
-        )
         return SamplerOutput(
             sampled_token_ids=drawn,
             logprobs_tensors=None,
             num_nans=None,
-            num_sampled=num_sampled,
-            num_rejected=num_rejected,
+            num_sampled=gained,
+            num_rejected=self._none_rejected[: len(gained)],
         )
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of vLLM's sampler

@@ -14,8 +14,9 @@ def draw(
     slots: torch.Tensor,
     lengths: torch.Tensor,
     prompt_lengths: torch.Tensor,
+    known_lengths: torch.Tensor,
     tokens: torch.Tensor,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one token for each row, the same as `token_draw.draw`.
 
     Of equal logits at the edge of the nucleus, those with the lowest ids belong to it. All inputs are on the device and
@@ -26,19 +27,25 @@ def draw(
     slots: [rows] int32, the slot of each row; below 0: the row is unused.
     lengths: [rows or more] int32, number of tokens of each row's request, prompt and speech.
     prompt_lengths: [slots] int32.
+    known_lengths: [slots] int32, number of tokens that the model reads before it generates: the prompt, and the speech
+        of a request that was set aside.
     tokens: [slots, longest] int32, prompt and speech.
 
-    Returns: [rows] int64, the drawn tokens; -1 for rows that are unused or have top_k 0.
+    Returns: the drawn tokens, [rows] int64, -1 for rows that are unused or have top_k 0; and the number of tokens that
+        each row's request gains, [rows] int32: 0 as long as it reads, else 1.
     """
     drawn = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
+    gained = torch.empty(logits.shape[0], dtype=torch.int32, device=logits.device)
     _draw[(logits.shape[0],)](
         drawn,
+        gained,
         logits,
         logits.stride(0),
         records,
         slots,
         lengths,
         prompt_lengths,
+        known_lengths,
         tokens,
         tokens.stride(0),
         END=END_OF_SPEECH,
@@ -49,18 +56,20 @@ def draw(
         WORDS=WORDS,
         num_warps=8,
     )
-    return drawn
+    return drawn, gained
 
 
 @triton.jit
 def _draw(
     drawn,
+    gained,
     logits,
     stride,
     records,
     slots,
     lengths,
     prompt_lengths,
+    known_lengths,
     tokens,
     tokens_stride,
     END: tl.constexpr,
@@ -74,7 +83,10 @@ def _draw(
     slot = tl.load(slots + row).to(tl.int64)
     if slot < 0:
         tl.store(drawn + row, -1)
+        tl.store(gained + row, 0)
         return
+    length = tl.load(lengths + row)
+    tl.store(gained + row, (length >= tl.load(known_lengths + slot)).to(tl.int32))
     record = records + slot * WORDS
     settings = record + RING
     temperature = tl.load(settings).to(tl.float32, bitcast=True)
@@ -86,7 +98,6 @@ def _draw(
     if top_k == 0:
         tl.store(drawn + row, -1)
         return
-    length = tl.load(lengths + row)
     position = length - tl.load(prompt_lengths + slot)
 
     back = tl.arange(0, RING)
