@@ -119,7 +119,7 @@ def test_the_last_chunk_of_a_prompt_waits_for_its_look_ahead(flow: Flow | DiTFlo
 def test_streams_of_one_voice_in_one_call_share_its_prompt(flow: Flow | DiTFlow, computed: Computed) -> None:
     cache, said = FlowCache(PLENTY), voice(flow, 90)
     streams = [Stream(flow, said, tokens(40, seed), cache) for seed in range(3)]
-    whole = replace(Stream(flow, said, tokens(40, 9)).row(40), streaming=False)
+    whole = replace(Stream(flow, said, tokens(40, 9)).row(40), chunk_mask=False)
     mels = flow([streams[0].row(10), whole, *(stream.row(10) for stream in streams[1:])])
     assert computed.take() == 200 + 260 + 2 * 50
     assert cache.prompts == 1
