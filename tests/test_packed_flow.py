@@ -157,10 +157,11 @@ def assert_remembers(packed: Any, padded: Flow | DiTFlow) -> None:
     assert (cache.prompts, pages_in_use(packed)) == (1, 1 + 2 + 1 + 1)
     del stream, streams, rows
     assert (cache.prompts, pages_in_use(packed)) == (1, 1), "the prompt stays"
-    late = Stream(packed, said, tokens(20, 4), cache)
-    mel, count = computed(packed, lambda: late.hop(10))
-    assert count == 50
-    assert difference(mel, Stream(padded, said, late.speech).hop(10)) < 1e-4
+    for hop, frames in ((10, 50), (20, 70)):  # the second is an utterance that is not streamed, with the chunk mask
+        late = Stream(packed, said, tokens(20, 4), cache)
+        mel, count = computed(packed, partial(late.hop, hop))
+        assert count == frames
+        assert difference(mel, Stream(padded, said, late.speech).hop(hop)) < 1e-4
 
 
 def with_pages(packed_flow: Callable[..., Any], padded: Flow | DiTFlow) -> Callable[[int], Any]:

@@ -11,6 +11,7 @@ import pytest
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.failure import Failure, InputError
+from vllm_cosyvoice.llm.generator import EngineOptions
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text.front_end import SILENCE
 
@@ -50,6 +51,12 @@ def test_a_stream_begins_early_and_says_all(synthesizer: Synthesizer) -> None:
 def test_a_seed_repeats_the_same_samples(synthesizer: Synthesizer) -> None:
     first, again = (synthesizer.speak("Hello world.", sampling=TWO_SECONDS) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_whole_speech_with_the_chunk_mask_remembers_its_voice(tiny_model: Path) -> None:
+    with Synthesizer(tiny_model, engine=EngineOptions(max_total_token_num=8192), chunk_mask_always=True) as synthesizer:
+        synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
+        assert synthesizer._engine._decode.numbers()["flow_cache_bytes"]
 
 
 def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> None:
