@@ -42,7 +42,7 @@ class Arguments:
     decode_paral_num: int | None
     first_hop_tokens: int | None
     flow_cache_gib: float | None
-    chunk_mask_always: bool
+    full_attention: bool
     cache_capacity: int
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
@@ -212,10 +212,10 @@ def _parser() -> _Parser:
         help="GiB for what the flow remembers of voices and streams (default: memory / 16; on a GPU half of the rest)",
     )
     add(
-        "--chunk_mask_always",
+        "--full_attention",
         type=_truth,
         default=False,
-        help="use the chunk mask of streams also for speech that is not streamed, which takes less time",
+        help="full attention for speech that is not streamed, which takes more time",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(

@@ -211,20 +211,20 @@ def test_streams_of_all_kinds_decode_together_as_alone(decoder: SpeechDecoder) -
     assert [len(piece) > 0 for piece in together] == [True, True, True, True, False]
 
 
-def test_a_whole_utterance_waits_for_its_end_and_sees_all_of_it(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+def test_a_whole_utterance_waits_for_its_end_and_may_see_all_of_it(model: ModelDirectory, prompt: FlowPrompt) -> None:
+    decoder = SpeechDecoder(model, "cpu", full_attention=True)
     utterance, tokens = begun(decoder, prompt, streaming=False), speech(190)
     assert utterance.prompt is prompt  # nothing to align
     utterance.push(tokens)
     assert not utterance.next_cut()
     audio = at_once(decoder, utterance, [])
     assert len(audio) == 190 * SAMPLES_PER_TOKEN
+    assert not decoder.flow_cache_bytes
     assert difference(audio, at_once(decoder, begun(decoder, prompt), tokens)) > 1000 * ROUNDING  # another mask
 
 
-def test_a_whole_utterance_may_have_the_mask_of_streams(model: ModelDirectory, prompt: FlowPrompt) -> None:
-    remembers, recomputes = (
-        SpeechDecoder(model, "cpu", chunk_mask_always=True, flow_cache_gib=gib) for gib in (None, 0)
-    )
+def test_a_whole_utterance_has_the_mask_of_streams_and_their_memory(model: ModelDirectory, prompt: FlowPrompt) -> None:
+    remembers, recomputes = (SpeechDecoder(model, "cpu", flow_cache_gib=gib) for gib in (None, 0))
     expected = at_once(recomputes, begun(recomputes, prompt, streaming=False), speech(100))
     assert not remembers.flow_cache_bytes
     first, second = (at_once(remembers, begun(remembers, prompt, streaming=False), speech(100)) for _ in range(2))

@@ -23,6 +23,10 @@ def loudness(audio: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
 
 
+def remembered(synthesizer: Synthesizer) -> int:
+    return synthesizer._engine._decode.numbers()["flow_cache_bytes"]
+
+
 def test_speech_has_25_tokens_a_second_and_is_not_silent(synthesizer: Synthesizer) -> None:
     audio = synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
     assert audio.dtype == np.int16
@@ -53,10 +57,16 @@ def test_a_seed_repeats_the_same_samples(synthesizer: Synthesizer) -> None:
     np.testing.assert_array_equal(first, again)
 
 
-def test_whole_speech_with_the_chunk_mask_remembers_its_voice(tiny_model: Path) -> None:
-    with Synthesizer(tiny_model, engine=EngineOptions(max_total_token_num=8192), chunk_mask_always=True) as synthesizer:
+def test_whole_speech_remembers_its_voice(synthesizer: Synthesizer) -> None:
+    before = remembered(synthesizer)
+    synthesizer.speak("Hello world.", "awb", sampling=TWO_SECONDS)
+    assert remembered(synthesizer) > before
+
+
+def test_with_full_attention_nothing_is_remembered_of_whole_speech(tiny_model: Path) -> None:
+    with Synthesizer(tiny_model, engine=EngineOptions(max_total_token_num=8192), full_attention=True) as synthesizer:
         synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
-        assert synthesizer._engine._decode.numbers()["flow_cache_bytes"]
+        assert remembered(synthesizer) == 0
 
 
 def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> None:

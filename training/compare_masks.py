@@ -115,7 +115,7 @@ def main() -> None:
     preparation = Preparation(model)
     cases = [Case(n, voice, seed) for seed in arguments.seeds for n in range(len(DEVELOPMENT)) for voice in PRESETS]
     tokens = asyncio.run(generate(model, preparation, cases))
-    decoders = {mask: SpeechDecoder(model, "cpu", chunk_mask_always=mask == "chunks") for mask in ("full", "chunks")}
+    decoders = {mask: SpeechDecoder(model, "cpu", full_attention=mask == "full") for mask in ("full", "chunks")}
     prompts = {voice: decoders["full"].prompt(preparation.voice(voice)) for voice in PRESETS}
     recordings = {voice: prompt_recording(voice) for voice in PRESETS}
     judge, listener = VoiceJudge(model), Listener()

@@ -36,7 +36,7 @@ class Synthesizer:
     """CosyVoice in one process.
 
     `model` is a directory, a name on the hub, or an open ModelDirectory; `hub` and `llm_file` are for the first two.
-    For `chunk_mask_always`, see `SpeechDecoder`.
+    For `full_attention`, see `SpeechDecoder`.
 
     Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
     """
@@ -49,7 +49,7 @@ class Synthesizer:
         llm_file: str = LLM_FILE,
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
-        chunk_mask_always: bool = False,
+        full_attention: bool = False,
     ) -> None:
         self._closed = False
         if not isinstance(model, ModelDirectory):
@@ -59,7 +59,7 @@ class Synthesizer:
         self._thread.start()
 
         async def start() -> LocalEngine:
-            return LocalEngine(model, voices_dir, engine or EngineOptions(), chunk_mask_always=chunk_mask_always)
+            return LocalEngine(model, voices_dir, engine or EngineOptions(), full_attention=full_attention)
 
         try:
             self._engine = self._call(start()).result()
