@@ -79,7 +79,7 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
                 ]
                 frames = utterance.frames(cut)
                 spoken = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else decoder.hold_back)
-                attainable = roofline.decode([frames] * count, count * spoken, streaming=utterance.streaming)
+                attainable = roofline.decode([frames] * count, count * spoken, streaming=utterance.chunk_mask)
                 how = "whole" if first_hop is None else f"hop {first_hop}"
                 audio = count * spoken / FRAMES_PER_TOKEN / TOKEN_RATE
                 ms = 1000 * float(np.median(rounds[1:]))

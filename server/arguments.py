@@ -42,6 +42,7 @@ class Arguments:
     decode_paral_num: int | None
     first_hop_tokens: int | None
     flow_cache_gib: float | None
+    full_attention: bool
     cache_capacity: int
     voices_dir: Path | None
     voice_aliases: Mapping[str, str]
@@ -209,6 +210,12 @@ def _parser() -> _Parser:
         "--flow_cache_gib",
         type=_gib,
         help="GiB for what the flow remembers of voices and streams (default: memory / 16; on a GPU half of the rest)",
+    )
+    add(
+        "--full_attention",
+        type=_truth,
+        default=False,
+        help="full attention for speech that is not streamed, which takes more time",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(

@@ -60,6 +60,21 @@ def test_a_batch_needs_a_voice_that_exists(run: Run, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_batch_may_have_full_attention(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    class StartedError(Exception):
+        pass
+
+    def engine(*_: object, **options: object) -> None:
+        assert options["full_attention"] is full
+        raise StartedError
+
+    monkeypatch.setattr("vllm_cosyvoice.synthesizer.Synthesizer", engine)
+    (tmp_path / "lines.jsonl").write_text('{"text": "Hello."}\n')
+    with pytest.raises(StartedError):
+        run("batch", str(tmp_path / "lines.jsonl"), str(tmp_path / "out"), *["--full_attention"] * full)
+
+
 def test_a_text_is_shown_as_it_would_be_spoken(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("normalize", "It costs $5.") == 0
     assert capsys.readouterr().out == "It costs five dollars.\n"

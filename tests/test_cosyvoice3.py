@@ -48,7 +48,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     (directory / "voices").mkdir()
     shutil.copytree(model, directory / "model")
     (directory / "model" / "llm.pt").rename(directory / "model" / "llm.rl.pt")
-    flags = ["--llm_file", "llm.rl.pt", "--voices_dir", str(directory / "voices")]
+    flags = ["--llm_file", "llm.rl.pt", "--voices_dir", str(directory / "voices"), "--full_attention", "True"]
     with ready_server(directory / "model", directory / "log", *flags) as ready:
         yield ready
 
@@ -122,6 +122,13 @@ async def test_speech_is_streamed_whole(openai: AsyncOpenAI, stream_format: str)
 async def test_every_mode_speaks(openai: AsyncOpenAI, fields: dict[str, object]) -> None:
     answer = await speak(openai, TOKENS, **fields)
     assert len(answer.content) == BYTES
+
+
+async def test_whole_speech_with_full_attention_remembers_nothing(server: ServerProcess, openai: AsyncOpenAI) -> None:
+    for whole in (True, False):
+        before = server.numbers()["flow_cache_bytes"]
+        await speak(openai, TOKENS, voice="awb", extra_body={"stream": not whole})
+        assert (server.numbers()["flow_cache_bytes"] == before) is whole
 
 
 async def test_text_that_arrives_is_spoken(server: ServerProcess) -> None:

@@ -28,12 +28,12 @@ def random_tokens(count: int, seed: int) -> list[int]:
 
 
 def row(
-    flow: AnyTorchFlow, prompt: int, speech: int, *, look_ahead: int = 0, streaming: bool = True, seed: int = 0
+    flow: AnyTorchFlow, prompt: int, speech: int, *, look_ahead: int = 0, chunk_mask: bool = True, seed: int = 0
 ) -> FlowRow:
     """`speech` counts the tokens behind the prompt, the look-ahead's included."""
     embedding = torch.randn(192, generator=torch.Generator().manual_seed(seed))
     tokens = random_tokens(prompt, seed) + random_tokens(speech, seed + 1)
-    return FlowRow(tokens, look_ahead, small_networks.mel(2 * prompt, seed), flow.speaker(embedding), streaming)
+    return FlowRow(tokens, look_ahead, small_networks.mel(2 * prompt, seed), flow.speaker(embedding), chunk_mask)
 
 
 def largest_difference(actual: Tensor, expected: Tensor) -> float:
@@ -43,10 +43,10 @@ def largest_difference(actual: Tensor, expected: Tensor) -> float:
 
 def test_rows_of_all_kinds_in_one_batch_give_what_each_gives_alone(flow: AnyTorchFlow) -> None:
     rows = [
-        row(flow, 30, 40, streaming=False),
+        row(flow, 30, 40, chunk_mask=False),
         row(flow, 15, 38, look_ahead=3, seed=2),
         row(flow, 0, 60, seed=4),
-        row(flow, 0, 1, streaming=False, seed=6),
+        row(flow, 0, 1, chunk_mask=False, seed=6),
         row(flow, 47, 31, seed=8),
     ]
     for together, alone in zip(flow(rows), [flow([one])[0] for one in rows], strict=True):
@@ -54,8 +54,8 @@ def test_rows_of_all_kinds_in_one_batch_give_what_each_gives_alone(flow: AnyTorc
 
 
 def test_rows_of_equal_length_with_full_attention_need_no_mask_and_give_the_same(flow: AnyTorchFlow) -> None:
-    rows = [row(flow, 10, 30, streaming=False, seed=seed) for seed in (0, 2)]
-    shorter = row(flow, 10, 20, streaming=False, seed=4)
+    rows = [row(flow, 10, 30, chunk_mask=False, seed=seed) for seed in (0, 2)]
+    shorter = row(flow, 10, 20, chunk_mask=False, seed=4)
     for unmasked, masked in zip(flow(rows), flow([*rows, shorter]), strict=False):
         assert largest_difference(unmasked, masked) < 1e-5
 
@@ -88,8 +88,8 @@ def test_look_ahead_tokens_reach_only_the_three_tokens_before_them_and_what_atte
 
 
 def test_full_attention_sees_what_the_chunks_hide(flow: AnyTorchFlow) -> None:
-    streaming, full = (flow([row(flow, 0, 60, streaming=streaming)])[0] for streaming in (True, False))
-    assert largest_difference(streaming[:50], full[:50]) > 1e-3
+    chunks, full = (flow([row(flow, 0, 60, chunk_mask=chunk_mask)])[0] for chunk_mask in (True, False))
+    assert largest_difference(chunks[:50], full[:50]) > 1e-3
 
 
 def test_speaker_is_heard_but_not_the_length_of_its_embedding(flow: AnyTorchFlow) -> None:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from tests.server_process import BODY, ServerProcess, exactly
 from tests.test_audio import tone, wav
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.decode.hops import FIRST_HOPS
+from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow import DiTFlow, Flow, FlowRow, euler
 from vllm_cosyvoice.flow import cache as cache_module
 from vllm_cosyvoice.flow.cache import FlowCache, StreamMemory, default_budget
+from vllm_cosyvoice.vocoder import VocoderStream
 
 PLENTY = 1 << 30
 SAME = 1e-5  # float32, in another order
@@ -119,12 +123,12 @@ def test_the_last_chunk_of_a_prompt_waits_for_its_look_ahead(flow: Flow | DiTFlo
 def test_streams_of_one_voice_in_one_call_share_its_prompt(flow: Flow | DiTFlow, computed: Computed) -> None:
     cache, said = FlowCache(PLENTY), voice(flow, 90)
     streams = [Stream(flow, said, tokens(40, seed), cache) for seed in range(3)]
-    whole = replace(Stream(flow, said, tokens(40, 9)).row(40), streaming=False)
-    mels = flow([streams[0].row(10), whole, *(stream.row(10) for stream in streams[1:])])
+    other = replace(Stream(flow, said, tokens(40, 9)).row(40), chunk_mask=False)
+    mels = flow([streams[0].row(10), other, *(stream.row(10) for stream in streams[1:])])
     assert computed.take() == 200 + 260 + 2 * 50
     assert cache.prompts == 1
     rows = [Stream(flow, said, stream.speech).row(10) for stream in streams]
-    for mel, row in zip(mels, [rows[0], whole, *rows[1:]], strict=True):
+    for mel, row in zip(mels, [rows[0], other, *rows[1:]], strict=True):
         assert difference(mel, flow([row])[0]) < SAME
 
 
@@ -142,6 +146,32 @@ def test_a_voice_has_one_state_for_each_first_hop(flow: Flow | DiTFlow) -> None:
         for hop in FIRST_HOPS:
             Stream(flow, said.without_head(hop % CHUNK_TOKENS), speech, cache).hop(hop)
     assert cache.prompts == len(FIRST_HOPS)
+
+
+@pytest.mark.parametrize("prompt", [20, 78, 90], ids="a prompt of {} tokens".format)
+def test_a_whole_utterance_with_the_chunk_mask_computes_only_what_is_not_remembered(
+    flow: Flow | DiTFlow, computed: Computed, prompt: int
+) -> None:
+    said, speech = voice(flow, prompt), tokens(110, seed=1)
+    expected = Stream(flow, said, speech).hop(110)
+    computed.take()
+    cache, first = FlowCache(PLENTY), FRAMES_PER_TOKEN * (prompt + 110)
+    for frames in (first, first - (prompt - 3) // CHUNK_TOKENS * CHUNK_FRAMES):
+        utterance = whole(said, speech, cache)
+        cut = utterance.next_cut()
+        assert cut
+        assert utterance.frames(cut) == frames, "what the schedule reckons with"
+        (mel,) = flow([utterance.flow_row(cut)])
+        assert computed.take() == frames
+        assert difference(mel, expected) < SAME
+
+
+def whole(said: FlowPrompt, speech: list[int], cache: FlowCache) -> Utterance:
+    utterance = Utterance(streaming=False)
+    utterance.begin(said, cast(VocoderStream, SimpleNamespace(hold_back=0)), CHUNK_TOKENS, cache, chunk_mask=True)
+    utterance.push(speech)
+    utterance.finish()
+    return utterance
 
 
 # The budget

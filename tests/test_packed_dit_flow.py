@@ -74,9 +74,9 @@ def packed(padded: DiTFlow) -> Any:
 @runs_here
 def test_rows_of_all_kinds_give_what_each_gives_padded(padded: DiTFlow, packed: Any) -> None:
     rows = [
-        row(padded, 12, 16, streaming=False),
+        row(padded, 12, 16, chunk_mask=False),
         row(padded, 10, 43, look_ahead=3, seed=2),
-        row(padded, 0, 1, streaming=False, seed=4),
+        row(padded, 0, 1, chunk_mask=False, seed=4),
         row(padded, 0, 27, seed=6),
     ]
     assert_gives_the_padded_mel(packed, padded, rows)

@@ -167,7 +167,7 @@ def test_the_speech_is_voiced_audible_and_not_clipped(tiny_model: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(SPEECH_TOKENS, (60,), generator=generator).tolist()
     speaker = flow.speaker(torch.randn(192, generator=generator))
-    (mel,) = flow([FlowRow(tokens, 0, torch.zeros(0, MEL_BINS), speaker, streaming=False)])
+    (mel,) = flow([FlowRow(tokens, 0, torch.zeros(0, MEL_BINS), speaker, chunk_mask=False)])
     pitch = vocoder.f0(mel[None], torch.ones(1, len(mel)))
     assert 60 < pitch.min() <= pitch.max() < 300
     source = 0.1 * torch.sin(torch.arange(len(mel) * 480) * (2 * torch.pi * 170 / 24_000))

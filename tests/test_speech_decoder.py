@@ -18,12 +18,17 @@ ROUNDING = 4  # of int16; 2 with several threads, which add up in another order
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> SpeechDecoder:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelDirectory:
     path: Path = tmp_path_factory.mktemp("model")
     torch.save(small_networks.flow_state(), path / "flow.pt")
     torch.save(small_networks.vocoder_state(), path / "hift.pt")
     config = ModelConfig(flow=small_networks.FLOW, vocoder=small_networks.VOCODER)
-    return SpeechDecoder(ModelDirectory(path, config), "cpu")
+    return ModelDirectory(path, config)
+
+
+@pytest.fixture(scope="module")
+def decoder(model: ModelDirectory) -> SpeechDecoder:
+    return SpeechDecoder(model, "cpu")
 
 
 def voice(tokens: int, seed: int = 0) -> Voice:
@@ -206,14 +211,29 @@ def test_streams_of_all_kinds_decode_together_as_alone(decoder: SpeechDecoder) -
     assert [len(piece) > 0 for piece in together] == [True, True, True, True, False]
 
 
-def test_a_whole_utterance_waits_for_its_end_and_sees_all_of_it(decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
+def test_a_whole_utterance_waits_for_its_end_and_may_see_all_of_it(model: ModelDirectory, prompt: FlowPrompt) -> None:
+    decoder = SpeechDecoder(model, "cpu", full_attention=True)
     utterance, tokens = begun(decoder, prompt, streaming=False), speech(190)
     assert utterance.prompt is prompt  # nothing to align
     utterance.push(tokens)
     assert not utterance.next_cut()
     audio = at_once(decoder, utterance, [])
     assert len(audio) == 190 * SAMPLES_PER_TOKEN
+    assert not decoder.flow_cache_bytes
     assert difference(audio, at_once(decoder, begun(decoder, prompt), tokens)) > 1000 * ROUNDING  # another mask
+
+
+def test_a_whole_utterance_has_the_mask_of_streams_and_their_memory(model: ModelDirectory, prompt: FlowPrompt) -> None:
+    remembers, recomputes = (SpeechDecoder(model, "cpu", flow_cache_gib=gib) for gib in (None, 0))
+    expected = at_once(recomputes, begun(recomputes, prompt, streaming=False), speech(100))
+    assert not remembers.flow_cache_bytes
+    first, second = (at_once(remembers, begun(remembers, prompt, streaming=False), speech(100)) for _ in range(2))
+    assert remembers.flow_cache_bytes
+    assert difference(first, expected) <= ROUNDING
+    assert np.array_equal(first, second)
+    aligned = prompt.without_head(5)  # as a stream would do
+    stream = at_once(remembers, begun(remembers, aligned), speech(100))
+    assert difference(at_once(remembers, begun(remembers, aligned, streaming=False), speech(100)), stream) <= ROUNDING
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -11,6 +11,7 @@ import pytest
 from vllm_cosyvoice import Synthesizer
 from vllm_cosyvoice.config import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from vllm_cosyvoice.failure import Failure, InputError
+from vllm_cosyvoice.llm.generator import EngineOptions
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.text.front_end import SILENCE
 
@@ -20,6 +21,10 @@ LONG_TEXT = "One more sentence that goes on for a good while, with many words in
 
 def loudness(audio: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+
+
+def remembered(synthesizer: Synthesizer) -> int:
+    return synthesizer._engine._decode.numbers()["flow_cache_bytes"]
 
 
 def test_speech_has_25_tokens_a_second_and_is_not_silent(synthesizer: Synthesizer) -> None:
@@ -50,6 +55,18 @@ def test_a_stream_begins_early_and_says_all(synthesizer: Synthesizer) -> None:
 def test_a_seed_repeats_the_same_samples(synthesizer: Synthesizer) -> None:
     first, again = (synthesizer.speak("Hello world.", sampling=TWO_SECONDS) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_whole_speech_remembers_its_voice(synthesizer: Synthesizer) -> None:
+    before = remembered(synthesizer)
+    synthesizer.speak("Hello world.", "awb", sampling=TWO_SECONDS)
+    assert remembered(synthesizer) > before
+
+
+def test_with_full_attention_nothing_is_remembered_of_whole_speech(tiny_model: Path) -> None:
+    with Synthesizer(tiny_model, engine=EngineOptions(max_total_token_num=8192), full_attention=True) as synthesizer:
+        synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
+        assert remembered(synthesizer) == 0
 
 
 def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> None:

@@ -23,6 +23,7 @@ from training.__main__ import (
     resume,
     train_flow_encoder,
 )
+from training.compare_masks import interval
 from training.corpus import PER_TOKEN
 from training.discriminators import Discriminators
 from training.evaluate import word_errors
@@ -514,3 +515,11 @@ def test_phone_errors_count_edits_of_phones_that_last() -> None:
     heard = [PHONES.index(phone) for phone in ("pau", "pau", "k", "k", "t", "ae", "ae", "ae", "t", "t", "pau", "pau")]
     assert collapsed(lasting(heard)) == ["k", "ae", "t"]
     assert edits(["k", "ae", "t"], ["k", "t", "s"]) == 2
+
+
+def test_cases_of_one_sentence_count_as_one() -> None:
+    of_sentences = np.random.default_rng(0).normal(1.0, 1.0, 40)
+    low, high = interval(of_sentences, np.arange(40))
+    assert low < of_sentences.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * of_sentences.std() / np.sqrt(40), rel=0.1)
+    assert interval(np.repeat(of_sentences, 12), np.repeat(np.arange(40), 12)) == pytest.approx((low, high))

@@ -64,6 +64,7 @@ def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("lines", type=Path, help='a JSON object per line: {"text": …, "voice": …, "speed": …}')
     parser.add_argument("directory", type=Path, help="output directory for ID.wav or ID.flac and manifest.jsonl")
     parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="default: %(default)s")
+    parser.add_argument("--full_attention", action="store_true", help="takes more time, see docs/flags.md")
     _add_model_and_voice(parser)
     return parser.parse_args(argv)
 
@@ -152,7 +153,9 @@ def batch(argv: Sequence[str]) -> int:
         voice=arguments.voice,
         file_format=arguments.format,
         model=Path(arguments.model_dir).resolve().name,
-        open_synthesizer=partial(Synthesizer, model, voices_dir=arguments.voices_dir),
+        open_synthesizer=partial(
+            Synthesizer, model, voices_dir=arguments.voices_dir, full_attention=arguments.full_attention
+        ),
     )
     return 1 if errors else 0
 

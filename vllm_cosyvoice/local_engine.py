@@ -70,13 +70,18 @@ class _Stages:
 class LocalEngine(Engine):
     """An Engine that contains its stages. Use it on the event loop on which it was created."""
 
-    def __init__(self, model: ModelDirectory, voices_dir: Path | None, options: EngineOptions) -> None:
-        """Load and start everything. Raises the errors of Preparation, SpeechDecoder and SpeechTokenGenerator."""
+    def __init__(
+        self, model: ModelDirectory, voices_dir: Path | None, options: EngineOptions, *, full_attention: bool = False
+    ) -> None:
+        """Load and start everything. Raises the errors of Preparation, SpeechDecoder and SpeechTokenGenerator.
+
+        full_attention: see `SpeechDecoder`.
+        """
         stages: dict[Address, _Stage] = {}
         self._within = _Stages()
         super().__init__(_Post("engine", stages, self._die), self._within, patience=None)
         self.preparation = Preparation(model, voices_dir)
-        decoder = SpeechDecoder(model)
+        decoder = SpeechDecoder(model, full_attention=full_attention)
         arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))
         self._generator = SpeechTokenGenerator(model, options)
         decode_loop = DecodeLoop(decoder)

@@ -36,6 +36,7 @@ class Synthesizer:
     """CosyVoice in one process.
 
     `model` is a directory, a name on the hub, or an open ModelDirectory; `hub` and `llm_file` are for the first two.
+    For `full_attention`, see `SpeechDecoder`.
 
     Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
     """
@@ -48,6 +49,7 @@ class Synthesizer:
         llm_file: str = LLM_FILE,
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
+        full_attention: bool = False,
     ) -> None:
         self._closed = False
         if not isinstance(model, ModelDirectory):
@@ -57,7 +59,7 @@ class Synthesizer:
         self._thread.start()
 
         async def start() -> LocalEngine:
-            return LocalEngine(model, voices_dir, engine or EngineOptions())
+            return LocalEngine(model, voices_dir, engine or EngineOptions(), full_attention=full_attention)
 
         try:
             self._engine = self._call(start()).result()
@@ -107,7 +109,7 @@ class Synthesizer:
         speed: float = 1.0,
         sampling: SamplingOptions | None = None,
     ) -> Audio:
-        """Speak `text`: int16 [samples] at 24 kHz. Each segment is decoded in one go with full attention.
+        """Speak `text`: int16 [samples] at 24 kHz. Each segment is decoded in one go.
 
         See `SpeechRequest` for the arguments. Raises InputError for input that can't be spoken, and Failure if the
         engine fails.

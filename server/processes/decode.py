@@ -38,6 +38,7 @@ async def run(settings: Settings, channel: Channel) -> None:
                 arguments.data_type,
                 load_trt=arguments.load_trt,
                 flow_cache_gib=arguments.flow_cache_gib,
+                full_attention=arguments.full_attention,
             )
     except (UnsupportedGpuError, GpuMemoryError) as error:
         sys.exit(f"{settings.name}: {error}.")

@@ -86,7 +86,7 @@ def _row(
         look_ahead=look_ahead,
         prompt_mel=golden[f"{case}.prompt_feat"],
         speaker=flow.speaker(golden[f"{case}.embedding"]),
-        streaming=case.startswith(("streaming", "chunked")),
+        chunk_mask=case.startswith(("streaming", "chunked")),
     )
 
 

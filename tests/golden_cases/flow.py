@@ -64,7 +64,7 @@ def _computed(flow: Flow, name: str, golden: Mapping[str, Tensor]) -> Iterator[T
     elif kind == "encoder_out":
         row = _row(flow, case, golden)
         lengths = torch.tensor([row.spoken])
-        chunk = CHUNK_TOKENS if row.streaming else row.spoken
+        chunk = CHUNK_TOKENS if row.chunk_mask else row.spoken
         masks = [
             attention_mask(rate * lengths, torch.tensor([rate * chunk]), rate * row.spoken, torch.float32)
             for rate in (1, 2)
@@ -86,7 +86,7 @@ def _row(flow: Flow, case: str, golden: Mapping[str, Tensor]) -> FlowRow:
         look_ahead=LOOKAHEAD_TOKENS if streaming else 0,
         prompt_mel=golden[f"{case}.prompt_feat"],
         speaker=flow.speaker(golden[f"{case}.embedding"]),
-        streaming=streaming,
+        chunk_mask=streaming,
     )
 
 

@@ -33,10 +33,10 @@ def plain(request: pytest.FixtureRequest) -> Flow | DiTFlow:
     return flow_class.from_state(config, seeded_state(flow_layout(config)), DEVICE)
 
 
-def row(flow: Flow | DiTFlow, prompt: int, speech: int, *, streaming: bool) -> FlowRow:
+def row(flow: Flow | DiTFlow, prompt: int, speech: int, *, chunk_mask: bool) -> FlowRow:
     tokens = random_tokens(prompt, 0) + random_tokens(speech, speech)
     embedding = torch.randn(192, generator=torch.Generator().manual_seed(speech)).to(DEVICE)
-    return FlowRow(tokens, 0, small_networks.mel(2 * prompt).to(DEVICE), flow.speaker(embedding), streaming)
+    return FlowRow(tokens, 0, small_networks.mel(2 * prompt).to(DEVICE), flow.speaker(embedding), chunk_mask)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -50,10 +50,10 @@ def test_the_packed_flow_is_the_plain_one(
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow
 
     rows = [
-        row(plain, 125, 100, streaming=False),
-        row(plain, 50, 75, streaming=True),
-        row(plain, 0, 30, streaming=True),
-        row(plain, 125, 500, streaming=False),  # alone and together in the largest size, whose layout is another
+        row(plain, 125, 100, chunk_mask=False),
+        row(plain, 50, 75, chunk_mask=True),
+        row(plain, 0, 30, chunk_mask=True),
+        row(plain, 125, 500, chunk_mask=False),  # alone and together in the largest size, whose layout is another
     ]
     packed = PackedFlow(plain, Gpu.of(DEVICE), data_type, sizes=(512, 1024, 3072))
     packed.capture()

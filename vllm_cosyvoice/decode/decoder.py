@@ -1,9 +1,9 @@
 """Speech tokens to audio, for many streams at once: the flow, then the vocoder.
 
 A streamed utterance is decoded in hops. All hops use attention in chunks of 25 tokens, counted from the start of the
-prompt. So a hop that ends on a chunk boundary gives the same frames as any other series of hops, and a hop may take as
-many tokens as have arrived. The flow can remember the chunks of the prompt and of earlier hops; else, each hop
-recomputes them.
+prompt: the chunk mask. So a hop that ends on a chunk boundary gives the same frames as any other series of hops, and a
+hop may take as many tokens as have arrived. The flow can remember the chunks of the prompt and of earlier hops; else,
+each hop recomputes them.
 """
 
 import ctypes
@@ -45,6 +45,8 @@ class SpeechDecoder:
         load_trt: run the flow with TensorRT, if it is installed.
         flow_cache_gib: GiB for the chunks that the flow remembers, on a GPU in its memory; 0: none; None: on a CPU a
             sixteenth of the memory, on a GPU half of the free memory that nothing else needs.
+        full_attention: of utterances that are not streamed, as in CosyVoice; the flow remembers nothing of them.
+            Otherwise, they have the chunk mask, too.
 
     On a GPU, it compiles all kernels and captures CUDA graphs of a few call sizes. `capture_next` captures the others.
 
@@ -62,6 +64,7 @@ class SpeechDecoder:
         *,
         load_trt: bool = False,
         flow_cache_gib: float | None = None,
+        full_attention: bool = False,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,6 +79,7 @@ class SpeechDecoder:
         cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * 2**30)
         self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt, cache_bytes=cache_bytes)
         self._vocoder = open_vocoder(model, self.device)
+        self._full_attention = full_attention
         self._packed_flow: PackedFlow | None = None
         if on_gpu:
             self._capture_first()
@@ -139,7 +143,8 @@ class SpeechDecoder:
             ValueError: the first hop has no audio, or the utterance is too long.
         """
         vocoder = VocoderStream(self._vocoder, utterance.speed, utterance.seed)
-        utterance.begin(prompt, vocoder, first_hop, self._flow.cache)
+        chunk_mask = utterance.streaming or not self._full_attention
+        utterance.begin(prompt, vocoder, first_hop, self._flow.cache, chunk_mask=chunk_mask)
         return utterance
 
     @property

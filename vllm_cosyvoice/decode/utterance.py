@@ -38,7 +38,7 @@ class Utterance:
     `push` and `finish` may be called before it has a voice, and while another thread decodes.
 
     Args:
-        streaming: decode in hops with the streaming mask; otherwise in one go, with full attention, once finished.
+        streaming: decode in hops; otherwise in one go, once finished.
         speed: 2 is twice as fast.
         seed: seed of the vocoder's noise.
         playback: playback of its audio, if the request has other utterances.
@@ -49,6 +49,7 @@ class Utterance:
 
     prompt: FlowPrompt  # set if `has_voice`
     vocoder: VocoderStream  # set if `has_voice`
+    chunk_mask: bool  # set if `has_voice`: whether attention is in chunks; always if it is streamed
     memory: StreamMemory | None = None  # what the flow remembers of it
 
     def __init__(
@@ -89,7 +90,13 @@ class Utterance:
         self.finished = True
 
     def begin(
-        self, prompt: FlowPrompt, vocoder: VocoderStream, first_hop: int | None, cache: FlowCache | None = None
+        self,
+        prompt: FlowPrompt,
+        vocoder: VocoderStream,
+        first_hop: int | None,
+        cache: FlowCache | None,
+        *,
+        chunk_mask: bool,
     ) -> None:
         """Set the voice; see `SpeechDecoder.begin`."""
         self._first_hop_waits = first_hop is not None
@@ -107,9 +114,9 @@ class Utterance:
             prompt = prompt.without_head(excess)
         _check_length(len(prompt.tokens) + len(self.tokens))
         self._first_hop = first_hop + -(len(prompt.tokens) + first_hop) % CHUNK_TOKENS
-        if self.streaming and cache:
+        if chunk_mask and cache:
             self.memory = StreamMemory(cache, (prompt.key, len(prompt.tokens)), len(prompt.tokens))
-        self.prompt, self.vocoder, self.has_voice = prompt, vocoder, True
+        self.prompt, self.vocoder, self.chunk_mask, self.has_voice = prompt, vocoder, chunk_mask, True
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
         """How far a decode would go now; None if it would make no progress.
@@ -145,7 +152,7 @@ class Utterance:
         """The flow's input for a decode up to `cut`."""
         look_ahead = 0 if cut.last else LOOKAHEAD_TOKENS
         tokens = self.prompt.tokens + self.tokens[: cut.tokens + look_ahead]
-        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.streaming, self.memory)
+        return FlowRow(tokens, look_ahead, self.prompt.mel, self.prompt.speaker, self.chunk_mask, self.memory)
 
     def advance(self, cut: Cut, mel: Tensor) -> None:
         """Pass the new part of `mel`, the mel up to `cut` from where it is remembered, to the vocoder."""

@@ -7,6 +7,8 @@ of them; here, it is a state of some bytes. There are two kinds:
 - The finished chunks of a prompt, which all streams of a voice share. The first hop decides how much of the prompt's
   start is left out, so a voice has up to as many states as there are first hops.
 - The chunks of a stream's own hops, which nobody else will need.
+
+An utterance that is decoded in one go with such attention is a stream of one hop, which only shares prompts.
 """
 
 import contextlib

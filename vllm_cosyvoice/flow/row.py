@@ -16,7 +16,7 @@ class FlowRow:
     look_ahead: int  # how many of `tokens`, at the end, are look-ahead only; 0 if no more tokens will come
     prompt_mel: Tensor  # [frames, 80] float32, two frames per prompt token
     speaker: Tensor  # [80], see `Flow.speaker`
-    streaming: bool  # attention in chunks of 25 tokens, so that frames do not change when tokens are added
+    chunk_mask: bool  # attention in chunks of 25 tokens, so that frames do not change when tokens are added
     memory: StreamMemory | None = None  # what is remembered of the stream; None: nothing, as of a row without chunks
 
     @property

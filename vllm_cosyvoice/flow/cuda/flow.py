@@ -130,7 +130,7 @@ class Piece:
         for start, state in self.kept:
             first = (start - self.start) // CHUNK_FRAMES
             pages[first : first + len(state.pages)] = state.pages
-        return SolverRow(source, self.end, self.row.streaming, self.past, pages)
+        return SolverRow(source, self.end, self.row.chunk_mask, self.past, pages)
 
 
 class PackedFlow:
@@ -309,7 +309,7 @@ class PackedFlow:
     def _write_encoder_table(self, size: int, rows: Sequence[FlowRow] = ()) -> list[int]:
         queries = self._network.queries(size)
         numbers = self._staging(self._encoder_shapes(size))
-        packed = [EncoderRow(row.tokens, row.spoken, len(row.prompt_mel), row.streaming) for row in rows]
+        packed = [EncoderRow(row.tokens, row.spoken, len(row.prompt_mel), row.chunk_mask) for row in rows]
         starts = fill_encoder(EncoderTable.of(numbers.numpy(), size, queries), packed, self._network.silence, queries)
         self._encoder_numbers[: len(numbers)].copy_(numbers, non_blocking=True)
         return starts

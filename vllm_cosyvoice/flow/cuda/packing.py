@@ -27,7 +27,7 @@ class EncoderRow(NamedTuple):
     tokens: Sequence[int]
     spoken: int  # how many of `tokens` become mel; the rest is look-ahead
     prompt_frames: int
-    streaming: bool
+    chunk_mask: bool
 
 
 class SolverRow(NamedTuple):
@@ -35,7 +35,7 @@ class SolverRow(NamedTuple):
 
     source: int  # index of the row's first frame in the encoder's call
     frames: int  # of the whole row
-    streaming: bool
+    chunk_mask: bool
     past: Sequence[int] = ()  # the pages of the chunks that are remembered, from the start of the row on
     kept: Sequence[int] = ()  # for each chunk from there on, the page where it is kept; `NOTHING`: nowhere
 
@@ -138,7 +138,7 @@ def fill_encoder(table: EncoderTable, rows: Sequence[EncoderRow], silence: int, 
         table.frame_positions[frames] = np.arange(length)
         table.row[frames] = index
         table.prompt[start : start + row.prompt_frames] = np.arange(prompt + 1, prompt + row.prompt_frames + 1)
-        chunk = CHUNK_TOKENS if row.streaming else row.spoken
+        chunk = CHUNK_TOKENS if row.chunk_mask else row.spoken
         token_tile += _tile(table.token_tiles[token_tile:], tokens.start, row.spoken, chunk, queries)
         frame_tile += _tile(table.frame_tiles[frame_tile:], start, length, FRAMES_PER_TOKEN * chunk, queries)
         starts.append(start)
@@ -173,7 +173,7 @@ def fill_solver(table: SolverTable, rows: Sequence[SolverRow], queries: int, tai
             table.tails[start - tail : start] = tail * row.past[-1] + np.arange(tail)
         table.past[past : past + len(row.past)] = row.past
         tiles = table.tiles[tile:]
-        count = _tile(tiles, start, length, CHUNK_FRAMES if row.streaming else length, queries)
+        count = _tile(tiles, start, length, CHUNK_FRAMES if row.chunk_mask else length, queries)
         tiles[:count, ENCODER_TILE:] = past, row.start
         starts.append(start)
         tile, past = tile + count, past + len(row.past)

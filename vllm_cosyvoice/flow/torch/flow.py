@@ -220,11 +220,11 @@ class FlowMatching(nn.Module):
         for row, ids in zip(rows, tokens, strict=True):
             ids[: len(row.tokens)] = torch.tensor(row.tokens)
         token_counts = [len(row.tokens) for row in rows]
-        chunk_sizes = [CHUNK_TOKENS if row.streaming else longest for row in rows]
+        chunk_sizes = [CHUNK_TOKENS if row.chunk_mask else longest for row in rows]
         counts, lengths, chunks = torch.tensor([token_counts, spoken, chunk_sizes]).to(device)
 
         mask = frame_mask = pair_mask = None
-        if any(row.streaming for row in rows) or min(spoken) < longest:
+        if any(row.chunk_mask for row in rows) or min(spoken) < longest:
             mask = attention_mask(lengths, chunks, longest, self.step_times.dtype)
             frame_lengths, frame_chunks = (FRAMES_PER_TOKEN * numbers.repeat(2) for numbers in (lengths, chunks))
             pair_mask = attention_mask(frame_lengths, frame_chunks, FRAMES_PER_TOKEN * longest, self.step_times.dtype)
