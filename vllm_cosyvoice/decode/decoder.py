@@ -84,6 +84,7 @@ class SpeechDecoder:
         if on_gpu:
             self._capture_first()
         self._uploads = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
+        self._copied = torch.cuda.Event(blocking=True) if on_gpu else None  # type: ignore[no-untyped-call]
         # Tokens; None: depends on the load. On a CPU, calls take so long that it would always be a chunk; fixing it
         # makes equal seeds give equal audio.
         self.usual_first_hop = None if on_gpu else CHUNK_TOKENS
@@ -216,6 +217,16 @@ class SpeechDecoder:
             audio += speak(self._vocoder, streams, windows)
         if not audio:
             return {}
-        samples = torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16).cpu().numpy()  # one copy for all
+        samples = self._to_host(torch.cat(audio).mul_(LOUDEST).round_().to(torch.int16))  # one copy for all
         ends = np.cumsum([len(piece) for piece in audio])
         return dict(zip(spoken, np.split(samples, ends[:-1]), strict=True))
+
+    def _to_host(self, samples: Tensor) -> np.ndarray:
+        """Wait for `samples`. On a GPU, this thread sleeps meanwhile; in `Tensor.cpu`, it would keep a core busy."""
+        if self._copied is None:
+            return samples.numpy()
+        host = torch.empty(samples.shape, dtype=samples.dtype, pin_memory=True)
+        host.copy_(samples, non_blocking=True)
+        self._copied.record(torch.cuda.current_stream(self.device))
+        self._copied.synchronize()
+        return host.numpy()
