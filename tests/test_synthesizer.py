@@ -1,6 +1,7 @@
 """The engine in one process: real vLLM, real networks, a tiny random model."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +64,17 @@ def test_whole_speech_remembers_its_voice(synthesizer: Synthesizer) -> None:
     assert remembered(synthesizer) > before
 
 
-def test_with_full_attention_nothing_is_remembered_of_whole_speech(tiny_model: Path) -> None:
-    with Synthesizer(tiny_model, engine=EngineOptions(max_total_token_num=8192), full_attention=True) as synthesizer:
-        synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
-        assert remembered(synthesizer) == 0
+def test_with_full_attention_nothing_is_remembered_and_no_engine_leaves_a_file(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = EngineOptions(max_total_token_num=8192)
+    with tempfile.TemporaryDirectory() as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        with Synthesizer(tiny_model, engine=options, full_attention=True) as synthesizer:
+            synthesizer.speak("Hello world.", sampling=TWO_SECONDS)
+            assert remembered(synthesizer) == 0
+            assert any(Path(directory).iterdir()), "vLLM's sockets"
+        assert not any(Path(directory).iterdir())
 
 
 def test_a_seed_goes_with_a_prompt_of_any_length(synthesizer: Synthesizer) -> None:

@@ -7,6 +7,7 @@
 """
 
 import argparse
+import atexit
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vllm_cosyvoice.config import DEFAULT_VOICE, DEMO_MODEL, LLM_FILE, SAMPLE_RATE
 from vllm_cosyvoice.limits import SPEEDS
@@ -224,5 +225,14 @@ def main() -> int:
         return 130
 
 
+def run() -> NoReturn:
+    """Run a command and end at once: Python would take two more seconds to destroy the modules of vLLM and PyTorch."""
+    status = main()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

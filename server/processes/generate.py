@@ -25,7 +25,6 @@ WAITING_PER_SLOT = 4  # queued segments for each that vLLM runs at a time; more 
 async def run(settings: Settings, channel: Channel) -> None:
     """Start vLLM, warm up, serve."""
     arguments = settings.arguments
-    os.environ["VLLM_RPC_BASE_PATH"] = str(settings.run_directory)
     options = EngineOptions(
         data_type=arguments.data_type,
         max_total_token_num=arguments.max_total_token_num,
@@ -36,7 +35,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     )
     model = open_model(settings.model.path, arguments.llm_file)
     with step(settings, channel, "Starting vLLM"):
-        generator = SpeechTokenGenerator(model, options, fork=True)
+        generator = SpeechTokenGenerator(model, options, sockets=settings.run_directory, fork=True)
     arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))
     try:
         with step(settings, channel, "Generating first tokens"):

@@ -2,10 +2,12 @@
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from vllm import SamplingParams
 from vllm.inputs import tokens_input
@@ -33,12 +35,36 @@ LONGEST_SILENCE_ON_CPU = 300.0  # on a CPU, a step that reads a long prompt take
 __all__ = ["EngineDeadError", "EngineOptions", "SpeechTokenGenerator"]
 
 
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, and restore them at the end."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 class SpeechTokenGenerator:
     """vLLM's engine for one model. It runs in separate processes; this object belongs to the running event loop."""
 
-    def __init__(self, model: ModelDirectory, options: EngineOptions, *, fork: bool = False, **others: object) -> None:
+    def __init__(
+        self,
+        model: ModelDirectory,
+        options: EngineOptions,
+        *,
+        sockets: Path | None = None,
+        fork: bool = False,
+        **others: object,
+    ) -> None:
         """Start the engine, which takes half a minute, or a few seconds with a fork.
 
+        sockets: directory for vLLM's sockets, which vLLM leaves there; None: one that `shutdown` removes.
         fork: fork the engine's process instead of spawning it. Use this only in the main thread of a process that has
             not computed yet and whose other threads, if any, are idle. The engine ends with the process.
         others: vLLM arguments that override those of `engine_arguments`, for benchmarks.
@@ -57,9 +83,14 @@ class SpeechTokenGenerator:
         config = arguments.create_engine_config()
         if fork:
             end_forks_with_this_process()
-        # Set it only here, because the config of a CPU engine sets it, too.
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork" if fork else "spawn"
-        self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
+        self._own_sockets = None if sockets else TemporaryDirectory(prefix="vllm-")
+        # Set these only here, because the config of a CPU engine sets the first one, too.
+        settings = {
+            "VLLM_WORKER_MULTIPROC_METHOD": "fork" if fork else "spawn",
+            "VLLM_RPC_BASE_PATH": self._own_sockets.name if self._own_sockets else str(sockets),
+        }
+        with _environment(settings):
+            self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
 
     async def generate(
         self, request_id: str, segment: Segment, sampling: SamplingOptions, sent_at_once: int | None = None
@@ -136,6 +167,8 @@ class SpeechTokenGenerator:
         """Stop the engine's processes; requests in flight fail."""
         self.engine.shutdown()
         del self.engine  # vLLM's finalizer fails if it runs at interpreter exit
+        if self._own_sockets:
+            self._own_sockets.cleanup()
 
     async def _run(
         self,
