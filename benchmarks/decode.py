@@ -79,7 +79,7 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
                 ]
                 frames = utterance.frames(cut)
                 spoken = FRAMES_PER_TOKEN * cut.tokens - (0 if cut.last else decoder.hold_back)
-                attainable = roofline.decode([frames] * count, count * spoken, streaming=utterance.chunk_mask)
+                attainable = roofline.decode([frames] * count, count * spoken, chunk_mask=utterance.chunk_mask)
                 how = "whole" if first_hop is None else f"hop {first_hop}"
                 audio = count * spoken / FRAMES_PER_TOKEN / TOKEN_RATE
                 ms = 1000 * float(np.median(rounds[1:]))
@@ -96,7 +96,7 @@ def main() -> None:
         model = open_model(directory)
         decoder = SpeechDecoder(model, flow_cache_gib=arguments.flow_cache_gib)
         print(f"decoder: ready after {time.perf_counter() - begun:.1f} s")
-        while decoder.capture_next():  # as a server does before its first request
+        while decoder.capture_next():  # as a server does when nobody asks
             pass
         report(lambda: decodes(decoder, Roofline.here(model.config), arguments.batch, arguments.tokens), arguments)
     if torch.cuda.is_available():

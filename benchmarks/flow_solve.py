@@ -2,7 +2,7 @@
 
     python -m benchmarks.flow_solve [--model_dir DIR | --family cosyvoice3] [--batch 1 8 …] [--tokens 25 250]
 
-Rows have a 5 s prompt; each case is solved with full attention ("whole") and with the streaming mask ("streaming").
+Rows have a 5 s prompt; each case is solved with full attention ("whole") and with the chunk mask ("streaming").
 """
 
 import time
@@ -61,7 +61,7 @@ def solves(
                     pairs = zip(flow(rows), exact(rows), strict=True)
                     error = max(float((mel - right).norm() / right.norm()) for mel, right in pairs)
                     notes += f", mel error {error:.2%}"
-                attainable = roofline.flow([FRAMES_PER_TOKEN * row.spoken for row in rows], streaming=streaming)
+                attainable = roofline.flow([FRAMES_PER_TOKEN * row.spoken for row in rows], chunk_mask=streaming)
                 case = f"{count} × {speech} tokens, {'streaming' if streaming else 'whole'}"
                 yield Measurement("flow", case, ms, count * speech / TOKEN_RATE, attainable, notes)
 

@@ -6,7 +6,7 @@ For the released sizes, counting matrix products (2 operations per weight and fr
 
 - A flow solve is 20 forward passes of the estimator, 10 steps with and without the condition:
   20 · Σ rows (132.5e6 · T + 4 · 512 · 56 · pairs) operations, for T frames, including the prompt, and pairs of frames
-  that see each other: T² without the streaming mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of
+  that see each other: T² without the chunk mask, T (T + 50) / 2 with it. Each of 10 steps reads 66.25e6 weights of
   two bytes. The encoder (1 to 2 % of that) is ignored.
   CosyVoice3's estimator takes 20 · Σ rows (377.5e6 · T + 4 · 1024 · 22 · pairs) and reads 188.8e6 weights.
 - CosyVoice2's vocoder takes 612e6 operations per frame, CosyVoice3's 618e6, as an output of its upsampling depends on
@@ -63,9 +63,9 @@ class Roofline:
         names = gpus("name") if config in (COSYVOICE2, COSYVOICE3) else []
         return cls(CHIPS.get(names[0]) if names else None, config)
 
-    def flow(self, frames: Sequence[int], *, streaming: bool) -> float | None:
+    def flow(self, frames: Sequence[int], *, chunk_mask: bool) -> float | None:
         """One solve for rows of `frames` each, including the prompts."""
-        pairs = sum(count * (count + CHUNK_FRAMES) / 2 if streaming else count * count for count in frames)
+        pairs = sum(count * (count + CHUNK_FRAMES) / 2 if chunk_mask else count * count for count in frames)
         estimator = DIT if isinstance(self._config.flow, DiTFlowConfig) else UNET
         operations = FORWARDS * (2 * estimator.weights * sum(frames) + estimator.pair * pairs)
         return self._ms(operations, STEPS * BYTES * estimator.weights)
@@ -80,9 +80,9 @@ class Roofline:
             frame_bytes += VOCODER_TENSORS * BYTES * (config.base_channels >> stage + 1) * rate
         return self._ms(operations * frames, frame_bytes * frames)
 
-    def decode(self, frames: Sequence[int], spoken: int, *, streaming: bool) -> float | None:
+    def decode(self, frames: Sequence[int], spoken: int, *, chunk_mask: bool) -> float | None:
         """A solve, then the vocoder for `spoken` frames in total."""
-        flow, vocoder = self.flow(frames, streaming=streaming), self.vocoder(spoken)
+        flow, vocoder = self.flow(frames, chunk_mask=chunk_mask), self.vocoder(spoken)
         return None if flow is None or vocoder is None else flow + vocoder
 
     def language_model(self, requests: int, context: float) -> float | None:

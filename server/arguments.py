@@ -215,7 +215,7 @@ def _parser() -> _Parser:
         "--full_attention",
         type=_truth,
         default=False,
-        help="full attention for speech that is not streamed, which takes more time",
+        help="full attention for speech that is not streamed; then the flow remembers nothing of it",
     )
     add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
     add(

@@ -67,17 +67,17 @@ def test_cosyvoice3s_flow_is_measured_too(tmp_path: Path) -> None:
 
 def test_what_an_h200_could_attain() -> None:
     roofline = Roofline(CHIPS["NVIDIA H200"])
-    assert roofline.flow([750], streaming=False) == pytest.approx(4.15, rel=0.01)
-    assert roofline.flow([500, 500], streaming=False) == pytest.approx(2 * 2.40, rel=0.01)
+    assert roofline.flow([750], chunk_mask=False) == pytest.approx(4.15, rel=0.01)
+    assert roofline.flow([500, 500], chunk_mask=False) == pytest.approx(2 * 2.40, rel=0.01)
     cosyvoice3 = Roofline(CHIPS["NVIDIA H200"], COSYVOICE3)
-    assert cosyvoice3.flow([750], streaming=False) == pytest.approx(8.45, rel=0.01)
-    assert cosyvoice3.decode([750], 500, streaming=False) == pytest.approx(8.45 + 0.39, rel=0.01)
+    assert cosyvoice3.flow([750], chunk_mask=False) == pytest.approx(8.45, rel=0.01)
+    assert cosyvoice3.decode([750], 500, chunk_mask=False) == pytest.approx(8.45 + 0.39, rel=0.01)
     assert roofline.language_model(1, 400) == pytest.approx(0.153, rel=0.01)
     assert roofline.language_model(64, 400) == pytest.approx(0.217, rel=0.01)
-    both = roofline.decode([750], 500, streaming=False)
+    both = roofline.decode([750], 500, chunk_mask=False)
     assert both is not None
-    assert both == pytest.approx((roofline.flow([750], streaming=False) or 0) + (roofline.vocoder(500) or 0))
-    assert (roofline.flow([750], streaming=True) or 0) < (roofline.flow([750], streaming=False) or 0)
+    assert both == pytest.approx((roofline.flow([750], chunk_mask=False) or 0) + (roofline.vocoder(500) or 0))
+    assert (roofline.flow([750], chunk_mask=True) or 0) < (roofline.flow([750], chunk_mask=False) or 0)
 
 
 def test_runs_of_one_case_are_one_line_with_their_range(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def draw_tokens() -> None:
 
     numbers = torch.empty(4, token_draw.WORDS, dtype=torch.int32, device="meta")
     logits = torch.empty(4, HEAD_SIZE, dtype=torch.bfloat16, device="meta")
-    token_draw_kernel.draw(logits, numbers, *4 * [numbers[:, 0]], numbers)
+    lengths = numbers[:, 0]
+    token_draw_kernel.draw(logits, numbers, lengths, lengths, lengths, lengths, numbers)
 
 
 def launches_on(

@@ -1,12 +1,20 @@
 """What the GPU decides: whether it is taken, and how kernels are laid out on it."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from server.processes.channel import Channel
+from server.processes.process import Settings
 from tests.cards import A10, A100, CARDS, H200, RTX_5090
+from vllm_cosyvoice.checkpoint.layout import flow_layout
+from vllm_cosyvoice.config import FlowConfig
+from vllm_cosyvoice.flow import Flow
 from vllm_cosyvoice.gpu.device import Gpu, GpuMemoryError, UnsupportedGpuError
 
 pytest.importorskip("triton")
@@ -72,23 +80,75 @@ def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "page", "pages"),
+    ("total", "free", "page", "pages"),
     [
-        (139 * GIB, 115_000_000, 512),  # an H200: enough for more than 128 streams
-        (79 * GIB, 115_000_000, 322),  # an H100
-        (23 * GIB, 115_000_000, 60),  # an RTX 4090
-        (11 * GIB, 115_000_000, 4),
-        (9 * GIB, 115_000_000, 0),  # nothing is left
-        (139 * GIB, 3_000_000, 512),  # the demo model needs little
+        (140, 139, 115_000_000, 512),  # an H200: enough for more than 128 streams
+        (80, 79, 115_000_000, 326),  # an H100
+        (80, 75, 115_000_000, 326),  # where the language model is there already
+        (80, 20, 115_000_000, 93),  # which another program uses
+        (24, 23, 115_000_000, 65),  # an RTX 4090
+        (12, 11, 115_000_000, 9),
+        (9, 9, 115_000_000, 0),  # nothing is left
+        (140, 139, 3_000_000, 512),  # the demo model needs little
     ],
 )
 def test_the_flow_remembers_in_half_of_the_memory_that_nothing_else_needs(
-    free: int, page: int, pages: int, monkeypatch: pytest.MonkeyPatch
+    total: int, free: int, page: int, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vllm_cosyvoice.flow.cuda.memory import default_budget
 
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 140 * GIB))
-    assert default_budget(torch.device("cuda"), page) == pages * page
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, total * GIB))
+    assert default_budget(torch.device("cuda"), page, 10 * GIB) == pages * page
+
+
+def test_a_packed_flow_has_that_memory_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm_cosyvoice.flow.cuda.flow import PackedFlow
+
+    layout = flow_layout(FlowConfig())
+    state = {name: torch.empty(tuple(shape), device="meta") for name, shape in layout.items()}
+    flow = Flow.from_state(FlowConfig(), state, "meta")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (79 * GIB, 80 * GIB))
+    usual, none, least = (
+        PackedFlow(flow, H200.gpu, sizes=(64,), cache_bytes=cache_bytes, others=10 * GIB).cache
+        for cache_bytes in (None, 0, 1)
+    )
+    assert usual is not None
+    assert 34.8 * GIB < usual.budget <= 35 * GIB
+    assert none is None
+    assert least is not None
+    assert least.budget == pytest.approx(115e6, rel=0.01)  # one page
+
+
+async def test_a_cache_that_does_not_fit_ends_the_process_with_the_reason(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from server.arguments import read
+    from server.processes import decode
+
+    def refuse(*_: object, **__: object) -> None:
+        raise GpuMemoryError("the flow's cache needs more")
+
+    monkeypatch.setattr(decode, "SpeechDecoder", refuse)
+    monkeypatch.setattr(decode, "step", lambda *_: nullcontext())
+    settings = SimpleNamespace(name="decode-0", arguments=read([], {})[0], model=SimpleNamespace(path=tiny_model))
+    with pytest.raises(SystemExit, match=r"^decode-0: the flow's cache needs more\.$"):
+        await decode.run(cast(Settings, settings), cast(Channel, None))
+
+
+def test_a_larger_kv_cache_leaves_less_to_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.arguments import read
+    from server.processes.decode import _others_gib
+    from vllm_cosyvoice.checkpoint import ModelDirectory
+    from vllm_cosyvoice.config import ModelConfig
+
+    def needed(*flags: str) -> float:
+        return _others_gib(read(list(flags), {})[0], ModelDirectory(Path(), ModelConfig()))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70 * GIB, 80 * GIB))
+    assert needed() == pytest.approx(9.75)
+    assert needed("--max_total_token_num", "262144") == pytest.approx(12.0)
+    assert needed("--gpu_memory_utilization", "0.5") == pytest.approx(40.0)  # vLLM checks that this is free
 
 
 def test_a_cache_that_does_not_fit_into_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +161,8 @@ def test_a_cache_that_does_not_fit_into_the_gpu_is_refused(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * GIB, 24 * GIB))
     layout = PageLayout(10, 56, 512, 30, 512, 2)
     with pytest.raises(
-        GpuMemoryError, match=r"needs [89]\.\d GiB of GPU memory, but 6\.0 GiB are free: choose a smaller --"
+        GpuMemoryError,
+        match=r"needs [89]\.\d GiB of GPU memory, but 6\.0 GiB are free: choose a smaller flow_cache_gib",
     ):
         FlowMemory(layout, 9 * GIB, torch.bfloat16, torch.device("cuda"))
 

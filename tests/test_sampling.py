@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.logits_processor import ROWS, added, by_definition, counts, next_toke
 from vllm_cosyvoice.failure import InputError
 from vllm_cosyvoice.limits import MOST_SPEECH
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
-from vllm_cosyvoice.llm.token_draw import philox
+from vllm_cosyvoice.llm.token_draw import WORDS, philox
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH, FILL, HEAD_SIZE, SPEECH_TOKENS, UNUSED
 
@@ -225,3 +226,21 @@ def test_bad_options_are_refused_by_name(field: str, options: dict[str, Any]) ->
 def test_the_engine_is_never_given_options_without_a_seed() -> None:
     with pytest.raises(ValueError, match="seed"):
         extra_args(SamplingOptions(), [], min_tokens=0)
+
+
+def test_vllms_sampler_uploads_only_when_there_is_a_new_request() -> None:
+    """vLLM's second model runner asks for it in every step."""
+    from vllm_cosyvoice.llm.model_state import RepetitionAwareSampler
+
+    calls = []
+    theirs = SimpleNamespace(
+        add_request=lambda *arguments: calls.append(arguments), apply_staged_writes=lambda: calls.append("upload")
+    )
+    sampler = RepetitionAwareSampler(theirs, torch.zeros(2, WORDS, dtype=torch.int32), np.ones(2, bool))
+    sampler.apply_staged_writes()
+    assert calls == []
+    for request in (3, 4):
+        sampler.add_request(request, "its settings")
+        sampler.apply_staged_writes()
+        sampler.apply_staged_writes()
+    assert calls == [(3, "its settings"), "upload", (4, "its settings"), "upload"]

@@ -111,7 +111,7 @@ def velocities(
 
 
 def frame_mask(rows: int, spoken: int, device: torch.device) -> Tensor:
-    """The streaming mask at the frame rate, [rows, 1, 2 · spoken, 2 · spoken]."""
+    """The chunk mask at the frame rate, [rows, 1, 2 · spoken, 2 · spoken]."""
     return chunk_mask(rows, FRAMES_PER_TOKEN * spoken, FRAMES_PER_TOKEN * CHUNK_TOKENS, device)
 
 

@@ -65,7 +65,7 @@ def parse_batch(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("lines", type=Path, help='a JSON object per line: {"text": …, "voice": …, "speed": …}')
     parser.add_argument("directory", type=Path, help="output directory for ID.wav or ID.flac and manifest.jsonl")
     parser.add_argument("--format", choices=("wav", "flac"), default="wav", help="default: %(default)s")
-    parser.add_argument("--full_attention", action="store_true", help="takes more time, see docs/flags.md")
+    parser.add_argument("--full_attention", action="store_true", help="see docs/flags.md")
     _add_model_and_voice(parser)
     return parser.parse_args(argv)
 
@@ -213,11 +213,12 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
     from vllm_cosyvoice.checkpoint import CheckpointError
     from vllm_cosyvoice.failure import Failure
+    from vllm_cosyvoice.gpu.device import GpuMemoryError, UnsupportedGpuError
     from vllm_cosyvoice.voice import AudioError
 
     try:
         return {"speak": speak, "batch": batch, "normalize": normalize}[name](argv)
-    except (CheckpointError, Failure, AudioError, OSError) as error:
+    except (CheckpointError, Failure, AudioError, GpuMemoryError, UnsupportedGpuError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

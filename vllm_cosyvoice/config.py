@@ -22,7 +22,7 @@ SAMPLES_PER_TOKEN = SAMPLES_PER_FRAME * FRAMES_PER_TOKEN
 MEL_BINS = 80
 SPEAKER_DIM = 192  # width of a speaker embedding
 
-CHUNK_TOKENS = 25  # the streaming mask's chunk, counted from the start of prompt + generated
+CHUNK_TOKENS = 25  # the chunk mask's chunk, counted from the start of prompt + generated
 CHUNK_FRAMES = CHUNK_TOKENS * FRAMES_PER_TOKEN
 LOOKAHEAD_TOKENS = 3  # tokens that the flow encoder reads beyond the last one it speaks
 VOCODER_LOOKAHEAD = 4  # frames that CosyVoice3's vocoder reads beyond the one it speaks
@@ -42,6 +42,11 @@ class LanguageModelConfig:
     max_position: int = 32_768
     rope_theta: float = 1e6
     rms_norm_eps: float = 1e-6
+
+    @property
+    def kv_numbers(self) -> int:
+        """Number of keys and values that the KV cache holds for a token."""
+        return 2 * self.num_layers * self.num_kv_heads * (self.hidden_size // self.num_heads)
 
 
 @dataclass(frozen=True)

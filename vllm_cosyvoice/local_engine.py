@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.decoder import SpeechDecoder, others_gib
 from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
@@ -71,17 +71,28 @@ class LocalEngine(Engine):
     """An Engine that contains its stages. Use it on the event loop on which it was created."""
 
     def __init__(
-        self, model: ModelDirectory, voices_dir: Path | None, options: EngineOptions, *, full_attention: bool = False
+        self,
+        model: ModelDirectory,
+        voices_dir: Path | None,
+        options: EngineOptions,
+        *,
+        flow_cache_gib: float | None = None,
+        full_attention: bool = False,
     ) -> None:
         """Load and start everything. Raises the errors of Preparation, SpeechDecoder and SpeechTokenGenerator.
 
-        full_attention: see `SpeechDecoder`.
+        flow_cache_gib, full_attention: see `SpeechDecoder`.
         """
         stages: dict[Address, _Stage] = {}
         self._within = _Stages()
         super().__init__(_Post("engine", stages, self._die), self._within, patience=None)
         self.preparation = Preparation(model, voices_dir)
-        decoder = SpeechDecoder(model, full_attention=full_attention)
+        decoder = SpeechDecoder(
+            model,
+            flow_cache_gib=flow_cache_gib,
+            others_gib=others_gib(model, options.max_total_token_num),
+            full_attention=full_attention,
+        )
         arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))
         self._generator = SpeechTokenGenerator(model, options)
         decode_loop = DecodeLoop(decoder)

@@ -36,9 +36,10 @@ class Synthesizer:
     """CosyVoice in one process.
 
     `model` is a directory, a name on the hub, or an open ModelDirectory; `hub` and `llm_file` are for the first two.
-    For `full_attention`, see `SpeechDecoder`.
+    For `flow_cache_gib` and `full_attention`, see `SpeechDecoder`.
 
-    Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used.
+    Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used, and
+    gpu.device.UnsupportedGpuError or GpuMemoryError if the GPU can't be used.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Synthesizer:
         llm_file: str = LLM_FILE,
         voices_dir: Path | None = None,
         engine: EngineOptions | None = None,
+        flow_cache_gib: float | None = None,
         full_attention: bool = False,
     ) -> None:
         self._closed = False
@@ -59,7 +61,13 @@ class Synthesizer:
         self._thread.start()
 
         async def start() -> LocalEngine:
-            return LocalEngine(model, voices_dir, engine or EngineOptions(), full_attention=full_attention)
+            return LocalEngine(
+                model,
+                voices_dir,
+                engine or EngineOptions(),
+                flow_cache_gib=flow_cache_gib,
+                full_attention=full_attention,
+            )
 
         try:
             self._engine = self._call(start()).result()

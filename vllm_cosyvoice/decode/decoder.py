@@ -32,7 +32,15 @@ log = logging.getLogger(__name__)
 
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 LOUDEST = 32_767  # largest int16
+GIB = 1 << 30  # bytes
+NETWORKS_GIB = 9.0  # of GPU memory: the released networks with their graphs, and all else but the KV cache
+OTHERS_GIB = NETWORKS_GIB + 1.0  # with the KV cache of the default size
 LIBC = ctypes.CDLL(None)
+
+
+def others_gib(model: ModelDirectory, kv_tokens: int) -> float:
+    """GiB of GPU memory for everything but what the flow remembers, with a KV cache of `kv_tokens` in 16 bits."""
+    return NETWORKS_GIB + 2 * model.config.language_model.kv_numbers * kv_tokens / GIB
 
 
 class SpeechDecoder:
@@ -44,7 +52,9 @@ class SpeechDecoder:
             CPU. The vocoder uses float32, on a GPU float16 for convolutions, and CosyVoice3's float64 for the pitch.
         load_trt: run the flow with TensorRT, if it is installed.
         flow_cache_gib: GiB for the chunks that the flow remembers, on a GPU in its memory; 0: none; None: on a CPU a
-            sixteenth of the memory, on a GPU half of the free memory that nothing else needs.
+            sixteenth of the memory, on a GPU half of the memory that nothing else needs, and at most 512 chunks. In
+            plain PyTorch or TensorRT on a GPU, nothing is remembered.
+        others_gib: GiB of GPU memory that this default leaves to everything else, such as the language model.
         full_attention: of utterances that are not streamed, as in CosyVoice; the flow remembers nothing of them.
             Otherwise, they have the chunk mask, too.
 
@@ -64,6 +74,7 @@ class SpeechDecoder:
         *,
         load_trt: bool = False,
         flow_cache_gib: float | None = None,
+        others_gib: float = OTHERS_GIB,
         full_attention: bool = False,
     ) -> None:
         if device == "auto":
@@ -76,8 +87,15 @@ class SpeechDecoder:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
         if on_gpu:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
-        cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * 2**30)
-        self._flow = open_flow(model, self.device, DATA_TYPES[data_type], load_trt=load_trt, cache_bytes=cache_bytes)
+        cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * GIB)
+        self._flow = open_flow(
+            model,
+            self.device,
+            DATA_TYPES[data_type],
+            load_trt=load_trt,
+            cache_bytes=cache_bytes,
+            others=int(others_gib * GIB),
+        )
         self._vocoder = open_vocoder(model, self.device)
         self._full_attention = full_attention
         self._packed_flow: PackedFlow | None = None

@@ -5,10 +5,10 @@ these are known, the chunk's mel and all that later chunks need of it never chan
 of them; here, it is a state of some bytes. There are two kinds:
 
 - The finished chunks of a prompt, which all streams of a voice share. The first hop decides how much of the prompt's
-  start is left out, so a voice has up to as many states as there are first hops.
+  start is left out, so a voice has up to as many states as there are first hops, and one for whole utterances.
 - The chunks of a stream's own hops, which nobody else will need.
 
-An utterance that is decoded in one go with such attention is a stream of one hop, which only shares prompts.
+An utterance that is decoded in one go with such attention is a stream of one hop, so only prompts are kept for it.
 """
 
 import contextlib

@@ -115,6 +115,5 @@ def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
 
 def _kv_bytes(config: LanguageModelConfig, data_type: str) -> int:
     """Bytes of KV cache per token."""
-    head_size = config.hidden_size // config.num_heads
     itemsize: int = getattr(torch, data_type).itemsize
-    return 2 * config.num_layers * config.num_kv_heads * head_size * itemsize
+    return config.kv_numbers * itemsize

@@ -73,7 +73,7 @@ class RepetitionAwareSampler:
         self._has_new = True
 
     def apply_staged_writes(self) -> None:
-        """Upload new requests. vLLM calls this in every step, which took a tenth of the time of a step."""
+        """Upload new requests. vLLM calls this in every step, and all settings took a tenth of the host's time."""
         if self._has_new:
             self._sampler.apply_staged_writes()
             self._has_new = False

@@ -6,6 +6,7 @@ inside kernels, norms, softmax, x and its steps, and all code around encoder and
 there would add up over the steps.
 """
 
+import logging
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, cast
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import CHUNK_FRAMES, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS
 from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.dit import PackedDiT
-from vllm_cosyvoice.flow.cuda.memory import FlowMemory, PagedState, PageLayout, StepMemory, default_budget
+from vllm_cosyvoice.flow.cuda.memory import GIB, FlowMemory, PagedState, PageLayout, StepMemory, default_budget
 from vllm_cosyvoice.flow.cuda.packing import (
     GAP,
     NOTHING,
@@ -41,19 +42,13 @@ from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.nn.padding import packed_groups
 
+log = logging.getLogger(__name__)
+
 # Frames per call.
 SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120,
          6144, 7168, 8192, 12_288, 16_384)  # fmt: skip
-FIRST_SIZES = (
-    128,
-    256,
-    512,
-    1024,
-    2048,
-    4096,
-    7168,
-    16_384,
-)  # captured first: at most about twice the frames of a call
+# Captured first, so that calls run as sizes of at most about twice their frames.
+FIRST_SIZES = (128, 256, 512, 1024, 2048, 4096, 7168, 16_384)
 
 
 class Network(Protocol):
@@ -143,10 +138,12 @@ class PackedFlow:
         data_type: torch.dtype = torch.bfloat16,
         sizes: Sequence[int] = SIZES,
         cache_bytes: int | None = 0,
+        others: int = 0,
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
         cache_bytes: memory for what is remembered; 0: nothing is; None: see `default_budget`.
+        others: bytes of GPU memory that everything else needs.
 
         Raises:
             GpuMemoryError: that memory is not free.
@@ -162,8 +159,9 @@ class PackedFlow:
                 self._network = PackedUNet(flow, gpu, longest, data_type)
         layout = self._network.page_layout
         if cache_bytes is None:
-            cache_bytes = default_budget(device, layout.page_bytes(data_type))
+            cache_bytes = default_budget(device, layout.page_bytes(data_type), others)
         self._memory = FlowMemory(layout, cache_bytes, data_type, device) if cache_bytes else None
+        log.info("The flow remembers chunks in %.1f GiB of memory.", cache_bytes / GIB)
         self._tail = layout.tail
         self._most_chunks = largest // CHUNK_FRAMES  # that are remembered, in a call
         self._encoder_numbers, self._solver_numbers = (

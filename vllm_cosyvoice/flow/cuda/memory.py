@@ -21,8 +21,7 @@ from vllm_cosyvoice.gpu.device import GpuMemoryError
 
 COPIES = 2  # of each frame: with the condition and without
 GIB = 1 << 30  # bytes
-OTHERS = 10 * GIB  # of GPU memory that the default budget leaves to the released networks, graphs and KV cache
-MOST_PAGES = 512  # of the default budget; 128 streams at once need about 300
+MOST_PAGES = 512  # of the default budget; with 370 pages, 128 streams of 10 s had no stalls
 
 
 class PageLayout(NamedTuple):
@@ -95,10 +94,13 @@ class StepMemory:
         return None if memory is None else Tail(memory, self._table.tails)
 
 
-def default_budget(device: torch.device, page_bytes: int) -> int:
-    """Bytes for pages: half of the GPU's free memory that nothing else needs, but at most `MOST_PAGES`."""
-    free, _ = torch.cuda.mem_get_info(device)
-    pages = max(0, free - OTHERS) // 2 // page_bytes
+def default_budget(device: torch.device, page_bytes: int, others: int) -> int:
+    """Bytes for pages: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
+
+    `others`: bytes that everything else needs. They stay free even if other programs use the GPU.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    pages = max(0, min((total - others) // 2, free - others)) // page_bytes
     return page_bytes * min(pages, MOST_PAGES)
 
 
@@ -115,6 +117,7 @@ class FlowMemory:
         count = max(1, budget // self._page_bytes)
         self.cache = FlowCache(count * self._page_bytes)
         self._free = list(range(count))
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         try:
             self._keys_values = torch.zeros(
                 layout.steps, layout.attentions, count, COPIES, CHUNK_FRAMES, 2 * layout.attention_width,
@@ -126,10 +129,9 @@ class FlowMemory:
             )  # fmt: skip
             self._x = torch.zeros(layout.steps, layout.tail * count, MEL_BINS, device=device)  # of step 0: of no use
         except torch.OutOfMemoryError as error:
-            free, _ = torch.cuda.mem_get_info(device)
             raise GpuMemoryError(
                 f"the flow's cache needs {self.cache.budget / GIB:.1f} GiB of GPU memory, but {free / GIB:.1f} GiB are"
-                " free: choose a smaller --flow_cache_gib"
+                " free: choose a smaller flow_cache_gib"
             ) from error
 
     def take(self, count: int) -> PagedState | None:
