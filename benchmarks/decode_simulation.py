@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.playback import play
-from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, TOKEN_RATE
+from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
-from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut
+from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
@@ -68,6 +68,7 @@ class SimulatedStream:
     streaming: bool = True
     first_hop: int | None = None  # None: depends on the load
     prompt: int = 125
+    remembers: bool = False  # whether the flow has its prompt, and keeps its hops
     previous: "SimulatedStream | None" = None
 
     playback: Playback = field(init=False)
@@ -76,6 +77,7 @@ class SimulatedStream:
     done: bool = False
     ready: float | None = None  # when the first decode was possible
     computed: int = 0  # frames
+    remembered: int = 0  # frames
     pieces: list[tuple[float, float]] = field(default_factory=list)  # time, seconds of audio
 
     def __post_init__(self) -> None:
@@ -93,6 +95,15 @@ class SimulatedStream:
     def stalled(self) -> float:
         """Seconds of silence for its listener."""
         return play(self.pieces).stalled
+
+    def request(self, usual_first_hop: int) -> None:
+        """Begin, with `usual_first_hop` unless a first hop is set. See `Utterance.begin`."""
+        self.first_hop = self.first_hop or usual_first_hop
+        if self.remembers:
+            if self.streaming:
+                self.first_hop = shared_first_hop(self.first_hop)
+                self.prompt -= (self.prompt + self.first_hop) % CHUNK_TOKENS
+            self.remembered = (self.prompt - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES
 
     def push(self) -> None:
         """Add a token."""
@@ -115,7 +126,7 @@ class SimulatedStream:
 
     def frames(self, tokens: int) -> int:
         """Frames to compute for a decode up to `tokens`."""
-        return FRAMES_PER_TOKEN * (self.prompt + tokens)
+        return FRAMES_PER_TOKEN * (self.prompt + tokens) - self.remembered
 
     def advance(self, cut: Cut, now: float) -> None:
         """Output the audio of the decode up to `cut`."""
@@ -123,7 +134,10 @@ class SimulatedStream:
         seconds = audible / FRAMES_PER_TOKEN / TOKEN_RATE - sum(seconds for _, seconds in self.pieces)
         self.pieces.append((now, seconds))
         self.playback.play(now, seconds)
-        self.computed += self.frames(cut.tokens)
+        frames = self.frames(cut.tokens)
+        self.computed += frames
+        if self.remembers:
+            self.remembered += frames
         self.decoded, self.done = cut.tokens, cut.last
 
 
@@ -146,7 +160,9 @@ class SimulatedRun:
     def work(self) -> float:
         """Computed frames divided by those of a single decode per utterance."""
         done = [stream for stream in self.streams if stream.done]
-        return sum(stream.computed for stream in done) / sum(stream.frames(stream.tokens) for stream in done)
+        return sum(stream.computed for stream in done) / sum(
+            FRAMES_PER_TOKEN * (stream.prompt + stream.tokens) for stream in done
+        )
 
 
 def simulate(
@@ -170,7 +186,7 @@ def simulate(
     while (live or upcoming) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            stream.first_hop = stream.first_hop or first_hop(FIRST_HOP_CALLS * cost.usual, Vocoder.hold_back)
+            stream.request(first_hop(FIRST_HOP_CALLS * cost.usual, Vocoder.hold_back))
             requested.append(stream)
             live.append(stream)
         if step_end == math.inf and (requested or generating):
@@ -182,7 +198,8 @@ def simulate(
             candidates = [(stream, cut) for stream in live if (cut := stream.cut())]
             jobs = [stream.job(now, cut) for stream, cut in candidates]
             listened_to = any(stream.streaming for stream in live)
-            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
+            remembers = any(stream.remembers for stream in live)
+            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to, remembers=remembers)
             if batch:
                 members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
                 spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
@@ -220,12 +237,14 @@ def ask(
     *,
     real_time: bool = False,
     streaming: bool = True,
+    remembers: bool = False,
 ) -> SimulatedRun:
     """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played."""
     draws = random.Random(0)
 
     def new(moment: float) -> SimulatedStream:
-        return SimulatedStream(moment + draws.uniform(0.5, 1.5) * ON_THE_WAY, streaming=streaming)
+        moment += draws.uniform(0.5, 1.5) * ON_THE_WAY
+        return SimulatedStream(moment, streaming=streaming, remembers=remembers)
 
     def again(stream: SimulatedStream) -> SimulatedStream:
         return new(play(stream.pieces).end if real_time else stream.pieces[-1][0])
@@ -236,21 +255,26 @@ def ask(
 
 TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
 MPS = SimulatedDevice(share=0.84), SimulatedLanguageModel(slowed=1.9)
+# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers.
+REMEMBERS = (
+    SimulatedDevice(solve=15e-3, frame=9e-6, share=0.8),
+    SimulatedLanguageModel(step=2.0e-3, request=18e-6, slowed=1.6),
+)
 LOADS = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
     "{} callers, whole": ((32, 64, 128), {"streaming": False}),
-    "{} listeners in real time": ((100, 150, 250, 300), {"real_time": True}),
+    "{} listeners in real time": ((100, 150, 250, 300, 450, 550), {"real_time": True}),
 }
 
 
 def main() -> None:
     """Print the figures for several loads."""
-    for how, (device, language_model) in {"time slices": TIME_SLICES, "MPS": MPS}.items():
+    for how, (device, language_model) in {"time slices": TIME_SLICES, "MPS": MPS, "remembers": REMEMBERS}.items():
         print(f"\n| {how} | first audio ms, p50 / p99 | all s | stalled % | for s | a-s/s | hops | rows | busy % |")
         print("|" + 9 * "---|")
         for who, (counts, asking) in LOADS.items():
             for count in counts:
-                run = ask(count, SECONDS, device, language_model, **asking)
+                run = ask(count, SECONDS, device, language_model, remembers=how == "remembers", **asking)
                 print(f"| {who.format(count)} | {_figures(run)} |")
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.decode_simulation import (
     MPS,
     ON_THE_WAY,
+    REMEMBERS,
     TIME_SLICES,
     SimulatedDevice,
     SimulatedLanguageModel,
@@ -25,6 +26,7 @@ from vllm_cosyvoice.decode.batching import (
     MARGIN,
     PATIENCE,
     SHORT_CALL,
+    SHORT_CALL_IF_REMEMBERED,
     CostEstimate,
     Job,
     Plan,
@@ -152,42 +154,52 @@ def test_first_audio_goes_first_unless_somebody_has_stalled_for_long(
         "first audio": Job(due(10.0, 9.5, Playback()), 300, last=False),
         "later audio": Job(due(10.0, 1.0, listener), 700, last=True),
     }
-    [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True).batch
+    [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True, remembers=False).batch
     assert list(jobs)[index] == goes_first
 
 
 def test_an_unfinished_hop_waits_for_its_deadline(cost: CostEstimate) -> None:
     jobs = [Job(11.0, 500, last=False), Job(12.0, 500, last=False)]
-    batch, look_again = plan(10.0, jobs, cost, 16, listened_to=True)
+    batch, look_again = plan(10.0, jobs, cost, 16, listened_to=True, remembers=False)
     assert batch == []
     assert look_again == pytest.approx(11.0 - MARGIN - CALL - FRAME * 500)
-    assert plan(look_again or 0.0, jobs, cost, 16, listened_to=True).batch == [0]
+    assert plan(look_again or 0.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [0]
 
 
 def test_an_idle_device_does_what_is_finished(cost: CostEstimate) -> None:
     jobs = [Job(14.0, 800, last=True), Job(11.0, 500, last=False), Job(13.0, 800, last=True)]
-    assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [2, 0]
-    assert plan(10.0, [], cost, 16, listened_to=True) == Plan([], None)
+    assert plan(10.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [2, 0]
+    assert plan(10.0, [], cost, 16, listened_to=True, remembers=False) == Plan([], None)
 
 
 @pytest.mark.parametrize("due_at", [9.0, 10.1])
 def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: float) -> None:
     jobs = [Job(14.0, 800, last=True), Job(due_at, 500, last=False), Job(13.0, 800, last=False)]
-    assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
+    assert plan(10.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [1, 0]
 
 
 @pytest.mark.parametrize(
-    ("due_at", "listened_to", "seconds"),
-    [(9.0, True, LONG_CALL), (9.0, False, LONG_CALL), (15.0, True, SHORT_CALL), (15.0, False, LONG_CALL)],
-    ids=["urgent", "urgent, nobody listens", "to fill up", "to fill up, nobody listens"],
+    ("due_at", "listened_to", "remembers", "seconds"),
+    [
+        (9.0, True, False, LONG_CALL),
+        (9.0, False, False, LONG_CALL),
+        (9.0, True, True, LONG_CALL),
+        (15.0, True, False, SHORT_CALL),
+        (15.0, True, True, SHORT_CALL_IF_REMEMBERED),
+        (15.0, False, False, LONG_CALL),
+    ],
 )
-def test_calls_are_as_long_as_they_may_be(cost: CostEstimate, due_at: float, listened_to: bool, seconds: float) -> None:
+def test_calls_are_as_long_as_they_may_be(
+    cost: CostEstimate, due_at: float, listened_to: bool, remembers: bool, seconds: float
+) -> None:
     jobs = [Job(due_at, 760, last=True)] * 30
-    batch = plan(10.0, jobs, cost, 64, listened_to=listened_to).batch
+    batch = plan(10.0, jobs, cost, 64, listened_to=listened_to, remembers=remembers).batch
     assert len(batch) == int((seconds - CALL) / FRAME / 760)
-    assert len(plan(10.0, jobs, cost, 3, listened_to=listened_to).batch) == 3
+    assert len(plan(10.0, jobs, cost, 3, listened_to=listened_to, remembers=remembers).batch) == 3
     endless = [Job(due_at, 10**6, last=True)] * 2
-    assert len(plan(10.0, endless, cost, 64, listened_to=listened_to).batch) == 1, "one is always done"
+    assert len(plan(10.0, endless, cost, 64, listened_to=listened_to, remembers=remembers).batch) == 1, (
+        "one is always done"
+    )
 
 
 # Simulated: nothing below was measured
@@ -241,6 +253,15 @@ def test_listeners_in_real_time_hear_no_stall_and_soon(count: int, p99: float) -
     assert sum(stream.done for stream in run.streams) > 1.5 * count
     assert no_stall(run)
     assert first_audio(run, 99) < p99
+
+
+@pytest.mark.parametrize(("count", "real_time", "p99"), [(64, False, 0.25), (128, False, 0.35), (450, True, 0.25)])
+def test_twice_as_many_hear_no_stall_if_the_flow_remembers(count: int, real_time: bool, p99: float) -> None:
+    run = ask(count, 25.0, *REMEMBERS, real_time=real_time, remembers=True)
+    assert sum(stream.done for stream in run.streams) > (1.3 if real_time else 5) * count
+    assert all(stream.stalled < INSTANT for stream in run.streams if stream.begin > KNOWN)
+    assert first_audio(run, 99) < p99
+    assert run.work < 0.8, "the prompt and earlier hops are not computed"
 
 
 def test_one_caller_hears_audio_sooner_than_one_of_many() -> None:

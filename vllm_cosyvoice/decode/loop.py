@@ -105,7 +105,8 @@ class DecodeLoop:
         candidates = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         listened_to = any(utterance.streaming for utterance in self._utterances)
-        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
+        remembers = self._decoder.remembers
+        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to, remembers=remembers)
         return [candidates[index] for index in batch], look_again
 
     def _cut(self, utterance: Utterance) -> Cut | None:
