@@ -13,9 +13,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from server.demo import free_port
-from server.processes.fork_server import THREADS
 from tests.server_process import ServerProcess, ready_server
 from tools.random_checkpoint import TINY, write_random_checkpoint
+from vllm_cosyvoice.llm.environment import THREADS
 
 if TYPE_CHECKING:  # importing vLLM takes seconds, and most files need no engine
     from vllm_cosyvoice import Synthesizer

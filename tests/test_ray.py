@@ -18,12 +18,13 @@ import yaml
 from websockets.exceptions import InvalidStatus
 
 from benchmarks.ray_cluster import Actor, Cluster, ray_cluster
-from server.processes.fork_server import THREADS, TITLE
+from server.processes.fork_server import TITLE
 from server.ray import texts
 from tests.server_process import BODY, ServerProcess, alive, eventually, exactly
 from tests.stream_client import calling, unconfigured
 from tests.test_audio import tone, wav
 from vllm_cosyvoice.config import SAMPLES_PER_TOKEN
+from vllm_cosyvoice.llm.environment import THREADS
 
 SETTINGS = Path(__file__).parents[1] / "deploy" / "ray.yaml"
 MOST_REQUESTS = 4  # of a replica with stand-ins

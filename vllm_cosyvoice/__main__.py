@@ -191,7 +191,8 @@ def _normalize_lines(front_end: "TextFrontEnd", language: str | None) -> int:
             answer["id"] = item["id"]
             answer["segments"] = front_end.segments(item["input"], language=item.get("language") or language)
         except (ValueError, KeyError, TypeError) as error:
-            answer |= {"segments": [], "error": f"{type(error).__name__}: {error}"}
+            reason = f"the line has no {error}" if isinstance(error, KeyError) else str(error)
+            answer |= {"segments": [], "error": reason}
             status = 1
         print(json.dumps(answer, ensure_ascii=False), flush=True)
     return status

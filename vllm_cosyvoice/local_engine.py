@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.decode.decoder import SpeechDecoder, others_gib
 from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
+from vllm_cosyvoice.llm.environment import THREADS
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.stages.decode import DecodeStage
@@ -87,6 +91,8 @@ class LocalEngine(Engine):
         self._within = _Stages()
         super().__init__(_Post("engine", stages, self._die), self._within, patience=None)
         self.preparation = Preparation(model, voices_dir)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(min(torch.get_num_threads(), THREADS))
         decoder = SpeechDecoder(
             model,
             flow_cache_gib=flow_cache_gib,

@@ -36,7 +36,8 @@ class Synthesizer:
     """CosyVoice in one process.
 
     `model` is a directory, a name on the hub, or an open ModelDirectory; `hub` and `llm_file` are for the first two.
-    For `flow_cache_gib` and `full_attention`, see `SpeechDecoder`.
+    For `flow_cache_gib` and `full_attention`, see `SpeechDecoder`. In this process and in vLLM's, PyTorch
+    gets half of the CPU cores each, unless the variable OMP_NUM_THREADS is set.
 
     Close it, or use it in a `with` statement. Raises checkpoint.CheckpointError if the model can't be used, and
     gpu.device.UnsupportedGpuError or GpuMemoryError if the GPU can't be used.

@@ -21,11 +21,10 @@ from collections.abc import Sequence
 import msgspec
 from setproctitle import setproctitle
 
-from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
+from vllm_cosyvoice.llm.environment import BEFORE_IMPORT, THREADS
 
 COMMAND = (sys.executable, "-m", "server.processes.fork_server")  # its stdin is the socket for orders
 TITLE = "server.stages "  # shown by `ps` before the name of a stage
-THREADS = max(1, len(os.sched_getaffinity(0)) // 2)  # per process; with more, language model and decoder stall
 SECONDS_TO_IMPORT = 600.0
 LONGEST_ORDER = 1 << 20  # bytes
 MOST_FILES = 2

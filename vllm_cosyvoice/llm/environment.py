@@ -1,5 +1,12 @@
-"""Environment variables that a process must set before it imports vLLM on a GPU."""
+"""Environment variables and threads of processes that run vLLM or the decoder."""
 
-# Enables CUDA graphs for steps that read prompts, without torch.compile. vLLM keeps attention, whose plan changes from
-# step to step, outside the graphs. Without these graphs, such a step takes twice as long.
+import os
+
+# Must be set before vLLM is imported on a GPU. It enables CUDA graphs for steps that read prompts, without
+# torch.compile. vLLM keeps attention, whose plan changes from step to step, outside the graphs. Without these graphs,
+# such a step takes twice as long.
 BEFORE_IMPORT = {"VLLM_USE_BREAKABLE_CUDAGRAPH": "1"}
+
+# Per process, on a CPU. With more, the language model and the decoder wait for each other's threads, and if another
+# program keeps a core busy, speech takes ten times as long.
+THREADS = max(1, len(os.sched_getaffinity(0)) // 2)

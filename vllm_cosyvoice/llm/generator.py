@@ -19,6 +19,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.limits import MAX_SPEECH_PER_TEXT
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
+from vllm_cosyvoice.llm.environment import THREADS
 from vllm_cosyvoice.llm.parent_watch import end_forks_with_this_process
 from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE
@@ -89,6 +90,8 @@ class SpeechTokenGenerator:
             "VLLM_WORKER_MULTIPROC_METHOD": "fork" if fork else "spawn",
             "VLLM_RPC_BASE_PATH": self._own_sockets.name if self._own_sockets else str(sockets),
         }
+        if current_platform.is_cpu():
+            settings["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(THREADS))
         with _environment(settings):
             self.engine = AsyncLLM.from_vllm_config(config, disable_log_stats=arguments.disable_log_stats)
 

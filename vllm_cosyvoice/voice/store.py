@@ -220,7 +220,9 @@ def _taken(name: str) -> VoiceRefused:
 
 
 def _comes_with_the_server(name: str, consequence: str) -> VoiceRefused:
-    return VoiceRefused(f"{name!r} was not registered but comes with the server: {consequence}.")
+    return VoiceRefused(
+        f"{name!r} was not registered here, so it comes with the server or is a file of `--voices_dir`: {consequence}."
+    )
 
 
 def _is_file_name(name: str) -> bool:
