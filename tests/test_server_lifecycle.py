@@ -408,10 +408,11 @@ async def test_when_an_http_worker_dies_the_others_callers_do_not_notice(server:
     workers = [server.named("http-0"), server.named("http-1")]
     async with contextlib.AsyncExitStack() as stack:
         answers = []
-        for other in reversed(workers):
+        # The first is long, so that it is not over before the worker dies.
+        for other, tokens in zip(reversed(workers), (6000, 500), strict=True):
             other.suspend()  # while one is stopped, the other takes the call; soon enough it answers pings again
             asyncio.get_running_loop().call_later(SECONDS_BETWEEN_PINGS, other.resume)
-            answers.append(await stack.enter_async_context(server.speaking(500)))
+            answers.append(await stack.enter_async_context(server.speaking(tokens)))
         workers[0].kill()
         with pytest.raises(httpx.TransportError):
             async for _ in answers[0].extensions["body"]:
