@@ -141,8 +141,8 @@ async def test_the_engine_in_one_process_speaks_the_same(
     request = SpeechRequest(id="r", text=BODY["input"], speed=1.25, sampling=sampling, streaming=streaming)
     alone = await asyncio.to_thread(synthesizer.audio_of, request)
     together = np.frombuffer(spoken.content, np.int16)
-    # The processes of the server have one thread each, and sums of floats depend on how they are split.
-    np.testing.assert_allclose(together.astype(np.int32), alone, atol=3)
+    # Sums of floats depend on how they are split: among threads, and by the requests that computed the voice's prompt.
+    np.testing.assert_allclose(together.astype(np.int32), alone, atol=10)
 
 
 async def test_speed_holds_in_a_stream(openai: AsyncOpenAI) -> None:
