@@ -15,11 +15,9 @@ from tests.cards import A10, A100, CARDS, H200, RTX_5090
 from vllm_cosyvoice.checkpoint.layout import flow_layout
 from vllm_cosyvoice.config import FlowConfig
 from vllm_cosyvoice.flow import Flow
-from vllm_cosyvoice.gpu.device import Gpu, GpuMemoryError, UnsupportedGpuError
+from vllm_cosyvoice.gpu.device import GIB, Gpu, GpuMemoryError, UnsupportedGpuError
 
 pytest.importorskip("triton")
-
-GIB = 1 << 30
 
 
 def properties(gpu: Gpu) -> SimpleNamespace:
@@ -95,10 +93,10 @@ def test_rows_are_put_together_as_long_as_the_l2_cache_holds_them() -> None:
 def test_the_flow_remembers_in_half_of_the_memory_that_nothing_else_needs(
     total: int, free: int, page: int, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vllm_cosyvoice.flow.cuda.memory import default_budget
+    from vllm_cosyvoice.flow.cuda.memory import gpu_budget
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, total * GIB))
-    assert default_budget(torch.device("cuda"), page, 10 * GIB) == pages * page
+    assert gpu_budget(torch.device("cuda"), page, 10 * GIB) == pages * page
 
 
 def test_a_packed_flow_has_that_memory_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,12 +135,14 @@ async def test_a_cache_that_does_not_fit_ends_the_process_with_the_reason(
 
 def test_a_larger_kv_cache_leaves_less_to_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     from server.arguments import read
-    from server.processes.decode import _others_gib
     from vllm_cosyvoice.checkpoint import ModelDirectory
     from vllm_cosyvoice.config import ModelConfig
+    from vllm_cosyvoice.decode.decoder import needed_gib
 
     def needed(*flags: str) -> float:
-        return _others_gib(read(list(flags), {})[0], ModelDirectory(Path(), ModelConfig()))
+        arguments, _ = read(list(flags), {})
+        model = ModelDirectory(Path(), ModelConfig())
+        return needed_gib(model, arguments.max_total_token_num, arguments.gpu_memory_utilization)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70 * GIB, 80 * GIB))

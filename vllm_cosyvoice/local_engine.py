@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.decode.decoder import SpeechDecoder, others_gib
+from vllm_cosyvoice.decode.decoder import SpeechDecoder, needed_gib
 from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.engine import Engine
 from vllm_cosyvoice.failure import Failure
@@ -96,7 +96,7 @@ class LocalEngine(Engine):
         decoder = SpeechDecoder(
             model,
             flow_cache_gib=flow_cache_gib,
-            others_gib=others_gib(model, options.max_total_token_num),
+            others_gib=needed_gib(model, options.max_total_token_num, options.gpu_memory_utilization),
             full_attention=full_attention,
         )
         arriving = ArrivingText(load_tokenizer(model.tokenizer, model.family.special_tokens))

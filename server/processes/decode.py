@@ -7,15 +7,13 @@ import sys
 from typing import NoReturn
 
 import numpy as np
-import torch
 
-from server.arguments import Arguments
 from server.processes.channel import Channel
 from server.processes.messages import Ready
 from server.processes.process import Settings, serve, step
-from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
+from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import SPEAKER_DIM
-from vllm_cosyvoice.decode.decoder import GIB, SpeechDecoder, others_gib
+from vllm_cosyvoice.decode.decoder import SpeechDecoder, needed_gib
 from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.decode.utterance import Utterance
 from vllm_cosyvoice.gpu.device import GpuMemoryError, UnsupportedGpuError
@@ -40,7 +38,7 @@ async def run(settings: Settings, channel: Channel) -> None:
                 arguments.data_type,
                 load_trt=arguments.load_trt,
                 flow_cache_gib=arguments.flow_cache_gib,
-                others_gib=_others_gib(arguments, model),
+                others_gib=needed_gib(model, arguments.max_total_token_num, arguments.gpu_memory_utilization),
                 full_attention=arguments.full_attention,
             )
     except (UnsupportedGpuError, GpuMemoryError) as error:
@@ -67,15 +65,6 @@ async def _watch(loop: DecodeLoop) -> NoReturn:
         if loop.seconds_in_call > LONGEST_CALL:
             log.critical("A decode call has not returned after %.0f s.", LONGEST_CALL)
             os._exit(1)  # because an exception would wait for the call
-
-
-def _others_gib(arguments: Arguments, model: ModelDirectory) -> float:
-    """GiB of GPU memory for everything but what the flow remembers, see `others_gib`."""
-    needed = others_gib(model, arguments.max_total_token_num)
-    if arguments.gpu_memory_utilization and torch.cuda.is_available():  # vLLM checks that this share is free
-        _, total = torch.cuda.mem_get_info()
-        needed = max(needed, arguments.gpu_memory_utilization * total / GIB)
-    return needed
 
 
 def _warm_up(decoder: SpeechDecoder) -> None:

@@ -20,7 +20,7 @@ from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, MEL_BINS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.flow.backend import open_flow
-from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.gpu.device import GIB, Gpu
 from vllm_cosyvoice.vocoder import VocoderStream, Window, speak
 from vllm_cosyvoice.vocoder.backend import open_vocoder
 from vllm_cosyvoice.voice import Voice
@@ -32,15 +32,21 @@ log = logging.getLogger(__name__)
 
 DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 LOUDEST = 32_767  # largest int16
-GIB = 1 << 30  # bytes
 NETWORKS_GIB = 9.0  # of GPU memory: the released networks with their graphs, and all else but the KV cache
 OTHERS_GIB = NETWORKS_GIB + 1.0  # with the KV cache of the default size
 LIBC = ctypes.CDLL(None)
 
 
-def others_gib(model: ModelDirectory, kv_tokens: int) -> float:
-    """GiB of GPU memory for everything but what the flow remembers, with a KV cache of `kv_tokens` in 16 bits."""
-    return NETWORKS_GIB + 2 * model.config.language_model.kv_numbers * kv_tokens / GIB
+def needed_gib(model: ModelDirectory, kv_tokens: int, share: float | None) -> float:
+    """GiB of GPU memory for everything but what the flow remembers, with a KV cache of `kv_tokens` in 16 bits.
+
+    `share`: of the memory, that vLLM wants to find free at its start (`gpu_memory_utilization`).
+    """
+    needed = NETWORKS_GIB + 2 * model.config.language_model.kv_numbers * kv_tokens / GIB
+    if share and torch.cuda.is_available():
+        _, total = torch.cuda.mem_get_info()
+        needed = max(needed, share * total / GIB)
+    return needed
 
 
 class SpeechDecoder:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+GIB = 1 << 30  # bytes
 OLDEST_CAPABILITY = (8, 0)  # the first with bfloat16 matrix products and asynchronous copies
 
 

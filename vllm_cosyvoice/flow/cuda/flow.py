@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vllm_cosyvoice.config import CHUNK_FRAMES, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, MEL_BINS
 from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.dit import PackedDiT
-from vllm_cosyvoice.flow.cuda.memory import GIB, FlowMemory, PagedState, PageLayout, StepMemory, default_budget
+from vllm_cosyvoice.flow.cuda.memory import FlowMemory, PagedState, PageLayout, StepMemory, gpu_budget
 from vllm_cosyvoice.flow.cuda.packing import (
     GAP,
     NOTHING,
@@ -38,7 +38,7 @@ from vllm_cosyvoice.flow.row import FlowRow
 from vllm_cosyvoice.flow.torch.dit_flow import DiTFlow
 from vllm_cosyvoice.flow.torch.flow import Flow
 from vllm_cosyvoice.gpu.cuda_graphs import CudaGraphs
-from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.gpu.device import GIB, Gpu
 from vllm_cosyvoice.limits import MAX_TOKENS
 from vllm_cosyvoice.nn.padding import packed_groups
 
@@ -142,7 +142,7 @@ class PackedFlow:
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
-        cache_bytes: memory for what is remembered; 0: nothing is; None: see `default_budget`.
+        cache_bytes: memory for what is remembered; 0: nothing is; None: see `gpu_budget`.
         others: bytes of GPU memory that everything else needs.
 
         Raises:
@@ -159,7 +159,7 @@ class PackedFlow:
                 self._network = PackedUNet(flow, gpu, longest, data_type)
         layout = self._network.page_layout
         if cache_bytes is None:
-            cache_bytes = default_budget(device, layout.page_bytes(data_type), others)
+            cache_bytes = gpu_budget(device, layout.page_bytes(data_type), others)
         self._memory = FlowMemory(layout, cache_bytes, data_type, device) if cache_bytes else None
         log.info("The flow remembers chunks in %.1f GiB of memory.", cache_bytes / GIB)
         self._tail = layout.tail

@@ -17,10 +17,9 @@ from vllm_cosyvoice.config import CHUNK_FRAMES, MEL_BINS
 from vllm_cosyvoice.flow.cache import FlowCache
 from vllm_cosyvoice.flow.cuda.kernels import Pages, Tail
 from vllm_cosyvoice.flow.cuda.packing import SolverTable
-from vllm_cosyvoice.gpu.device import GpuMemoryError
+from vllm_cosyvoice.gpu.device import GIB, GpuMemoryError
 
 COPIES = 2  # of each frame: with the condition and without
-GIB = 1 << 30  # bytes
 MOST_PAGES = 512  # of the default budget; with 370 pages, 128 streams of 10 s had no stalls
 
 
@@ -94,8 +93,8 @@ class StepMemory:
         return None if memory is None else Tail(memory, self._table.tails)
 
 
-def default_budget(device: torch.device, page_bytes: int, others: int) -> int:
-    """Bytes for pages: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
+def gpu_budget(device: torch.device, page_bytes: int, others: int) -> int:
+    """The default bytes for pages: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
 
     `others`: bytes that everything else needs. They stay free even if other programs use the GPU.
     """
