@@ -24,7 +24,8 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
-from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, SpeechScheduler
+from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
+from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, MultiStepOutput, SpeechScheduler
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
 KINDS: dict[str, type[Scheduler]] = {"vLLM's": AsyncScheduler, "ours": SpeechScheduler}
@@ -65,7 +66,7 @@ class Arrival:
             max_tokens=max_tokens,
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
-            extra_args={SENT_AT_ONCE: AT_FIRST},
+            extra_args={SENT_AT_ONCE: AT_FIRST, KEY: {}},
         )
         return Arrival(name, prompt, params)
 
@@ -83,6 +84,7 @@ class Engine:
         self._ends_at = ends_at
         self._hasher = get_request_block_hasher(BLOCK, sha256)
         self._in_flight: deque[tuple[SchedulerOutput, ModelRunnerOutput]] = deque()
+        self._worker = Worker()
 
     def add(self, arrival: Arrival) -> None:
         request = Request(
@@ -108,7 +110,10 @@ class Engine:
     def begin(self, step: SchedulerOutput) -> None:
         """Run the model."""
         names = list(step.num_scheduled_tokens)
-        tokens = [self._tokens(self.scheduler.requests[name]) for name in names]
+        steps = step.steps if isinstance(step, MultiStepOutput) else 1
+        tokens = [self._tokens(self.scheduler.requests[name], steps) for name in names]
+        if self.scheduler.use_v2_model_runner:
+            self._worker.run(step, dict(zip(names, tokens, strict=True)))
         places = {name: place for place, name in enumerate(names)}
         if names:
             output = ModelRunnerOutput(req_ids=names, req_id_to_index=places, sampled_token_ids=tokens)
@@ -119,6 +124,15 @@ class Engine:
         step, output = self.output()
         self.receive(self.scheduler.update_from_output(step, output))
         return step
+
+    def run(self) -> list[SchedulerOutput]:
+        """Go on until all requests have finished, one plan at a time, and return the plans."""
+        plans = []
+        while self.scheduler.has_requests():
+            plans.append(self.plan())
+            if self.in_flight:
+                self.finish_step()
+        return plans
 
     def output(self) -> tuple[SchedulerOutput, ModelRunnerOutput]:
         """The oldest step in flight, and what the model generated."""
@@ -136,11 +150,49 @@ class Engine:
     def in_flight(self) -> int:
         return len(self._in_flight)
 
-    def _tokens(self, request: Request) -> list[int]:
-        if request.is_prefill_chunk:
-            return []
-        drawn = zlib.crc32(f"{request.request_id} {request.num_computed_tokens}".encode())
-        return [END_OF_SPEECH if self._ends_at and drawn % self._ends_at == 0 else drawn % 6561]
+    def _tokens(self, request: Request, steps: int) -> list[int]:
+        last = request.num_computed_tokens
+        return [] if request.is_prefill_chunk else [self._token(request, last - steps + 1 + n) for n in range(steps)]
+
+    def _token(self, request: Request, position: int) -> int:
+        drawn = zlib.crc32(f"{request.request_id} {position}".encode())
+        return END_OF_SPEECH if self._ends_at and drawn % self._ends_at == 0 else drawn % 6561
+
+
+class Worker:
+    """What vLLM's second model runner keeps: tokens and blocks of each request, and what is where in the KV cache.
+
+    A place must still hold what was written there for as long as a request reads it.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, list[int]] = {}
+        self._blocks: dict[str, list[int]] = {}
+        self._computed: dict[str, int] = {}
+        self._cache: dict[tuple[int, int], int] = {}  # token, by block and place
+
+    def run(self, plan: SchedulerOutput, generated: dict[str, list[int]]) -> None:
+        for new in plan.scheduled_new_reqs:
+            self._tokens[new.req_id] = list(new.prefill_token_ids or ())
+            [self._blocks[new.req_id]] = map(list, new.block_ids)
+            self._computed[new.req_id] = new.num_computed_tokens
+        cached = plan.scheduled_cached_reqs
+        for name, blocks in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            self._blocks[name] += blocks[0] if blocks else []
+        steps = plan.steps if isinstance(plan, MultiStepOutput) else 1
+        for name, count in plan.num_scheduled_tokens.items():
+            for step in range(steps):
+                self._compute(name, count // steps)
+                self._tokens[name] += generated[name][step : step + 1]
+
+    def _compute(self, name: str, count: int) -> None:
+        tokens, blocks, computed = self._tokens[name], self._blocks[name], self._computed[name]
+        self._computed[name] += count
+        for position in range(computed + count):
+            place = blocks[position // BLOCK], position % BLOCK
+            if position >= computed:
+                self._cache[place] = tokens[position]
+            assert self._cache[place] == tokens[position], (name, position)
 
 
 def state(scheduler: Scheduler) -> dict[str, Any]:

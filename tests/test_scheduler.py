@@ -1,5 +1,7 @@
 """Our scheduler and vLLM's live through the same random histories: they must plan the same steps.
 
+Where ours plans several steps at once, the requests must get the same tokens.
+
 The histories have more requests than may run at once, shared beginnings, prompts that are read in parts, too few blocks
 for all, aborts, and steps that are planned before the last one's tokens are known.
 
@@ -8,19 +10,21 @@ first on PYTHONPATH, with a `vllm-VERSION+cpu.dist-info/METADATA` (name and vers
 choose the CPU.
 """
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from benchmarks import scheduler as benchmark
 from tests.scheduler_history import AT_FIRST, Arrival, Arrivals, Engine, engine_config, make_scheduler, state
-from vllm_cosyvoice.llm.scheduler import GROUP, SpeechScheduler
+from vllm_cosyvoice.llm.scheduler import GROUP, STEPS_AT_ONCE, MultiStepOutput, SpeechScheduler
 
 STEPS = 500
 AT_ONCE = 8  # requests
@@ -32,10 +36,10 @@ class CountingScheduler(SpeechScheduler):
     short = 0
     while_others_wait = 0
 
-    def _decode_step(self, requests: Any) -> SchedulerOutput:
+    def _decode_steps(self, requests: Any) -> SchedulerOutput:
         self.short += 1
         self.while_others_wait += bool(self.waiting)
-        return super()._decode_step(requests)
+        return super()._decode_steps(requests)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,55 @@ def test_the_same_steps_are_planned(config: VllmConfig, blocks: int, depth: int,
     assert pair.ours.scheduler._unsent == {}
     reasons = {reason.name for reason in pair.ours.reasons.values()}
     assert reasons == {"STOP", "LENGTH"}
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("blocks", [26, 120])
+def test_several_steps_at_once_give_the_same_tokens(config: VllmConfig, blocks: int, depth: int) -> None:
+    config.additional_config[STEPS_AT_ONCE] = 5
+    ours = Engine(make_scheduler(SpeechScheduler, config, blocks=blocks, second_runner=True), ends_at=150)
+    config.additional_config.clear()
+    random = Random(f"{blocks} {depth}")
+    arrivals = Arrivals(random)
+    arrived: dict[str, Arrival] = {}
+    aborted: set[str] = set()
+    counts: Counter[int] = Counter()
+    preempted = number = 0
+    while number < STEPS or ours.scheduler.has_requests() or ours.in_flight:
+        number += 1
+        if number < STEPS and random.random() < (0.25 if number % 200 < 120 else 0.0):
+            arrival = arrivals.draw([ours.prompts[name] + ours.sent[name] for name in ours.reasons])
+            arrived[arrival.name] = arrival
+            ours.add(arrival)
+        if random.random() < 0.02 and (live := list(ours.scheduler.requests)):
+            aborted.add(random.choice(live))
+            ours.abort([*aborted])
+        plan = ours.plan()
+        preempted += len(plan.preempted_req_ids or ())
+        counts[plan.steps if isinstance(plan, MultiStepOutput) else 1] += bool(plan.num_scheduled_tokens)
+        if ours.in_flight and (ours.in_flight == depth or not plan.num_scheduled_tokens):
+            ours.finish_step()
+
+    assert counts[5] > 10
+    assert sum(counts[steps] for steps in (2, 3, 4)) > 2, "as many as the shortest request may still get"
+    assert (preempted > 5) == (blocks == 26)
+    for name in arrived.keys() - aborted:
+        alone = Engine(make_scheduler(AsyncScheduler, config, blocks=120, second_runner=True), ends_at=150)
+        alone.add(arrived[name])
+        alone.run()
+        assert ours.sent[name] == alone.sent[name]
+        assert ours.reasons[name] == alone.reasons[name]
+    pool = ours.scheduler.kv_cache_manager.block_pool
+    assert pool.get_num_free_blocks() == blocks - 1, "vLLM keeps one for itself"
+
+
+def test_requests_that_vllm_samples_get_one_step_at_a_time(config: VllmConfig) -> None:
+    config.additional_config[STEPS_AT_ONCE] = 5
+    ours = Engine(make_scheduler(SpeechScheduler, config, blocks=120, second_runner=True))
+    config.additional_config.clear()
+    ours.add(Arrival("request", [1, 2, 3], SamplingParams(max_tokens=20, detokenize=False)))
+    assert not any(isinstance(plan, MultiStepOutput) for plan in ours.run())
+    assert len(ours.sent["request"]) == 20
 
 
 def test_the_benchmark_compares_both(capsys: pytest.CaptureFixture[str]) -> None:

@@ -226,6 +226,7 @@ async def test_the_model_runner_of_a_gpu_draws_the_same_tokens(
     running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
     printed, log = await running.communicate()
     assert running.returncode == 0, log.decode()
+    assert b"further step" in log
     second = json.loads(printed.splitlines()[-1])
     for number, options in enumerate(second_model_runner.REQUESTS):
         pieces = generator.generate(f"first {number}", second_model_runner.segment(number), options)

@@ -103,6 +103,12 @@ CALLED: list[tuple[str, list[str], set[str]]] = [
     ("vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots", ["self", "request", "num_new_tokens"], set()),
     ("vllm.v1.core.block_pool:BlockPool.get_num_free_blocks", ["self"], set()),
     ("vllm.v1.engine:EngineCoreOutput", ["request_id", "new_token_ids"], set()),
+    (
+        "vllm.v1.worker.gpu.block_table:BlockTables.compute_slot_mappings",
+        ["self", "idx_mapping", "query_start_loc", "positions"],
+        {"num_tokens_padded"},
+    ),
+    ("vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager.run_fullgraph", ["self", "desc"], set()),
 ]
 
 
@@ -130,6 +136,7 @@ REPLACED = [
     ("vllm.v1.worker.gpu.model_states.default:DefaultModelState", OURS + "model_state:SpeechModelState"),
     ("vllm.model_executor.models.qwen2:Qwen2ForCausalLM", OURS + "model:CosyVoice2ForCausalLM"),
     ("vllm.v1.core.sched.async_scheduler:AsyncScheduler", OURS + "scheduler:SpeechScheduler"),
+    ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:MultiStepWorker"),
     ("vllm.renderers:BaseRenderer", OURS + "renderer:TokenRenderer"),
 ]
 SINCE = {"validate_token_ids": (0, 32)}  # vLLM does not have it before
@@ -153,6 +160,20 @@ WRITTEN = [
     ("vllm.v1.worker.gpu.model_runner", "custom_sampler", "the runner takes the model state's sampler"),
     ("vllm.v1.worker.gpu.model_runner", "self.sampler.add_request(", "the runner tells the sampler of new requests"),
     ("vllm.v1.worker.gpu.model_runner", "self.sampler.apply_staged_writes()", "the runner lets it upload them"),
+    ("vllm.v1.worker.gpu.model_runner", "self.cudagraph_manager.run_fullgraph(batch_desc)", "a decode step is a graph"),
+    ("vllm.v1.worker.gpu.model_runner", "self.block_tables", "where the KV cache of a request is"),
+    ("vllm.v1.worker.gpu.model_runner", "self.input_buffers.seq_lens[:num_reqs_padded]", "what the graph reads"),
+    (
+        "vllm.v1.worker.gpu.model_runner",
+        "self.input_buffers.positions[:num_tokens_after_padding]",
+        "what it reads, too",
+    ),
+    ("vllm.v1.worker.gpu.model_runner", "input_batch.logits_indices", "the rows that tokens are drawn from"),
+    ("vllm.v1.worker.gpu.cudagraph_utils", "self.graphs: dict[BatchExecutionDescriptor", "the graphs of decode steps"),
+    ("vllm.v1.worker.gpu.cudagraph_utils", "num_tokens: int", "the size of a graph"),
+    ("vllm.v1.worker.gpu.input_batch", "num_tokens_after_padding", "the size of the graph of a step"),
+    ("vllm.v1.worker.gpu.input_batch", "computed_delta = query_len - num_rejected", "how tokens of a step are counted"),
+    ("vllm.v1.worker.gpu_worker", "self.model_runner.sample_tokens(", "the sampler runs after the model"),
     ("vllm.v1.worker.gpu.model_states.interface", "self.max_num_reqs", "slots of a model state"),
     ("vllm.v1.worker.gpu.model_states.interface", "self.device", "device of a model state"),
     ("vllm.v1.worker.gpu.sample.sampler", "self.req_states", "requests of a sampler"),
@@ -189,6 +210,14 @@ def test_arguments_of_the_engine_have_their_names() -> None:
     given = {keyword.arg for keyword in call.keywords}
     assert len(given) > 15
     assert given <= {field.name for field in fields(named("vllm.engine.arg_utils:AsyncEngineArgs"))}
+
+
+def test_a_plan_of_several_steps_is_a_plan_of_vllm() -> None:
+    """vLLM makes an empty plan, and we replace two of its fields."""
+    plan = named(OURS + "scheduler:MultiStepOutput").make_empty()
+    plan.steps, plan.num_scheduled_tokens, plan.total_num_scheduled_tokens = 3, {"a": 3, "b": 3}, 6
+    first = plan.first_step()
+    assert (first.num_scheduled_tokens, first.total_num_scheduled_tokens) == ({"a": 1, "b": 1}, 2)
 
 
 def test_parameters_of_sampling_have_their_names() -> None:

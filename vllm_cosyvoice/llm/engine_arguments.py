@@ -17,6 +17,7 @@ from vllm_cosyvoice.llm.registration import RENDERER
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
 SCHEDULER = "vllm_cosyvoice.llm.scheduler.SpeechScheduler"
+WORKER = "vllm_cosyvoice.llm.multi_step.SpeechWorker"
 # Step sizes in tokens that get their own CUDA graph; other steps use the next larger one.
 GRAPH_SIZES = (
     *(1, 2, 4, *range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)),
@@ -95,6 +96,7 @@ def engine_arguments(
         disable_log_stats=True,
         logits_processors=[SAMPLING] if on_cpu else None,
         scheduler_cls=SCHEDULER,
+        worker_cls="auto" if on_cpu else WORKER,
     )
     return replace(arguments, **others)
 

@@ -19,6 +19,7 @@ from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 
 from vllm_cosyvoice.llm import token_draw_kernel
+from vllm_cosyvoice.llm.multi_step import FurtherSteps
 from vllm_cosyvoice.llm.repetition_aware_sampling import record
 from vllm_cosyvoice.llm.token_draw import WORDS
 
@@ -66,6 +67,7 @@ class RepetitionAwareSampler:
         self._sampled_by_vllm = sampled_by_vllm
         self._none_rejected = torch.zeros(len(records), dtype=torch.int32, device=records.device)
         self._has_new = False
+        self.further_steps: FurtherSteps | None = None  # of the plan whose first step runs now
 
     def add_request(self, *arguments: object) -> None:
         """Register a request with vLLM's sampler. The arguments depend on vLLM's version."""
@@ -79,29 +81,49 @@ class RepetitionAwareSampler:
             self._has_new = False
 
     def __call__(self, logits: torch.Tensor, input_batch: InputBatch) -> SamplerOutput:
-        """Sample the next token of each request from its logits, [rows, 6564]."""
-        requests = self._sampler.req_states
-        drawn, gained = token_draw_kernel.draw(
-            logits,
-            self._records,
-            input_batch.expanded_idx_mapping,
-            input_batch.seq_lens,
-            requests.prompt_len.gpu,
-            requests.prefill_len.gpu,
-            requests.all_token_ids.gpu,
-        )
-        drawn = drawn.view(-1, 1)
+        """Sample the next token of each request from its logits, [rows, 6564], or the tokens of all planned steps."""
+        drawn, gained = self._draw(logits, input_batch)
+        if self.further_steps:
+            further, self.further_steps = self.further_steps, None
+            return self._all_steps(drawn, further, input_batch)
         if self._sampled_by_vllm[input_batch.idx_mapping_np].any():
             output = self._sampler(logits, input_batch)
             output.sampled_token_ids = torch.where(drawn < 0, output.sampled_token_ids, drawn)
             return output
-        return SamplerOutput(
-            sampled_token_ids=drawn,
-            logprobs_tensors=None,
-            num_nans=None,
-            num_sampled=gained,
-            num_rejected=self._none_rejected[: len(gained)],
+        return _output(drawn, gained, self._none_rejected[: len(gained)])
+
+    def _all_steps(self, first: torch.Tensor, further: FurtherSteps, batch: InputBatch) -> SamplerOutput:
+        """Run the steps after that of the tokens `first`, [requests, 1]."""
+        tokens = [first]
+        for _ in range(further.count):
+            tokens.append(self._draw(further.logits(tokens[-1], batch), batch)[0])
+        gained = torch.full((len(first),), len(tokens), dtype=torch.int32, device=first.device)
+        # vLLM counts a step's inputs that were not rejected as computed. It knows of one input.
+        return _output(torch.cat(tokens, 1), gained, 1 - gained)
+
+    def _draw(self, logits: torch.Tensor, batch: InputBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw a token for each row, [rows, 1], and count what each request gains, [rows]."""
+        requests = self._sampler.req_states
+        drawn, gained = token_draw_kernel.draw(
+            logits,
+            self._records,
+            batch.expanded_idx_mapping,
+            batch.seq_lens,
+            requests.prompt_len.gpu,
+            requests.prefill_len.gpu,
+            requests.all_token_ids.gpu,
         )
+        return drawn.view(-1, 1), gained
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of vLLM's sampler
         return getattr(self._sampler, name)
+
+
+def _output(tokens: torch.Tensor, gained: torch.Tensor, rejected: torch.Tensor) -> SamplerOutput:
+    return SamplerOutput(
+        sampled_token_ids=tokens,
+        logprobs_tensors=None,
+        num_nans=None,
+        num_sampled=gained,
+        num_rejected=rejected,
+    )

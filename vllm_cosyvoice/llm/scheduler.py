@@ -4,6 +4,8 @@ In nearly all steps, every request generates its next token and nothing else hap
 step like any other, and it sends every token by itself, though a decoder waits for a second of speech at a time.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -14,14 +16,32 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
+from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
+
 # In `SamplingParams.extra_args`: the number of tokens at the start of a request that are sent one by one. Later ones
 # are sent in groups of `GROUP`; without this key, none are.
 SENT_AT_ONCE = "sent_at_once"
 GROUP = 8
 
+# In vLLM's `additional_config`: the most steps that are planned at once, see `multi_step`. New requests wait for them.
+STEPS_AT_ONCE = "steps_at_once"
+DEFAULT_STEPS = 4
+
+
+@dataclass
+class MultiStepOutput(SchedulerOutput):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
+    """A plan of several steps, in each of which all requests generate a token."""
+
+    steps: int = 1
+
+    def first_step(self) -> SchedulerOutput:
+        """The plan of the first step, with the blocks of all."""
+        requests = dict.fromkeys(self.num_scheduled_tokens, 1)
+        return replace(self, num_scheduled_tokens=requests, total_num_scheduled_tokens=len(requests))
+
 
 class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """Plans the same steps as `AsyncScheduler`, and sends tokens in groups.
+    """Plans the same steps as `AsyncScheduler`, several at once where it can, and sends tokens in groups.
 
     `AsyncScheduler` is the base that vLLM requires for asynchronous scheduling.
     """
@@ -39,14 +59,22 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
             and self.num_spec_tokens == 0
             and self.max_num_scheduled_tokens >= self.max_num_running_reqs
         )
+        self._most_steps = self._steps_that_the_worker_can_run()
         self._unsent: dict[str, list[int]] = {}  # tokens that wait for their group, by request
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        """Plan the next step."""
+        """Plan the next step, or the next steps."""
         for request_id in self.finished_req_ids:
             self._unsent.pop(request_id, None)  # of aborted requests
         requests = self._requests_that_only_decode() if self._is_plain else []
-        return self._decode_step(requests) if requests else super().schedule(throttle_prefills)
+        return self._decode_steps(requests) if requests else super().schedule(throttle_prefills)
+
+    def _steps_that_the_worker_can_run(self) -> int:
+        """At most so many steps are planned at once: more than one needs `multi_step.SpeechWorker` and CUDA graphs."""
+        config = self.vllm_config
+        has_graphs = self.use_v2_model_runner and config.compilation_config.cudagraph_mode.has_full_cudagraphs()
+        default = DEFAULT_STEPS if has_graphs and self.parallel_config.world_size == 1 else 1
+        return int(config.additional_config.get(STEPS_AT_ONCE, default))
 
     def _requests_that_only_decode(self) -> list[Request]:
         """The requests of the next step, if each generates a token, none joins or is put aside; else an empty list."""
@@ -54,39 +82,62 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         if (waiting and running < self.max_num_running_reqs) or self.pause_state != PauseState.UNPAUSED:
             return []
         requests = []
-        new_blocks = 0
         for request in self.running:
             computed, in_flight = request.num_computed_tokens, request.num_output_placeholders
             if computed + 1 != request.num_tokens + in_flight or computed + 1 >= self.max_model_len:
                 return []
-            if in_flight and request.num_tokens + 1 >= request.num_prompt_tokens + request.max_tokens:
-                continue  # the token in flight is its last
-            new_blocks += computed % self.block_size == 0
-            requests.append(request)
-        return requests if new_blocks <= self.kv_cache_manager.block_pool.get_num_free_blocks() else []
+            if _tokens_left(request):  # else the last one is in flight
+                requests.append(request)
+        return requests if self._there_are_blocks(requests, 1) else []
 
-    def _decode_step(self, requests: list[Request]) -> SchedulerOutput:
-        """Plan a step that generates one token of each of `requests`."""
+    def _decode_steps(self, requests: Sequence[Request]) -> SchedulerOutput:
+        """Plan steps that generate a token of each of `requests`."""
+        steps = self._number_of_steps(requests)
         self.current_step += 1
         self.kv_cache_manager.new_step_starts()
-        step = SchedulerOutput.make_empty()
-        step.num_scheduled_tokens = {request.request_id: 1 for request in requests}
-        step.total_num_scheduled_tokens = len(requests)
-        blocks = dict.fromkeys(step.num_scheduled_tokens, self.kv_cache_manager.empty_kv_cache_blocks)
+        plan = MultiStepOutput.make_empty() if steps > 1 else SchedulerOutput.make_empty()
+        if steps > 1:
+            plan.steps = steps
+        plan.num_scheduled_tokens = {request.request_id: steps for request in requests}
+        plan.total_num_scheduled_tokens = steps * len(requests)
+        blocks = dict.fromkeys(plan.num_scheduled_tokens, self.kv_cache_manager.empty_kv_cache_blocks)
         for request in requests:
-            # Only the first token of a block needs a new block. The last one may put the block into the prefix cache.
+            # A new block is needed for the first token of a block. The last one may put it into the prefix cache.
             place = request.num_computed_tokens % self.block_size
-            if place == 0 or (place == self.block_size - 1 and not request.num_output_placeholders):
-                blocks[request.request_id] = self.kv_cache_manager.allocate_slots(request, 1)
-        step.scheduled_cached_reqs = self._make_cached_request_data(requests, [], step.num_scheduled_tokens, {}, blocks)
+            completes = place == self.block_size - 1 and not request.num_output_placeholders
+            if completes or self._new_blocks(request, steps):
+                blocks[request.request_id] = self.kv_cache_manager.allocate_slots(request, steps)
+        plan.scheduled_cached_reqs = self._make_cached_request_data(requests, [], plan.num_scheduled_tokens, {}, blocks)
         if not self.use_v2_model_runner:
             self.prev_step_scheduled_req_ids.clear()
-            self.prev_step_scheduled_req_ids.update(step.num_scheduled_tokens)
-        step.preempted_req_ids = self.reset_preempted_req_ids
-        step.finished_req_ids = self.finished_req_ids
-        step.new_block_ids_to_zero = self._get_new_block_ids_to_zero()
-        self._update_after_schedule(step)
-        return step
+            self.prev_step_scheduled_req_ids.update(plan.num_scheduled_tokens)
+        plan.preempted_req_ids = self.reset_preempted_req_ids
+        plan.finished_req_ids = self.finished_req_ids
+        plan.new_block_ids_to_zero = self._get_new_block_ids_to_zero()
+        self._update_after_schedule(plan)
+        for request in requests:
+            request.num_output_placeholders += steps - 1  # vLLM counts one for a plan
+        return plan
+
+    def _number_of_steps(self, requests: Sequence[Request]) -> int:
+        """How many steps to plan at once: no request may end for its length before the last one."""
+        if self._most_steps == 1 or not all(_is_drawn_by_us(request) for request in requests):
+            return 1
+        steps = min(
+            self._most_steps,
+            *(_tokens_left(request) for request in requests),
+            *(self.max_model_len - 1 - request.num_computed_tokens for request in requests),
+        )
+        return steps if self._there_are_blocks(requests, steps) else 1
+
+    def _there_are_blocks(self, requests: Sequence[Request], steps: int) -> bool:
+        new = sum(self._new_blocks(request, steps) for request in requests)
+        return new <= self.kv_cache_manager.block_pool.get_num_free_blocks()
+
+    def _new_blocks(self, request: Request, steps: int) -> int:
+        """Number of blocks that `steps` more tokens of `request` need."""
+        computed = request.num_computed_tokens
+        return (computed + steps - 1) // self.block_size - (computed - 1) // self.block_size
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
@@ -121,3 +172,14 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         """Whether the newest token of `request` belongs to a group."""
         at_once = (request.sampling_params.extra_args or {}).get(SENT_AT_ONCE)
         return at_once is not None and request.num_output_tokens > at_once
+
+
+def _tokens_left(request: Request) -> int:
+    """How many tokens of `request` are neither generated nor in flight."""
+    most: int = request.num_prompt_tokens + request.max_tokens
+    return most - request.num_tokens - request.num_output_placeholders
+
+
+def _is_drawn_by_us(request: Request) -> bool:
+    """Whether our sampler draws the tokens of `request`, not vLLM's."""
+    return KEY in (request.sampling_params.extra_args or {})
