@@ -28,7 +28,7 @@ pytest: env
 
 test-gpu: env
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make test-gpu needs a GPU, and nvidia-smi finds none"; exit 1; }
-	$(BIN)/python -m pytest -v -n 2 --dist loadfile --no-loadscope-reorder $(GPU_TESTS)
+	$(BIN)/python -m pytest -v -n 3 --dist loadfile --no-loadscope-reorder $(GPU_TESTS)
 
 browser:  # the playground's tests need it; they are skipped where it can't be had
 	-@command -v chromedriver >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \

@@ -35,6 +35,7 @@ class SimulatedLanguageModel:
     request: float = 21e-6
     prompt: float = 1.5e-3  # for each prompt read in the step
     slowed: float = 1.35  # factor during a decode call
+    at_once: int = 1  # steps that are planned at once if no prompt is read
 
     def seconds(self, requests: int, prompts: int, *, beside: bool) -> float:
         """The seconds of a step with `requests` requests, `prompts` of them new; `beside`: during a decode call."""
@@ -46,6 +47,7 @@ class SimulatedLanguageModel:
 class SimulatedDevice:
     """Seconds of a decode call, within 10 to 20 % of an H200's (measured: `benchmarks.decode`, RESULTS.md)."""
 
+    call: float = 0.0  # at least
     solve: float = 17e-3  # each solve, of up to BEST_SIZE frames
     frame: float = 6.75e-6  # of the flow
     pair: float = 7.7e-9  # of frames of one row: attention
@@ -56,7 +58,7 @@ class SimulatedDevice:
         """The seconds of a call with `rows` of frames and `spoken` frames of audio, alone on the device."""
         solves = math.ceil(sum(rows) / BEST_SIZE)
         flow = sum(frames * (self.frame + self.pair * frames) for frames in rows)
-        return solves * self.solve + flow + self.vocoder_frame * spoken
+        return max(self.call, solves * self.solve + flow + self.vocoder_frame * spoken)
 
 
 @dataclass(eq=False)
@@ -181,6 +183,7 @@ def simulate(
     generating: list[SimulatedStream] = []
     live: list[SimulatedStream] = []
     step_end = math.inf
+    steps = 1  # until then
     call: _Call | None = None
     now = 0.0
     while (live or upcoming) and now < until:
@@ -191,15 +194,16 @@ def simulate(
             live.append(stream)
         if step_end == math.inf and (requested or generating):
             generating += requested
-            step_end = now + language_model.seconds(len(generating), len(requested), beside=call is not None)
+            steps = 1 if requested else language_model.at_once
+            step = language_model.seconds(len(generating), len(requested), beside=call is not None)
+            step_end = now + steps * step
             requested = []
         look_again = None
         if call is None:
             candidates = [(stream, cut) for stream in live if (cut := stream.cut())]
             jobs = [stream.job(now, cut) for stream, cut in candidates]
             listened_to = any(stream.streaming for stream in live)
-            remembers = any(stream.remembers for stream in live)
-            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to, remembers=remembers)
+            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
             if batch:
                 members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
                 spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
@@ -212,7 +216,8 @@ def simulate(
         now = after
         if now == step_end:
             for stream in generating:
-                stream.push()
+                for _ in range(min(steps, stream.tokens - stream.arrived)):
+                    stream.push()
             generating = [stream for stream in generating if stream.arrived < stream.tokens]
             step_end = math.inf
         if call and now == call_end:
@@ -255,10 +260,10 @@ def ask(
 
 TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
 MPS = SimulatedDevice(share=0.84), SimulatedLanguageModel(slowed=1.9)
-# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers.
+# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers, several steps at once.
 REMEMBERS = (
-    SimulatedDevice(solve=15e-3, frame=9e-6, share=0.8),
-    SimulatedLanguageModel(step=2.0e-3, request=18e-6, slowed=1.6),
+    SimulatedDevice(call=17e-3, solve=10.7e-3, frame=15e-6, share=0.75),
+    SimulatedLanguageModel(step=1.15e-3, request=7.8e-6, slowed=1.8, at_once=4),
 )
 LOADS = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),

@@ -38,13 +38,26 @@ def test_the_others_follow_one_by_one() -> None:
     assert graphs.captured == [128, 32, 16, 64]
 
 
+def test_the_size_that_calls_want_most_comes_first() -> None:
+    graphs = RecordedGraphs()
+    graphs.capture({128})
+    for amount in (10, 60, 60, 60):
+        graphs.size_for(amount)
+    assert graphs.padding == 3 * (128 - 64)
+    graphs.capture_next()
+    assert graphs.captured == [128, 64]
+    assert graphs.padding == 128 - 16
+    graphs.size_for(64)
+    assert graphs.padding == 128 - 16, "no other size would have saved anything"
+
+
 def test_a_call_takes_the_smallest_captured_size_that_holds_it() -> None:
     graphs = RecordedGraphs()
     assert graphs.size_for(10) == 16
     graphs.capture({32, 128})
     assert [graphs.size_for(amount) for amount in (10, 32, 33)] == [32, 32, 128]
     graphs.capture_next()
-    assert graphs.size_for(10) == 16
+    assert graphs.size_for(33) == 64
     with pytest.raises(ValueError, match="129 is more than the largest captured size, 128"):
         graphs.size_for(129)
 

@@ -23,10 +23,11 @@ from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.decode.batching import (
     HEAD_START,
     LONG_CALL,
+    LONGER_CALL,
     MARGIN,
+    PART_OF_ALL,
     PATIENCE,
     SHORT_CALL,
-    SHORT_CALL_IF_REMEMBERED,
     CostEstimate,
     Job,
     Plan,
@@ -154,59 +155,57 @@ def test_first_audio_goes_first_unless_somebody_has_stalled_for_long(
         "first audio": Job(due(10.0, 9.5, Playback()), 300, last=False),
         "later audio": Job(due(10.0, 1.0, listener), 700, last=True),
     }
-    [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True, remembers=False).batch
+    [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True).batch
     assert list(jobs)[index] == goes_first
 
 
 def test_an_unfinished_hop_waits_for_its_deadline(cost: CostEstimate) -> None:
     jobs = [Job(11.0, 500, last=False), Job(12.0, 500, last=False)]
-    batch, look_again = plan(10.0, jobs, cost, 16, listened_to=True, remembers=False)
+    batch, look_again = plan(10.0, jobs, cost, 16, listened_to=True)
     assert batch == []
     assert look_again == pytest.approx(11.0 - MARGIN - CALL - FRAME * 500)
-    assert plan(look_again or 0.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [0]
+    assert plan(look_again or 0.0, jobs, cost, 16, listened_to=True).batch == [0]
 
 
 def test_an_idle_device_does_what_is_finished(cost: CostEstimate) -> None:
     jobs = [Job(14.0, 800, last=True), Job(11.0, 500, last=False), Job(13.0, 800, last=True)]
-    assert plan(10.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [2, 0]
-    assert plan(10.0, [], cost, 16, listened_to=True, remembers=False) == Plan([], None)
+    assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [2, 0]
+    assert plan(10.0, [], cost, 16, listened_to=True) == Plan([], None)
 
 
 @pytest.mark.parametrize("due_at", [9.0, 10.1])
 def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: float) -> None:
     jobs = [Job(14.0, 800, last=True), Job(due_at, 500, last=False), Job(13.0, 800, last=False)]
-    assert plan(10.0, jobs, cost, 16, listened_to=True, remembers=False).batch == [1, 0]
+    assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
 
 
 @pytest.mark.parametrize(
-    ("due_at", "listened_to", "remembers", "seconds"),
+    ("due_at", "listened_to", "count", "seconds"),
     [
-        (9.0, True, False, LONG_CALL),
-        (9.0, False, False, LONG_CALL),
-        (9.0, True, True, LONG_CALL),
-        (15.0, True, False, SHORT_CALL),
-        (15.0, True, True, SHORT_CALL_IF_REMEMBERED),
-        (15.0, False, False, LONG_CALL),
+        (9.0, True, 30, LONG_CALL),
+        (9.0, False, 30, LONG_CALL),
+        (15.0, True, 5, SHORT_CALL),
+        (15.0, True, 30, PART_OF_ALL * (CALL + FRAME * 760 * 30)),
+        (15.0, True, 100, LONGER_CALL),
+        (15.0, False, 30, LONG_CALL),
     ],
 )
 def test_calls_are_as_long_as_they_may_be(
-    cost: CostEstimate, due_at: float, listened_to: bool, remembers: bool, seconds: float
+    cost: CostEstimate, due_at: float, listened_to: bool, count: int, seconds: float
 ) -> None:
-    jobs = [Job(due_at, 760, last=True)] * 30
-    batch = plan(10.0, jobs, cost, 64, listened_to=listened_to, remembers=remembers).batch
+    jobs = [Job(due_at, 760, last=True)] * count
+    batch = plan(10.0, jobs, cost, 64, listened_to=listened_to).batch
     assert len(batch) == int((seconds - CALL) / FRAME / 760)
-    assert len(plan(10.0, jobs, cost, 3, listened_to=listened_to, remembers=remembers).batch) == 3
+    assert len(plan(10.0, jobs, cost, 3, listened_to=listened_to).batch) == 3
     endless = [Job(due_at, 10**6, last=True)] * 2
-    assert len(plan(10.0, endless, cost, 64, listened_to=listened_to, remembers=remembers).batch) == 1, (
-        "one is always done"
-    )
+    assert len(plan(10.0, endless, cost, 64, listened_to=listened_to).batch) == 1, "one is always done"
 
 
 # Simulated: nothing below was measured
 
 
 INSTANT = 1e-6  # seconds, for a clock that counts in floating point
-KNOWN = 2.0  # seconds after which the schedule knows the load
+KNOWN = 3.0  # seconds after which the schedule knows the load
 
 
 def no_stall(run: SimulatedRun) -> bool:

@@ -174,6 +174,38 @@ async def test_an_unfinished_stream_is_decoded_on_when_its_audio_runs_out(
     hearers.drop("a")
 
 
+class Sizes:
+    """Call sizes of a decoder, of which some are not captured. A CPU has none."""
+
+    def __init__(self, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
+        self.missing, self.due = missing, False
+        monkeypatch.setattr(decoder, "capture_next", self.capture_next)
+        monkeypatch.setattr(SpeechDecoder, "capture_is_due", property(lambda _: self.due))
+
+    def capture_next(self) -> bool:
+        self.missing -= 1
+        self.due = False
+        return self.missing > 0
+
+
+async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_pays(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = Sizes(decoder, monkeypatch, missing=9)
+    hearers.add("a", begun(decoder, prompt))
+    await asyncio.sleep(0.1)
+    assert sizes.missing >= 8, "the loop was idle before"
+    before = sizes.missing
+    hearers.push("a", [1], last=False)
+    await asyncio.sleep(0.1)
+    assert sizes.missing == before
+    sizes.due = True
+    hearers.push("a", [1] * 99, last=True)
+    await hearers.until(ended=1)
+    assert sizes.missing == before - 1
+    await eventually(lambda: sizes.missing == 0, "nobody waits")
+
+
 async def test_a_later_segment_is_decoded_once(hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     first = begun(decoder, prompt)
     hearers.add("first", first)

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from vllm_cosyvoice.decode.playback import Playback
 
-SHORT_CALL = 0.08  # target length of a call in seconds while someone listens: an urgent utterance may wait this long
-SHORT_CALL_IF_REMEMBERED = 0.05  # the same if the flow remembers, so that many short hops fit into a call
-LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens: rows share its fixed cost
-MARGIN = 0.2  # seconds between audio and its deadline, for the call in progress and for the delivery
+# Target length of a call in seconds while someone listens: an urgent utterance may wait this long. It is a part of what
+# could be decoded now, within limits, because rows share the fixed cost of a call.
+SHORT_CALL, LONGER_CALL = 0.05, 0.1
+PART_OF_ALL = 1 / 4
+LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
+MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
 FIRST_HOP_CALLS = 6  # length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
@@ -73,12 +75,8 @@ class Plan(NamedTuple):
     look_again: float | None  # if the batch is empty: when to plan again, if nothing changes before
 
 
-def plan(
-    now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, listened_to: bool, remembers: bool
-) -> Plan:
-    """Plan a decode call of at most `max_rows` jobs.
-
-    `listened_to`: any utterance, ready or not, has a listener. `remembers`: the flow remembers prompts and hops.
+def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, listened_to: bool) -> Plan:
+    """Plan a decode call of at most `max_rows` jobs. `listened_to`: any utterance, ready or not, has a listener.
 
     Urgent jobs are taken in the order of their deadlines, so later jobs can't starve them. Other jobs wait for more
     tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call.
@@ -86,8 +84,8 @@ def plan(
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
     candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
-    short_call = SHORT_CALL_IF_REMEMBERED if remembers else SHORT_CALL
-    fill_limit = short_call if listened_to else LONG_CALL
+    part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
+    fill_limit = min(max(part_of_all, SHORT_CALL), LONGER_CALL) if listened_to else LONG_CALL
     candidates += [(index, fill_limit) for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0

@@ -178,11 +178,6 @@ class SpeechDecoder:
         return self._vocoder.hold_back
 
     @property
-    def remembers(self) -> bool:
-        """Whether the flow remembers prompts and hops."""
-        return self._flow.cache is not None
-
-    @property
     def flow_cache_bytes(self) -> int:
         """Memory of what the flow remembers."""
         return self._flow.cache.nbytes if self._flow.cache else 0
@@ -203,6 +198,11 @@ class SpeechDecoder:
     def remember_prompt(self, utterance: Utterance) -> None:
         """Compute what the flow remembers of the voice of `utterance`, so that its first decode takes less time."""
         self._flow.remember_prompt(utterance.flow_row(Cut(0, last=True)))
+
+    @property
+    def capture_is_due(self) -> bool:
+        """Whether to call `capture_next` though there is work, see `PackedFlow.capture_is_due`."""
+        return self._packed_flow is not None and self._packed_flow.capture_is_due
 
     def capture_next(self) -> bool:
         """Capture the flow's next call size, if one is left, and return whether more are left.

@@ -90,7 +90,9 @@ class DecodeLoop:
             while True:
                 self._wake.clear()
                 work, look_again = self._next_work()
-                if work:
+                if self._decoder.capture_is_due:
+                    await self._capture_next()
+                elif work:
                     await self._decode(work)
                 elif new_voice := self._new_voice():
                     await self._remember_prompt(new_voice)
@@ -105,8 +107,7 @@ class DecodeLoop:
         candidates = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         listened_to = any(utterance.streaming for utterance in self._utterances)
-        remembers = self._decoder.remembers
-        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to, remembers=remembers)
+        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
         return [candidates[index] for index in batch], look_again
 
     def _cut(self, utterance: Utterance) -> Cut | None:
@@ -137,8 +138,8 @@ class DecodeLoop:
         loop = asyncio.get_running_loop()
         if until is None:
             await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
-        while not self._wake.is_set() and (until is None or until - time.monotonic() > SECONDS_TO_CAPTURE):
-            if not await loop.run_in_executor(self._thread, self._decoder.capture_next):
+        while not self._wake.is_set() and self._has_time_to_capture(until):
+            if not await self._capture_next():
                 break
         timer = loop.call_later(until - time.monotonic(), self._wake.set) if until is not None else None
         try:
@@ -146,6 +147,14 @@ class DecodeLoop:
         finally:
             if timer:
                 timer.cancel()
+
+    def _has_time_to_capture(self, until: float | None) -> bool:
+        if until is None:
+            return not self._utterances  # else somebody may wait for first audio
+        return until - time.monotonic() > SECONDS_TO_CAPTURE
+
+    async def _capture_next(self) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.capture_next)
 
     async def _decode(self, work: list[Work]) -> None:
         frames = sum(utterance.frames(cut) for utterance, cut in work)  # before the call, which remembers them

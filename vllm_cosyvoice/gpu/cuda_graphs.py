@@ -2,6 +2,7 @@
 
 import logging
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 
@@ -38,6 +39,12 @@ class CudaGraphs:
         self._compute = compute
         self._device = torch.device(device)
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._padding: Counter[int] = Counter()  # that calls had because a size is missing, by that size
+
+    @property
+    def padding(self) -> int:
+        """How much padding of calls the most wanted missing size would have saved."""
+        return max(self._padding.values(), default=0)
 
     def capture(self, sizes: Collection[int]) -> None:
         """Capture `sizes`, largest first so that smaller ones fit in its memory, and log the progress."""
@@ -46,9 +53,11 @@ class CudaGraphs:
             log.info("Captured the %s for %d frames, %d of %d sizes.", self._name, size, number, len(sizes))
 
     def capture_next(self) -> bool:
-        """Capture the smallest missing size, if there is one, and return whether more are missing."""
+        """Capture the most wanted missing size, if there is one, and return whether more are missing."""
         missing = [size for size in self.sizes if size not in self._graphs]
-        for size in missing[:1]:
+        if missing:
+            size = max(missing, key=lambda size: self._padding[size])
+            self._padding.pop(size, None)
             self._capture(size)
         return len(missing) > 1
 
@@ -71,6 +80,9 @@ class CudaGraphs:
         index = bisect_left(sizes, amount)
         if index == len(sizes):
             raise ValueError(f"{amount} is more than the largest captured size, {sizes[-1]}; split the call")
+        wanted = self.sizes[bisect_left(self.sizes, amount)]
+        if wanted != sizes[index]:
+            self._padding[wanted] += sizes[index] - wanted
         return sizes[index]
 
     def run(self, size: int) -> None:

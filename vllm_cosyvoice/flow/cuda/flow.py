@@ -49,6 +49,7 @@ SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536,
          6144, 7168, 8192, 12_288, 16_384)  # fmt: skip
 # Captured first, so that calls run as sizes of at most about twice their frames.
 FIRST_SIZES = (128, 256, 512, 1024, 2048, 4096, 7168, 16_384)
+PADDING_WORTH_A_CAPTURE = 20_000  # frames: an H200 takes 0.02 ms for one, and 0.4 s to capture a size
 
 
 class Network(Protocol):
@@ -204,6 +205,11 @@ class PackedFlow:
         """
         self._encoder.capture_next()
         return self._solver.capture_next()
+
+    @property
+    def capture_is_due(self) -> bool:
+        """Whether calls have lost as much time, because a size is not captured, as it takes to capture it."""
+        return self._solver.padding > PADDING_WORTH_A_CAPTURE
 
     @torch.inference_mode()
     def speaker(self, embedding: Tensor) -> Tensor:
