@@ -5,7 +5,8 @@ step like any other, and it sends every token by itself, though a decoder waits 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -36,8 +37,10 @@ class MultiStepOutput(SchedulerOutput):  # type: ignore[misc]  # mypy does not f
 
     def first_step(self) -> SchedulerOutput:
         """The plan of the first step, with the blocks of all."""
-        requests = dict.fromkeys(self.num_scheduled_tokens, 1)
-        return replace(self, num_scheduled_tokens=requests, total_num_scheduled_tokens=len(requests))
+        first = copy(self)
+        first.num_scheduled_tokens = dict.fromkeys(self.num_scheduled_tokens, 1)
+        first.total_num_scheduled_tokens = len(first.num_scheduled_tokens)
+        return first
 
 
 class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
@@ -131,13 +134,14 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         return steps if self._there_are_blocks(requests, steps) else 1
 
     def _there_are_blocks(self, requests: Sequence[Request], steps: int) -> bool:
-        new = sum(self._new_blocks(request, steps) for request in requests)
-        return new <= self.kv_cache_manager.block_pool.get_num_free_blocks()
+        free: int = self.kv_cache_manager.block_pool.get_num_free_blocks()
+        return sum(self._new_blocks(request, steps) for request in requests) <= free
 
     def _new_blocks(self, request: Request, steps: int) -> int:
         """Number of blocks that `steps` more tokens of `request` need."""
-        computed = request.num_computed_tokens
-        return (computed + steps - 1) // self.block_size - (computed - 1) // self.block_size
+        computed: int = request.num_computed_tokens
+        size: int = self.block_size
+        return (computed + steps - 1) // size - (computed - 1) // size
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
@@ -177,7 +181,8 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
 def _tokens_left(request: Request) -> int:
     """How many tokens of `request` are neither generated nor in flight."""
     most: int = request.num_prompt_tokens + request.max_tokens
-    return most - request.num_tokens - request.num_output_placeholders
+    so_far: int = request.num_tokens + request.num_output_placeholders
+    return most - so_far
 
 
 def _is_drawn_by_us(request: Request) -> bool:
