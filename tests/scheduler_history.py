@@ -25,7 +25,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
 from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
-from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, MultiStepOutput, SpeechScheduler
+from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, STEPS_AT_ONCE, MultiStepOutput, SpeechScheduler
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
 KINDS: dict[str, type[Scheduler]] = {"vLLM's": AsyncScheduler, "ours": SpeechScheduler}
@@ -38,6 +38,7 @@ def engine_config(model: Path, *, requests: int, tokens_per_step: int) -> VllmCo
     """vLLM's configuration for at most `requests` at once, with prompts in parts as on a GPU."""
     options = EngineOptions(max_total_token_num=4 * LONGEST, max_num_seqs=requests)
     others = {"enable_chunked_prefill": True, "max_num_batched_tokens": tokens_per_step, "block_size": BLOCK}
+    others["additional_config"] = {STEPS_AT_ONCE: 1}
     return engine_arguments(open_model(model), options, LONGEST, **others).create_engine_config()
 
 

@@ -147,7 +147,7 @@ def test_the_same_steps_are_planned(config: VllmConfig, blocks: int, depth: int,
 def test_several_steps_at_once_give_the_same_tokens(config: VllmConfig, blocks: int, depth: int) -> None:
     config.additional_config[STEPS_AT_ONCE] = 5
     ours = Engine(make_scheduler(SpeechScheduler, config, blocks=blocks, second_runner=True), ends_at=150)
-    config.additional_config.clear()
+    config.additional_config[STEPS_AT_ONCE] = 1
     random = Random(f"{blocks} {depth}")
     arrivals = Arrivals(random)
     arrived: dict[str, Arrival] = {}
@@ -185,7 +185,7 @@ def test_several_steps_at_once_give_the_same_tokens(config: VllmConfig, blocks: 
 def test_requests_that_vllm_samples_get_one_step_at_a_time(config: VllmConfig) -> None:
     config.additional_config[STEPS_AT_ONCE] = 5
     ours = Engine(make_scheduler(SpeechScheduler, config, blocks=120, second_runner=True))
-    config.additional_config.clear()
+    config.additional_config[STEPS_AT_ONCE] = 1
     ours.add(Arrival("request", [1, 2, 3], SamplingParams(max_tokens=20, detokenize=False)))
     assert not any(isinstance(plan, MultiStepOutput) for plan in ours.run())
     assert len(ours.sent["request"]) == 20
