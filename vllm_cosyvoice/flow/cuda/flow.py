@@ -44,9 +44,9 @@ from vllm_cosyvoice.nn.padding import packed_groups
 
 log = logging.getLogger(__name__)
 
-# Frames per call.
-SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096, 5120,
-         6144, 7168, 8192, 12_288, 16_384)  # fmt: skip
+# Frames per call. From 1024 to 7168, calls have at most an eighth of padding.
+SIZES = (64, *range(128, 512, 64), *range(512, 1024, 128), *range(1024, 2048, 128), *range(2048, 4096, 256),
+         *range(4096, 7168, 512), 7168, 8192, 12_288, 16_384)  # fmt: skip
 # Captured first, so that calls run as sizes of at most about twice their frames.
 FIRST_SIZES = (128, 256, 512, 1024, 2048, 4096, 7168, 16_384)
 PADDING_WORTH_A_CAPTURE = 20_000  # frames: an H200 takes 0.02 ms for one, and 0.4 s to capture a size
