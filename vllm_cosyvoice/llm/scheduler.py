@@ -19,8 +19,8 @@ from vllm.v1.request import Request
 
 from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
 
-# In `SamplingParams.extra_args`: the number of tokens at the start of a request that are sent one by one. Later ones
-# are sent in groups of `GROUP`; without this key, none are.
+# In `SamplingParams.extra_args`: the number of tokens at the start of a request that are sent as soon as the host has
+# them. Later ones are sent in groups of `GROUP`; without this key, none are.
 SENT_AT_ONCE = "sent_at_once"
 GROUP = 8
 
