@@ -100,8 +100,8 @@ class SpeechTokenGenerator:
     ) -> AsyncGenerator[list[int], None]:
         """Stream the speech tokens (0 … 6560) of `segment`. Closing the iterator aborts the request.
 
-        `sent_at_once`: the number of tokens that come as soon as the host has them; later ones come in groups. None: all
-        come at once.
+        `sent_at_once`: the number of tokens that come as soon as the host has them; later ones come in groups. None: no
+        token waits for a group.
 
         Raises ValueError, before any output, for an invalid prompt or options, and vLLM's EngineDeadError if the
         engine has died.
