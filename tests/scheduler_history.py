@@ -37,7 +37,7 @@ AT_FIRST = 53  # tokens that are sent one by one
 def engine_config(model: Path, *, requests: int, tokens_per_step: int) -> VllmConfig:
     """vLLM's configuration for at most `requests` at once, with prompts in parts as on a GPU."""
     options = EngineOptions(max_total_token_num=4 * LONGEST, max_num_seqs=requests)
-    others = {"enable_chunked_prefill": True, "max_num_batched_tokens": tokens_per_step, "block_size": BLOCK}
+    others: dict[str, Any] = {"enable_chunked_prefill": True, "max_num_batched_tokens": tokens_per_step, "block_size": BLOCK}
     others["additional_config"] = {STEPS_AT_ONCE: 1}
     return engine_arguments(open_model(model), options, LONGEST, **others).create_engine_config()
 

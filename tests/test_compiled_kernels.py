@@ -166,12 +166,14 @@ def vocoders() -> list[Vocoder | CausalVocoder]:
 
 
 def draw_tokens() -> None:
-    from vllm_cosyvoice.llm import token_draw_kernel
+    from vllm_cosyvoice.llm import token_append_kernel, token_draw_kernel
 
     numbers = torch.empty(4, token_draw.WORDS, dtype=torch.int32, device="meta")
     logits = torch.empty(4, HEAD_SIZE, dtype=torch.bfloat16, device="meta")
     lengths = numbers[:, 0]
+    places = torch.empty(4, 1, dtype=torch.int64, device="meta")
     token_draw_kernel.draw(logits, numbers, lengths, lengths, lengths, lengths, numbers)
+    token_append_kernel.append(places, places, lengths, places, lengths, numbers)
 
 
 def launches_on(
@@ -209,7 +211,7 @@ def test_every_kernel_fits_in_shared_memory(
     kernels = {one.kernel.fn.__name__ for one in launches.values()}
     of_the_unet = {"_norm_mish", "_first_block", "_euler_step"}
     of_the_transformer = {"_input", "_position_conv", "_normed_euler_step"}
-    assert kernels == {"_linear", "_attention", *of_the_unet, *of_the_transformer, "_convolve", "_draw"}
+    assert kernels == {"_linear", "_attention", *of_the_unet, *of_the_transformer, "_convolve", "_draw", "_append"}
 
     with compiling():
         for one in launches.values():

@@ -45,7 +45,7 @@ from vllm_cosyvoice.nn.padding import packed_groups
 log = logging.getLogger(__name__)
 
 # Frames per call. From 1024 to 7168, calls have at most an eighth of padding.
-SIZES = (64, *range(128, 512, 64), *range(512, 1024, 128), *range(1024, 2048, 128), *range(2048, 4096, 256),
+SIZES: tuple[int, ...] = (64, *range(128, 512, 64), *range(512, 1024, 128), *range(1024, 2048, 128), *range(2048, 4096, 256),
          *range(4096, 7168, 512), 7168, 8192, 12_288, 16_384)  # fmt: skip
 # Captured first, so that calls run as sizes of at most about twice their frames.
 FIRST_SIZES = (128, 256, 512, 1024, 2048, 4096, 7168, 16_384)
