@@ -24,8 +24,9 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.llm.engine_arguments import EngineOptions, engine_arguments
-from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
+from vllm_cosyvoice.llm.repetition_aware_sampling import extra_args
 from vllm_cosyvoice.llm.scheduler import SENT_AT_ONCE, STEPS_AT_ONCE, MultiStepOutput, SpeechScheduler
+from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.vocabulary import END_OF_SPEECH
 
 KINDS: dict[str, type[Scheduler]] = {"vLLM's": AsyncScheduler, "ours": SpeechScheduler}
@@ -37,7 +38,11 @@ AT_FIRST = 53  # tokens that are sent one by one
 def engine_config(model: Path, *, requests: int, tokens_per_step: int) -> VllmConfig:
     """vLLM's configuration for at most `requests` at once, with prompts in parts as on a GPU."""
     options = EngineOptions(max_total_token_num=4 * LONGEST, max_num_seqs=requests)
-    others: dict[str, Any] = {"enable_chunked_prefill": True, "max_num_batched_tokens": tokens_per_step, "block_size": BLOCK}
+    others: dict[str, Any] = {
+        "enable_chunked_prefill": True,
+        "max_num_batched_tokens": tokens_per_step,
+        "block_size": BLOCK,
+    }
     others["additional_config"] = {STEPS_AT_ONCE: 1}
     return engine_arguments(open_model(model), options, LONGEST, **others).create_engine_config()
 
@@ -67,7 +72,7 @@ class Arrival:
             max_tokens=max_tokens,
             stop_token_ids=[END_OF_SPEECH],
             detokenize=False,
-            extra_args={SENT_AT_ONCE: AT_FIRST, KEY: {}},
+            extra_args={SENT_AT_ONCE: AT_FIRST, **extra_args(SamplingOptions(seed=0), [], 0)},
         )
         return Arrival(name, prompt, params)
 

@@ -205,7 +205,7 @@ def test_calls_are_as_long_as_they_may_be(
 
 
 INSTANT = 1e-6  # seconds, for a clock that counts in floating point
-KNOWN = 3.0  # seconds after which the schedule knows the load
+KNOWN = 3.0  # seconds after which the schedule knows the load: 128 callers stall once when the first two are over
 
 
 def no_stall(run: SimulatedRun) -> bool:

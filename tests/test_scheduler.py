@@ -166,6 +166,9 @@ def test_several_steps_at_once_give_the_same_tokens(config: VllmConfig, blocks: 
         plan = ours.plan()
         preempted += len(plan.preempted_req_ids or ())
         counts[plan.steps if isinstance(plan, MultiStepOutput) else 1] += bool(plan.num_scheduled_tokens)
+        for request in ours.scheduler.running:
+            most = request.num_prompt_tokens + request.max_tokens
+            assert request.num_tokens + request.num_output_placeholders <= most + (depth - 1)
         if ours.in_flight and (ours.in_flight == depth or not plan.num_scheduled_tokens):
             ours.finish_step()
 
@@ -187,8 +190,21 @@ def test_requests_that_vllm_samples_get_one_step_at_a_time(config: VllmConfig) -
     ours = Engine(make_scheduler(SpeechScheduler, config, blocks=120, second_runner=True))
     config.additional_config[STEPS_AT_ONCE] = 1
     ours.add(Arrival("request", [1, 2, 3], SamplingParams(max_tokens=20, detokenize=False)))
-    assert not any(isinstance(plan, MultiStepOutput) for plan in ours.run())
+    assert {plan.steps for plan in ours.run() if isinstance(plan, MultiStepOutput)} == {1}
     assert len(ours.sent["request"]) == 20
+
+
+def test_more_requests_than_fit_in_a_graph_get_one_step_at_a_time(config: VllmConfig) -> None:
+    config.additional_config[STEPS_AT_ONCE] = 5
+    config.compilation_config.cudagraph_capture_sizes = [1, 2]
+    ours = Engine(make_scheduler(SpeechScheduler, config, blocks=120, second_runner=True))
+    config.additional_config[STEPS_AT_ONCE] = 1
+    config.compilation_config.cudagraph_capture_sizes = []
+    for number in range(3):
+        ours.add(Arrival.of(f"request {number}", [number] * 20, 10 + 10 * number))
+    plans = [(len(plan.num_scheduled_tokens), plan.steps) for plan in ours.run() if isinstance(plan, MultiStepOutput)]
+    assert {steps for requests, steps in plans if requests == 3} == {1}
+    assert {steps for requests, steps in plans if requests == 2} == {5}
 
 
 def test_the_benchmark_compares_both(capsys: pytest.CaptureFixture[str]) -> None:

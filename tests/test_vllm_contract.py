@@ -108,6 +108,11 @@ CALLED: list[tuple[str, list[str], set[str]]] = [
         ["self", "idx_mapping", "query_start_loc", "positions"],
         {"num_tokens_padded"},
     ),
+    (
+        "vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager.dispatch",
+        ["self", "num_reqs", "num_tokens", "uniform_token_count", "num_active_loras"],
+        set(),
+    ),
     ("vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager.run_fullgraph", ["self", "desc"], set()),
 ]
 
@@ -137,6 +142,7 @@ REPLACED = [
     ("vllm.model_executor.models.qwen2:Qwen2ForCausalLM", OURS + "model:CosyVoice2ForCausalLM"),
     ("vllm.v1.core.sched.async_scheduler:AsyncScheduler", OURS + "scheduler:SpeechScheduler"),
     ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:MultiStepWorker"),
+    ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:SpeechWorker"),
     ("vllm.renderers:BaseRenderer", OURS + "renderer:TokenRenderer"),
 ]
 SINCE = {"validate_token_ids": (0, 32)}  # vLLM does not have it before
@@ -169,8 +175,7 @@ WRITTEN = [
         "what it reads, too",
     ),
     ("vllm.v1.worker.gpu.model_runner", "input_batch.logits_indices", "the rows that tokens are drawn from"),
-    ("vllm.v1.worker.gpu.cudagraph_utils", "self.graphs: dict[BatchExecutionDescriptor", "the graphs of decode steps"),
-    ("vllm.v1.worker.gpu.cudagraph_utils", "num_tokens: int", "the size of a graph"),
+    ("vllm.v1.worker.gpu.model_runner", "self.attn_groups", "the attention backends"),
     ("vllm.v1.worker.gpu.input_batch", "num_tokens_after_padding", "the size of the graph of a step"),
     ("vllm.v1.worker.gpu.input_batch", "computed_delta = query_len - num_rejected", "how tokens of a step are counted"),
     ("vllm.v1.worker.gpu_worker", "self.model_runner.sample_tokens(", "the sampler runs after the model"),

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -12,6 +13,7 @@ from training.sentences import HELD_OUT
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import DEMO_MODEL
 from vllm_cosyvoice.llm.generator import EngineOptions, SpeechTokenGenerator
+from vllm_cosyvoice.llm.scheduler import STEPS_AT_ONCE
 from vllm_cosyvoice.preparation import Preparation
 from vllm_cosyvoice.sampling import SamplingOptions
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 VOICES = ("rms", "slt", "awb")
 TOKENS = 40  # of each request
 COMPARED = 10  # of them: bfloat16 rounds differently in another batch, and one other token changes all that follow
+LONG = 300  # tokens: attention's tiles of keys fill up several times, also within a plan of several steps
 LONGEST_DELAY = 0.2  # seconds: some prompts are read in the steps in which others generate
 
 Request = Callable[[SpeechTokenGenerator, str], AsyncIterator[list[int]]]
@@ -30,14 +33,23 @@ def preparation() -> Preparation:
     return Preparation(open_model(DEMO_MODEL))
 
 
+class Generators(NamedTuple):
+    usual: SpeechTokenGenerator  # as the server runs it
+    single_steps: SpeechTokenGenerator  # in CUDA graphs, too
+    eager: SpeechTokenGenerator  # without CUDA graphs
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def generators() -> AsyncIterator[tuple[SpeechTokenGenerator, SpeechTokenGenerator]]:
-    """As the server runs it, and without CUDA graphs."""
+async def generators() -> AsyncIterator[Generators]:
     options = EngineOptions(max_num_seqs=len(VOICES) * len(HELD_OUT))
     model = open_model(DEMO_MODEL)
-    usual, eager = SpeechTokenGenerator(model, options), SpeechTokenGenerator(model, options, enforce_eager=True)
-    yield usual, eager
-    for generator in (usual, eager):
+    generators = Generators(
+        SpeechTokenGenerator(model, options),
+        SpeechTokenGenerator(model, options, additional_config={STEPS_AT_ONCE: 1}),
+        SpeechTokenGenerator(model, options, enforce_eager=True),
+    )
+    yield generators
+    for generator in generators:
         generator.shutdown()
 
 
@@ -72,12 +84,11 @@ KINDS: dict[str, Callable[[Preparation, str, str], Request]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_tokens_do_not_depend_on_the_batch_nor_on_graphs(
-    generators: tuple[SpeechTokenGenerator, SpeechTokenGenerator],
+    generators: Generators,
     preparation: Preparation,
     kind: str,
     figure: Callable[[str], None],
 ) -> None:
-    usual, eager = generators
     requests = [KINDS[kind](preparation, text, voice) for voice in VOICES for text in HELD_OUT]
     draw = random.Random(0)
 
@@ -89,8 +100,34 @@ async def test_tokens_do_not_depend_on_the_batch_nor_on_graphs(
         await asyncio.sleep(draw.uniform(0, LONGEST_DELAY))
         return await work
 
-    alone = [await collect(eager, number) for number in range(len(requests))]
-    together = await asyncio.gather(*(delayed(collect(usual, number)) for number in range(len(requests))))
+    alone = [await collect(generators.eager, number) for number in range(len(requests))]
+    together = await asyncio.gather(*(delayed(collect(generators.usual, number)) for number in range(len(requests))))
     same = sum(one == other for one, other in zip(alone, together, strict=True))
     figure(f"{kind}: {same} of {len(requests)} requests have the same first {COMPARED} tokens at once in graphs")
+    assert same >= 0.75 * len(requests)
+
+
+async def test_several_steps_at_once_give_the_tokens_of_single_steps(
+    generators: Generators, preparation: Preparation, figure: Callable[[str], None]
+) -> None:
+    """One request at a time, so that all products are the same. Attention's may be put together in another order."""
+    requests = [
+        (voice, text, SamplingOptions(seed=number, min_tokens=LONG, max_tokens=LONG))
+        for voice in VOICES
+        for number, text in enumerate(HELD_OUT[:4])
+    ]
+
+    async def speak(generator: SpeechTokenGenerator, number: int) -> list[int]:
+        voice, text, sampling = requests[number]
+        (segment,) = preparation.segments(text, preparation.voice(voice), None)
+        return [token async for piece in generator.generate(f"long {number}", segment, sampling) for token in piece]
+
+    same = 0
+    for number in range(len(requests)):
+        several, single = [await speak(generator, number) for generator in generators[:2]]
+        assert len(several) == len(single)
+        same += several == single
+    figure(
+        f"{same} of {len(requests)} requests of {LONG} tokens have the same tokens four steps at once and one by one"
+    )
     assert same >= 0.75 * len(requests)

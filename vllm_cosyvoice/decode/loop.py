@@ -149,9 +149,9 @@ class DecodeLoop:
                 timer.cancel()
 
     def _has_time_to_capture(self, until: float | None) -> bool:
-        if until is None:
-            return not self._utterances  # else somebody may wait for first audio
-        return until - time.monotonic() > SECONDS_TO_CAPTURE
+        if not all(utterance.hops for utterance in self._utterances):
+            return False  # somebody waits for first audio
+        return until is None or until - time.monotonic() > SECONDS_TO_CAPTURE
 
     async def _capture_next(self) -> bool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.capture_next)

@@ -96,7 +96,7 @@ class RepetitionAwareSampler:
         """Run the steps after that of the tokens `first`, [requests, 1]."""
         tokens = [first]
         for _ in range(further.count):
-            tokens.append(self._draw(further.logits(tokens[-1], batch), batch)[0])
+            tokens.append(self._draw(further.next_logits(tokens[-1], batch), batch)[0])
         gained = torch.full((len(first),), len(tokens), dtype=torch.int32, device=first.device)
         # vLLM counts a step's inputs that were not rejected as computed. It knows of one input.
         return _output(torch.cat(tokens, 1), gained, 1 - gained)

@@ -14,7 +14,11 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu_worker import Worker
 
 from vllm_cosyvoice.llm import token_append_kernel
-from vllm_cosyvoice.llm.scheduler import MultiStepOutput
+from vllm_cosyvoice.llm.scheduler import STEPS_AT_ONCE, MultiStepOutput
+
+# vLLM's attention backends that take the lengths of the requests from the GPU alone. FlashInfer, which vLLM prefers on
+# some cards, plans a step by them on the host.
+READ_LENGTHS_ON_THE_DEVICE = {"FLASH_ATTN", "TRITON_ATTN"}
 
 
 class FurtherSteps:
@@ -24,7 +28,7 @@ class FurtherSteps:
         self.count = count
         self._runner = runner
 
-    def logits(self, tokens: torch.Tensor, batch: InputBatch) -> torch.Tensor:
+    def next_logits(self, tokens: torch.Tensor, batch: InputBatch) -> torch.Tensor:
         """Append `tokens`, [requests, 1], to the requests of `batch`, and predict the next: logits, [requests, 6564].
 
         The plan of FlashAttention 3 stays that of the first step: a few tokens more change how evenly its parts are
@@ -51,7 +55,7 @@ class FurtherSteps:
     def _run(self, batch: InputBatch) -> torch.Tensor:
         """Run the model on the input buffers: hidden states, [requests after padding, width]."""
         graphs = self._runner.cudagraph_manager
-        (graph,) = (graph for graph in graphs.graphs if graph.num_tokens == batch.num_tokens_after_padding)
+        graph = graphs.dispatch(batch.num_reqs, batch.num_tokens, 1, 0)  # 1 token of each request, no LoRA
         hidden: torch.Tensor = graphs.run_fullgraph(graph)
         return hidden
 
@@ -64,7 +68,7 @@ class MultiStepWorker:
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | AsyncModelRunnerOutput | None:
         """Run the first step, and leave the others to the sampler, which runs next."""
-        if isinstance(scheduler_output, MultiStepOutput):
+        if isinstance(scheduler_output, MultiStepOutput) and scheduler_output.steps > 1:
             count = scheduler_output.steps - 1
             self.model_runner.sampler.further_steps = self.further_steps(self.model_runner, count)
             scheduler_output = scheduler_output.first_step()
@@ -75,3 +79,10 @@ class MultiStepWorker:
 
 class SpeechWorker(MultiStepWorker, Worker):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
     """vLLM's worker for a GPU."""
+
+    def compile_or_warm_up_model(self) -> Any:  # noqa: ANN401 - varies by version
+        """Warm up, as vLLM does. vLLM makes the scheduler later, and for some attention it must plan single steps."""
+        groups = [group for groups in self.model_runner.attn_groups for group in groups]
+        if not {group.backend.get_name() for group in groups} <= READ_LENGTHS_ON_THE_DEVICE:
+            self.vllm_config.additional_config[STEPS_AT_ONCE] = 1
+        return super().compile_or_warm_up_model()

@@ -38,13 +38,19 @@ def extra_args(options: SamplingOptions, earlier: Sequence[int], min_tokens: int
     return {KEY: {"options": asdict(options), "earlier": list(earlier), "min_tokens": min_tokens}}
 
 
+def asks_for_it(params: SamplingParams) -> bool:
+    """Whether our sampler draws the tokens of a request, not vLLM's."""
+    return bool((params.extra_args or {}).get(KEY))
+
+
 def record(params: SamplingParams, generated: Sequence[int] = ()) -> np.ndarray:
     """The device's record of a request that has `generated` these tokens: a `RECORD` as int32, [WORDS].
 
     It is all 0, including top_k, for a request that vLLM samples.
     """
     request = np.zeros(1, RECORD)
-    if arguments := (params.extra_args or {}).get(KEY):
+    if asks_for_it(params):
+        arguments = params.extra_args[KEY]
         options, position = SamplingOptions(**arguments["options"]), len(generated)
         window = [*arguments["earlier"][-WINDOW:], *generated[-WINDOW:]][-WINDOW:]
         recent = np.full(RING, NOTHING)
@@ -99,4 +105,4 @@ class RepetitionAwareSampling(LogitsProcessor):  # type: ignore[misc]  # mypy do
 
 
 def _request(params: SamplingParams, prompt: list[int] | None, generated: list[int]) -> _Request | None:
-    return _Request(params, generated) if KEY in (params.extra_args or {}) else None
+    return _Request(params, generated) if asks_for_it(params) else None

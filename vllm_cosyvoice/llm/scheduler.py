@@ -17,7 +17,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
-from vllm_cosyvoice.llm.repetition_aware_sampling import KEY
+from vllm_cosyvoice.llm.repetition_aware_sampling import asks_for_it
 
 # In `SamplingParams.extra_args`: the number of tokens at the start of a request that are sent as soon as the host has
 # them. Later ones are sent in groups of `GROUP`; without this key, none are.
@@ -25,6 +25,7 @@ SENT_AT_ONCE = "sent_at_once"
 GROUP = 8
 
 # In vLLM's `additional_config`: the most steps that are planned at once, see `multi_step`. New requests wait for them.
+# More than one needs CUDA graphs.
 STEPS_AT_ONCE = "steps_at_once"
 DEFAULT_STEPS = 4
 
@@ -62,7 +63,7 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
             and self.num_spec_tokens == 0
             and self.max_num_scheduled_tokens >= self.max_num_running_reqs
         )
-        self._most_steps = self._steps_that_the_worker_can_run()
+        self._most_steps, self._most_requests = self._limits_of_the_worker()
         self._unsent: dict[str, list[int]] = {}  # tokens that wait for their group, by request
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
@@ -72,12 +73,13 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         requests = self._requests_that_only_decode() if self._is_plain else []
         return self._decode_steps(requests) if requests else super().schedule(throttle_prefills)
 
-    def _steps_that_the_worker_can_run(self) -> int:
-        """At most so many steps are planned at once: more than one needs `multi_step.SpeechWorker` and CUDA graphs."""
-        config = self.vllm_config
-        has_graphs = self.use_v2_model_runner and config.compilation_config.cudagraph_mode.has_full_cudagraphs()
+    def _limits_of_the_worker(self) -> tuple[int, int]:
+        """The most steps that are planned at once, and for how many requests: `multi_step` replays CUDA graphs."""
+        config, graphs = self.vllm_config, self.vllm_config.compilation_config
+        has_graphs = self.use_v2_model_runner and graphs.cudagraph_mode.has_full_cudagraphs()
         default = DEFAULT_STEPS if has_graphs and self.parallel_config.world_size == 1 else 1
-        return int(config.additional_config.get(STEPS_AT_ONCE, default))
+        steps = int(config.additional_config.get(STEPS_AT_ONCE, default))
+        return steps, max(graphs.cudagraph_capture_sizes or (), default=self.max_num_running_reqs)
 
     def _requests_that_only_decode(self) -> list[Request]:
         """The requests of the next step, if each generates a token, none joins or is put aside; else an empty list."""
@@ -89,7 +91,7 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
             computed, in_flight = request.num_computed_tokens, request.num_output_placeholders
             if computed + 1 != request.num_tokens + in_flight or computed + 1 >= self.max_model_len:
                 return []
-            if _tokens_left(request):  # else the last one is in flight
+            if _tokens_left(request) > 0:  # else the last one is in flight
                 requests.append(request)
         return requests if self._there_are_blocks(requests, 1) else []
 
@@ -98,9 +100,8 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
         steps = self._number_of_steps(requests)
         self.current_step += 1
         self.kv_cache_manager.new_step_starts()
-        plan = MultiStepOutput.make_empty() if steps > 1 else SchedulerOutput.make_empty()
-        if steps > 1:
-            plan.steps = steps
+        plan = MultiStepOutput.make_empty()
+        plan.steps = steps
         plan.num_scheduled_tokens = {request.request_id: steps for request in requests}
         plan.total_num_scheduled_tokens = steps * len(requests)
         blocks = dict.fromkeys(plan.num_scheduled_tokens, self.kv_cache_manager.empty_kv_cache_blocks)
@@ -124,7 +125,9 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
 
     def _number_of_steps(self, requests: Sequence[Request]) -> int:
         """How many steps to plan at once: no request may end for its length before the last one."""
-        if self._most_steps == 1 or not all(_is_drawn_by_us(request) for request in requests):
+        if self._most_steps == 1 or len(requests) > self._most_requests:
+            return 1
+        if not all(asks_for_it(request.sampling_params) for request in requests):
             return 1
         steps = min(
             self._most_steps,
@@ -179,12 +182,10 @@ class SpeechScheduler(AsyncScheduler):  # type: ignore[misc]  # mypy does not fo
 
 
 def _tokens_left(request: Request) -> int:
-    """How many tokens of `request` are neither generated nor in flight."""
+    """How many tokens of `request` are neither generated nor in flight.
+
+    It may be -1: with several steps in flight, vLLM's scheduler plans one token too many, which nobody gets.
+    """
     most: int = request.num_prompt_tokens + request.max_tokens
     so_far: int = request.num_tokens + request.num_output_placeholders
     return most - so_far
-
-
-def _is_drawn_by_us(request: Request) -> bool:
-    """Whether our sampler draws the tokens of `request`, not vLLM's."""
-    return KEY in (request.sampling_params.extra_args or {})
