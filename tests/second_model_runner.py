@@ -78,6 +78,7 @@ def worker() -> "type[MultiStepWorker]":
 
     class Worker(MultiStepWorker, CPUWorker):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
         further_steps = WithoutGraphs
+        attention = frozenset({"CPU_ATTN"})
 
     return Worker
 

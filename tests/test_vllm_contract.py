@@ -142,7 +142,6 @@ REPLACED = [
     ("vllm.model_executor.models.qwen2:Qwen2ForCausalLM", OURS + "model:CosyVoice2ForCausalLM"),
     ("vllm.v1.core.sched.async_scheduler:AsyncScheduler", OURS + "scheduler:SpeechScheduler"),
     ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:MultiStepWorker"),
-    ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:SpeechWorker"),
     ("vllm.renderers:BaseRenderer", OURS + "renderer:TokenRenderer"),
 ]
 SINCE = {"validate_token_ids": (0, 32)}  # vLLM does not have it before

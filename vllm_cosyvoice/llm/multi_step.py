@@ -16,10 +16,6 @@ from vllm.v1.worker.gpu_worker import Worker
 from vllm_cosyvoice.llm import token_append_kernel
 from vllm_cosyvoice.llm.scheduler import STEPS_AT_ONCE, MultiStepOutput
 
-# vLLM's attention backends that take the lengths of the requests from the GPU alone. FlashInfer, which vLLM prefers on
-# some cards, plans a step by them on the host.
-READ_LENGTHS_ON_THE_DEVICE = {"FLASH_ATTN", "TRITON_ATTN"}
-
 
 class FurtherSteps:
     """The steps after the first of a plan, for the requests that are in the input buffers of vLLM's model runner."""
@@ -64,7 +60,18 @@ class MultiStepWorker:
     """Mixin for a worker of vLLM: it runs plans of several steps."""
 
     further_steps: type[FurtherSteps] = FurtherSteps
+    # vLLM's attention backends that take the lengths of the requests from the GPU alone. FlashInfer, which vLLM prefers
+    # on some cards, plans a step by them on the host.
+    attention: frozenset[str] = frozenset({"FLASH_ATTN", "TRITON_ATTN"})
     model_runner: Any
+    vllm_config: Any
+
+    def compile_or_warm_up_model(self) -> Any:  # noqa: ANN401 - varies by version
+        """Warm up, as vLLM does. vLLM makes the scheduler later: with other attention it must plan single steps."""
+        groups = [group for groups in self.model_runner.attn_groups for group in groups]
+        if not {group.backend.get_name() for group in groups} <= self.attention:
+            self.vllm_config.additional_config[STEPS_AT_ONCE] = 1
+        return super().compile_or_warm_up_model()  # type: ignore[misc]  # the worker's
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | AsyncModelRunnerOutput | None:
         """Run the first step, and leave the others to the sampler, which runs next."""
@@ -79,10 +86,3 @@ class MultiStepWorker:
 
 class SpeechWorker(MultiStepWorker, Worker):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
     """vLLM's worker for a GPU."""
-
-    def compile_or_warm_up_model(self) -> Any:  # noqa: ANN401 - varies by version
-        """Warm up, as vLLM does. vLLM makes the scheduler later, and for some attention it must plan single steps."""
-        groups = [group for groups in self.model_runner.attn_groups for group in groups]
-        if not {group.backend.get_name() for group in groups} <= READ_LENGTHS_ON_THE_DEVICE:
-            self.vllm_config.additional_config[STEPS_AT_ONCE] = 1
-        return super().compile_or_warm_up_model()
