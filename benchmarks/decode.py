@@ -3,7 +3,8 @@
     python -m benchmarks.decode [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 250] [--flow_cache_gib 8]
 
 Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 15" the time to the first audio of streams with a
-first hop of 15 tokens. Both include the copy to the host. A flow that remembers has the prompt from the first round.
+first hop of 15 tokens, "in 4 hops" the time to all audio of streams whose hops grow as while tokens arrive. All include
+the copy to the host. A flow that remembers has the prompt from the first round.
 """
 
 import time
@@ -62,6 +63,16 @@ def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
     return time.perf_counter() - begun
 
 
+def seconds_of_all_hops(decoder: SpeechDecoder, live: list[Utterance]) -> float:
+    """Measure the seconds until all audio of each stream is on the host, hop by hop."""
+    begun = time.perf_counter()
+    while work := [
+        (utterance, cut) for utterance in live if (cut := utterance.next_cut(to_the_end=False) or utterance.next_cut())
+    ]:
+        decoder.decode(work)
+    return time.perf_counter() - begun
+
+
 def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens: list[int]) -> Iterator[Measurement]:
     """Measure every case once."""
     prompt = decoder.prompt(a_voice())
@@ -84,6 +95,17 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
                 audio = count * spoken / FRAMES_PER_TOKEN / TOKEN_RATE
                 ms = 1000 * float(np.median(rounds[1:]))
                 yield Measurement("decode", f"{count} × {speech} tokens, {how}", ms, audio, attainable)
+            if count <= MOST_STREAMED:
+                yield _in_hops(decoder, prompt, count, speech)
+
+
+def _in_hops(decoder: SpeechDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
+    seconds = []
+    for _ in range(ROUNDS + 1):
+        live = utterances(decoder, prompt, count, speech, first_hop=FIRST_HOPS[0])
+        seconds.append(seconds_of_all_hops(decoder, live))
+    case = f"{count} × {speech} tokens, in {live[0].hops} hops"
+    return Measurement("decode", case, 1000 * float(np.median(seconds[1:])), count * speech / TOKEN_RATE)
 
 
 def main() -> None:

@@ -47,7 +47,10 @@ def test_flow_and_vocoder_are_measured_over_batch_and_length(tiny_model: Path) -
 
 def test_the_decode_stage_is_measured_whole_and_to_its_first_audio(tiny_model: Path) -> None:
     decodes = cases(decode.decodes(SpeechDecoder(open_model(tiny_model)), NOWHERE, [1], [25]))
-    assert list(decodes) == ["1 × 25 tokens, whole", "1 × 25 tokens, hop 10"], "other hops are no shorter than all"
+    assert list(decodes) == ["1 × 25 tokens, whole", "1 × 25 tokens, hop 10", "1 × 25 tokens, in 2 hops"], (
+        "other hops are no shorter than all"
+    )
+    assert decodes["1 × 25 tokens, in 2 hops"].audio == 1.0
     assert decodes["1 × 25 tokens, whole"].audio == 1.0
     assert decodes["1 × 25 tokens, hop 10"].audio == pytest.approx(0.4 - 0.32), "16 frames are held back"
 
