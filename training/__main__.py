@@ -22,7 +22,14 @@ from training.discriminators import Discriminators
 from training.export import export
 from training.factors import COUNT, factor, fill
 from training.fit import begin, copy_into, fit, save_whole, trained
-from training.language_model import Batches, LanguageModel, Utterance, new_language_model, utterance
+from training.language_model import (
+    Batches,
+    LanguageModel,
+    Utterance,
+    new_language_model,
+    trained_tensors,
+    utterance,
+)
 from training.released import Parameters, Served, new_parameters
 from training.sizes import SIZES, SPEAKER_CHANNELS, TOKENIZER_CHANNELS
 from training.speaker_encoder import SpeakerEncoder
@@ -278,7 +285,7 @@ def resume(run: Run) -> None:
     flow_state, same_flow = model.flow_state(), model.config.flow == run.config.flow
     if not same_flow:
         flow_state = {name: tensor for name, tensor in flow_state.items() if not name.startswith(flow.ENCODER)}
-    fill(language_parameters, read_tensors(DEMO_MODEL / LLM_FILE, meta=False))
+    fill(language_parameters, trained_tensors(read_tensors(DEMO_MODEL / LLM_FILE, meta=False)))
     fill(flow_parameters, flow_state)
     fill(vocoder_parameters, model.vocoder_state())
     networks: dict[str, Mapping[str, torch.Tensor]] = {

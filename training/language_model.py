@@ -46,6 +46,9 @@ AHEAD_WEIGHT, PLACE_WEIGHT = 0.3, 0.3
 EMBEDDING_SCALE, HEAD_SCALE = 0.7, 0.02  # tokens must not drown in what the first layers add to them
 PAUSE = PHONES.index("pau")
 NEVER = -20.0  # logit of a token that the speech tokenizer does not make
+# The file's logits are those of training times this, as if the temperature were half: with CosyVoice2's default
+# sampling more words are lost. A power of two, which is exact in half precision.
+SHARPNESS = 2.0
 
 
 def new_language_model(config: LanguageModelConfig, device: torch.device | str) -> Parameters:
@@ -228,7 +231,16 @@ class Batches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 def file_tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `llm.pt` holds. As in the release, the text head is tied to the text embedding."""
     tensors = merged(parameters)
-    return tensors | {UNUSED_TENSOR: tensors[EMBEDDING]}
+    return _sharpened(tensors, SHARPNESS) | {UNUSED_TENSOR: tensors[EMBEDDING]}
+
+
+def trained_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What training had, of the `tensors` that `llm.pt` holds."""
+    return _sharpened(tensors, 1 / SHARPNESS)
+
+
+def _sharpened(tensors: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    return {name: factor * tensor if name.startswith(HEAD) else tensor for name, tensor in tensors.items()}
 
 
 def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:

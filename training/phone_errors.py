@@ -21,7 +21,7 @@ from torch import Tensor
 from training.corpus import PRESETS, recording
 from training.fit import copy_into, trained
 from training.flite import PHONES, speak
-from training.language_model import LanguageModel, new_language_model, text_ids
+from training.language_model import SHARPNESS, LanguageModel, new_language_model, text_ids
 from training.sentences import HELD_OUT, VOICE_TRANSCRIPT
 from training.sizes import SIZES, TOKENIZER_CHANNELS
 from training.speech_tokenizer import CONTENTS, SpeechTokenizer, speech_tokens
@@ -67,7 +67,7 @@ def generate(network: LanguageModel, segments: Sequence[Segment], seed: int = 0)
         hidden, cache = network.hidden(
             ids.to(device), attention_mask=heard.to(device), past_key_values=cache, use_cache=True
         )
-        logits = network.logits(hidden[:, -1]).float().cpu()
+        logits = SHARPNESS * network.logits(hidden[:, -1]).float().cpu()
         for row, segment in enumerate(segments):
             if position < segment.min_tokens:
                 logits[row, END_OF_SPEECH] = -torch.inf
