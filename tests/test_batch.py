@@ -173,7 +173,7 @@ def test_a_bad_line_is_told_what_is_wrong_with_it(line: str, reason: str) -> Non
 
 def test_a_line_that_is_not_utf_8_is_told_so() -> None:
     _, errors = parse_lines('{"text": "schön"}'.encode("latin-1"), "default")
-    assert "utf-8" in errors[1]
+    assert "not UTF-8: save the file" in errors[1]
 
 
 def test_many_lines_are_in_flight_at_once(

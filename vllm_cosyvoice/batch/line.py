@@ -76,7 +76,9 @@ def parse_lines(data: bytes, voice: str) -> tuple[dict[int, Line], dict[int, str
 
 def _parse(content: bytes, number: int, voice: str) -> Line:
     try:
-        line = msgspec.json.decode(content, type=Line)
+        line = msgspec.json.decode(content.decode(), type=Line)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the line is not UTF-8: save the file in that encoding ({error})") from error
     except msgspec.ValidationError as error:
         raise ValueError(f"{error}; a line is an object with text and, optionally, {', '.join(OPTIONAL)}") from error
     line = msgspec.structs.replace(line, id=line.id or f"{number:0{ID_DIGITS}}", voice=line.voice or voice)
