@@ -23,8 +23,8 @@ from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.decode.batching import (
     HEAD_START,
     LONG_CALL,
-    LONGER_CALL,
     MARGIN,
+    MEDIUM_CALL,
     PART_OF_ALL,
     PATIENCE,
     SHORT_CALL,
@@ -186,7 +186,7 @@ def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: fl
         (9.0, False, 30, LONG_CALL),
         (15.0, True, 5, SHORT_CALL),
         (15.0, True, 30, PART_OF_ALL * (CALL + FRAME * 760 * 30)),
-        (15.0, True, 100, LONGER_CALL),
+        (15.0, True, 100, MEDIUM_CALL),
         (15.0, False, 30, LONG_CALL),
     ],
 )

@@ -8,7 +8,7 @@ from vllm_cosyvoice.decode.playback import Playback
 
 # Target length of a call in seconds while someone listens: an urgent utterance may wait this long. It is a part of what
 # could be decoded now, within limits, because rows share the fixed cost of a call.
-SHORT_CALL, LONGER_CALL = 0.05, 0.1
+SHORT_CALL, MEDIUM_CALL = 0.05, 0.1
 PART_OF_ALL = 1 / 4
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
@@ -85,7 +85,7 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
     candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
     part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
-    fill_limit = min(max(part_of_all, SHORT_CALL), LONGER_CALL) if listened_to else LONG_CALL
+    fill_limit = min(max(part_of_all, SHORT_CALL), MEDIUM_CALL) if listened_to else LONG_CALL
     candidates += [(index, fill_limit) for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -21,6 +22,8 @@ SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, whic
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
 Work = tuple[Utterance, Cut]
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 class DecodeLoop:
@@ -89,10 +92,11 @@ class DecodeLoop:
         try:
             while True:
                 self._wake.clear()
-                work, look_again = self._next_work()
                 if self._decoder.capture_is_due:
-                    await self._capture_next()
-                elif work:
+                    await self._in_thread(self._decoder.capture_next)
+                    continue
+                work, look_again = self._next_work()
+                if work:
                     await self._decode(work)
                 elif new_voice := self._new_voice():
                     await self._remember_prompt(new_voice)
@@ -129,18 +133,18 @@ class DecodeLoop:
     async def _remember_prompt(self, utterance: Utterance) -> None:
         self._prepared.add(utterance)  # whether there is room for it or not
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.remember_prompt, utterance)
+            await self._in_thread(self._decoder.remember_prompt, utterance)
         except Exception as error:
             self._fail([utterance], error)
 
     async def _rest(self, until: float | None) -> None:
         """Wait for a change, or until a time of the monotonic clock."""
-        loop = asyncio.get_running_loop()
         if until is None:
-            await loop.run_in_executor(self._thread, self._decoder.give_back_memory)
+            await self._in_thread(self._decoder.give_back_memory)
         while not self._wake.is_set() and self._has_time_to_capture(until):
-            if not await self._capture_next():
+            if not await self._in_thread(self._decoder.capture_next):
                 break
+        loop = asyncio.get_running_loop()
         timer = loop.call_later(until - time.monotonic(), self._wake.set) if until is not None else None
         try:
             await self._wake.wait()
@@ -153,14 +157,15 @@ class DecodeLoop:
             return False  # somebody waits for first audio
         return until is None or until - time.monotonic() > SECONDS_TO_CAPTURE
 
-    async def _capture_next(self) -> bool:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.capture_next)
+    def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> asyncio.Future[Result]:
+        """Run `function` in the thread that decodes."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def _decode(self, work: list[Work]) -> None:
         frames = sum(utterance.frames(cut) for utterance, cut in work)  # before the call, which remembers them
         start = self._begun = time.monotonic()
         try:
-            pieces = await asyncio.get_running_loop().run_in_executor(self._thread, self._decoder.decode, work)
+            pieces = await self._in_thread(self._decoder.decode, work)
         except Exception as error:
             self._fail([utterance for utterance, _ in work], error)
         else:
