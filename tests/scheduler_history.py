@@ -38,13 +38,16 @@ AT_FIRST = 53  # tokens that are sent one by one
 def engine_config(model: Path, *, requests: int, tokens_per_step: int) -> VllmConfig:
     """vLLM's configuration for at most `requests` at once, with prompts in parts as on a GPU."""
     options = EngineOptions(max_total_token_num=4 * LONGEST, max_num_seqs=requests)
-    others: dict[str, Any] = {
-        "enable_chunked_prefill": True,
-        "max_num_batched_tokens": tokens_per_step,
-        "block_size": BLOCK,
-    }
-    others["additional_config"] = {STEPS_AT_ONCE: 1}
-    return engine_arguments(open_model(model), options, LONGEST, **others).create_engine_config()
+    arguments = engine_arguments(
+        open_model(model),
+        options,
+        LONGEST,
+        enable_chunked_prefill=True,
+        max_num_batched_tokens=tokens_per_step,
+        block_size=BLOCK,
+        additional_config={STEPS_AT_ONCE: 1},
+    )
+    return arguments.create_engine_config()
 
 
 def make_scheduler(kind: type[Scheduler], config: VllmConfig, *, blocks: int, second_runner: bool) -> Scheduler:
@@ -56,6 +59,11 @@ def make_scheduler(kind: type[Scheduler], config: VllmConfig, *, blocks: int, se
     scheduler = kind(config, cache, StructuredOutputManager(config), block_size=BLOCK)
     scheduler.use_v2_model_runner = second_runner
     return scheduler
+
+
+def steps_of(plan: SchedulerOutput) -> int:
+    """How many steps a plan of either scheduler has."""
+    return plan.steps if isinstance(plan, MultiStepOutput) else 1
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,7 @@ class Engine:
     def begin(self, step: SchedulerOutput) -> None:
         """Run the model."""
         names = list(step.num_scheduled_tokens)
-        steps = step.steps if isinstance(step, MultiStepOutput) else 1
-        tokens = [self._tokens(self.scheduler.requests[name], steps) for name in names]
+        tokens = [self._tokens(self.scheduler.requests[name], steps_of(step)) for name in names]
         if self.scheduler.use_v2_model_runner:
             self._worker.run(step, dict(zip(names, tokens, strict=True)))
         places = {name: place for place, name in enumerate(names)}
@@ -185,7 +192,7 @@ class Worker:
         cached = plan.scheduled_cached_reqs
         for name, blocks in zip(cached.req_ids, cached.new_block_ids, strict=True):
             self._blocks[name] += blocks[0] if blocks else []
-        steps = plan.steps if isinstance(plan, MultiStepOutput) else 1
+        steps = steps_of(plan)
         for name, count in plan.num_scheduled_tokens.items():
             for step in range(steps):
                 self._compute(name, count // steps)

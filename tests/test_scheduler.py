@@ -23,7 +23,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from benchmarks import scheduler as benchmark
-from tests.scheduler_history import AT_FIRST, Arrival, Arrivals, Engine, engine_config, make_scheduler, state
+from tests.scheduler_history import AT_FIRST, Arrival, Arrivals, Engine, engine_config, make_scheduler, state, steps_of
 from vllm_cosyvoice.llm.scheduler import GROUP, STEPS_AT_ONCE, MultiStepOutput, SpeechScheduler
 
 STEPS = 500
@@ -165,7 +165,7 @@ def test_several_steps_at_once_give_the_same_tokens(config: VllmConfig, blocks: 
             ours.abort([*aborted])
         plan = ours.plan()
         preempted += len(plan.preempted_req_ids or ())
-        counts[plan.steps if isinstance(plan, MultiStepOutput) else 1] += bool(plan.num_scheduled_tokens)
+        counts[steps_of(plan)] += bool(plan.num_scheduled_tokens)
         for request in ours.scheduler.running:
             most = request.num_prompt_tokens + request.max_tokens
             assert request.num_tokens + request.num_output_placeholders <= most + (depth - 1)
