@@ -176,6 +176,33 @@ def draw_tokens() -> None:
     token_append_kernel.append(places, places, lengths, places, lengths, numbers)
 
 
+def decode_steps(gpu: Gpu) -> None:
+    """Of a layer of the released sizes, with as many requests as give all layouts."""
+    from vllm_cosyvoice.llm.decode_kernels import Cache
+    from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
+
+    def matrix(*sizes: int) -> Tensor:
+        return torch.empty(*sizes, dtype=torch.bfloat16, device="meta")
+
+    width, hidden, head, block = 896, 4864, 64, 16
+    layer = DecoderLayer(
+        matrix(width),
+        matrix(1152, width),
+        matrix(1152),
+        matrix(width, width),
+        matrix(width),
+        matrix(2 * hidden, width),
+        matrix(width, hidden),
+    )
+    step = FusedDecode([layer], matrix(1000, head), head**-0.5, 1e-6, gpu)
+    for requests in (1, 32, 64):
+        keys, values = matrix(10, 2, block, 2 * head).transpose(1, 2).split(head, dim=-1)
+        numbers = torch.empty(requests, 10, dtype=torch.int32, device="meta")
+        places = torch.empty(requests, dtype=torch.int64, device="meta")
+        cache = Cache(keys, values, places, numbers, numbers[:, 0])
+        step(matrix(requests, width), places, lambda _: cache)  # noqa: B023 - called here
+
+
 def launches_on(
     card: Card, flows: list[Flow | DiTFlow], vocoders: list[Vocoder | CausalVocoder]
 ) -> dict[Hashable, Launch]:
@@ -192,6 +219,7 @@ def launches_on(
                 vocoder, card.gpu, sizes=(packed_vocoder.SIZES[0], packed_vocoder.SIZES[-1])
             ).rehearse()
         draw_tokens()
+        decode_steps(card.gpu)
     return launches
 
 
@@ -211,7 +239,8 @@ def test_every_kernel_fits_in_shared_memory(
     kernels = {one.kernel.fn.__name__ for one in launches.values()}
     of_the_unet = {"_norm_mish", "_first_block", "_euler_step"}
     of_the_transformer = {"_input", "_position_conv", "_normed_euler_step"}
-    assert kernels == {"_linear", "_attention", *of_the_unet, *of_the_transformer, "_convolve", "_draw", "_append"}
+    of_a_decode_step = {"_project", "_attend", "_add_product", "_gate", "_draw", "_append"}
+    assert kernels == {"_linear", "_attention", *of_the_unet, *of_the_transformer, "_convolve", *of_a_decode_step}
 
     with compiling():
         for one in launches.values():

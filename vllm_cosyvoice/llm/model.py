@@ -1,7 +1,7 @@
 """CosyVoice's language models in vLLM: a Qwen2 decoder over a joint id space, with a head over the speech tokens."""
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from vllm.config import VllmConfig
@@ -9,9 +9,14 @@ from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.utils import AutoWeightsLoader, maybe_prefix
+from vllm.platforms import current_platform
+from vllm.sequence import IntermediateTensors
 
 from vllm_cosyvoice.checkpoint.tensors import named_tensors
 from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
+
+if TYPE_CHECKING:
+    from vllm_cosyvoice.llm.decode_step import DecodeStep
 
 SPEECH_TABLE, TEXT_TABLE = "speech_embedding.weight", "llm.model.model.embed_tokens.weight"
 HEAD, HEAD_BIAS = "llm_decoder.weight", "llm_decoder.bias"
@@ -54,11 +59,36 @@ class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does no
                 quant_config=quant_config,
                 prefix=maybe_prefix(prefix, "lm_head"),
             )
+        self._decode_step: DecodeStep | None = None
+        if current_platform.is_cuda():
+            from vllm_cosyvoice.llm.decode_step import DecodeStep  # late: it needs Triton
+
+            if DecodeStep.fits(vllm_config):
+                self._decode_step = DecodeStep(self.model, config.rms_norm_eps)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: IntermediateTensors | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor | IntermediateTensors:
+        """Run the decoder: hidden states, [tokens, width]. A step in which requests only generate has fused kernels."""
+        if self._decode_step and input_ids is not None and self._decode_step.takes(len(input_ids)):
+            return self._decode_step(input_ids, positions)
+        hidden: torch.Tensor | IntermediateTensors
+        hidden = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return hidden
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
         """Logits over the speech and control tokens, [rows, 6564]; None on a rank that does not gather them."""
         logits: torch.Tensor | None = self.logits_processor(self.lm_head, hidden_states, self.lm_head.bias)
         return logits
+
+    def compile_steps(self) -> None:
+        """Compile the kernels of steps in which requests only generate, if there are any."""
+        if self._decode_step:
+            self._decode_step.compile()
 
     @staticmethod
     def get_model_state_cls() -> type:

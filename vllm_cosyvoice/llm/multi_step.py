@@ -86,3 +86,8 @@ class MultiStepWorker:
 
 class SpeechWorker(MultiStepWorker, Worker):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
     """vLLM's worker for a GPU."""
+
+    def compile_or_warm_up_model(self) -> Any:  # noqa: ANN401 - varies by version
+        """Compile our kernels in parallel, before vLLM captures steps with them."""
+        self.model_runner.model.compile_steps()
+        return super().compile_or_warm_up_model()

@@ -1,0 +1,239 @@
+"""Kernels of a decode step of a Qwen2 decoder, five for a layer, in Triton.
+
+A decode step has one input for each request. Its products are small, so that the launches of kernels take most of the
+time of a step: each kernel here does what would be two or three. Matrix products take operands in the dtype of the
+weights and accumulate in float32, and results are rounded where vLLM's modules round them.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton import cdiv
+
+from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
+from vllm_cosyvoice.gpu.kernel_launch import launch
+
+
+class Cache(NamedTuple):
+    """The KV cache of a layer, and where in it the requests of a step are."""
+
+    keys: Tensor  # [blocks, tokens of a block, heads, width of a head]
+    values: Tensor  # the same, with equal strides
+    slots: Tensor  # [requests] int64: where the key and the value of this step go; below 0: nowhere
+    table: Tensor  # [requests, blocks] int32
+    lengths: Tensor  # [requests] int32, tokens with this step's; 0: none
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int]:
+        return self.keys.shape[1], *self.keys.stride()[:3]
+
+
+def project(
+    x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache,
+    eps: float, shape: Shape,
+) -> Tensor:  # fmt: skip
+    """Normalise x, project it to queries, keys and values, and rotate queries and keys.
+
+    Keys and values go to the cache.
+
+    x: [requests, width].
+    weight: [(query heads + 2 · heads) · width of a head, width]; bias: its outputs.
+    rotation: [positions, width of a head]: cosines, then sines.
+    positions: [requests] int64.
+
+    Returns: queries, [requests, query heads · width of a head].
+    """
+    heads, head = cache.keys.shape[2:]
+    queries = len(weight) // head - 2 * heads
+    out = x.new_empty(len(x), queries * head)
+    launch(
+        _project, (queries + 2 * heads, cdiv(len(x), shape.rows)),
+        x, norm, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
+        *cache._sizes[1:],
+        QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache._sizes[0],
+        ROWS=shape.rows, DEPTH=shape.depth, **shape.options,
+    )  # fmt: skip
+    return out
+
+
+def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
+    """Attention of one query per request over its tokens in the cache: [requests, query heads · width of a head]."""
+    heads, head = cache.keys.shape[2:]
+    group = queries.shape[1] // heads // head
+    out = torch.empty_like(queries)
+    launch(
+        _attend, (len(queries), heads),
+        queries, cache.keys, cache.values, cache.table, cache.lengths, out, cache.table.stride(0), scale,
+        *cache._sizes[1:],
+        GROUP=group, HEADS=heads, HEAD=head, BLOCK=cache._sizes[0], ROWS=max(16, triton.next_power_of_2(group)),
+        KEYS=shape.columns, **shape.options,
+    )  # fmt: skip
+    return out
+
+
+def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> None:
+    """Add x @ weightᵀ to `residual`, [requests, outputs], in place."""
+    outputs, inputs = weight.shape
+    launch(
+        _add_product, (outputs // shape.columns, cdiv(len(x), shape.rows)),
+        residual, x, weight, len(x),
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth, **shape.options,
+    )  # fmt: skip
+
+
+def gate(x: Tensor, norm: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
+    """SiLU(gate) · up of the normalised x, [requests, outputs].
+
+    weight: [2 · outputs, inputs], gate, then up.
+    """
+    outputs, inputs = len(weight) // 2, weight.shape[1]
+    out = x.new_empty(len(x), outputs)
+    launch(
+        _gate, (outputs // shape.columns, cdiv(len(x), shape.rows)),
+        x, norm, weight, out, len(x), eps,
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth, **shape.options,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _project(
+    x, norm, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
+    block_stride, token_stride, head_stride,
+    QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    HALF: tl.constexpr = HEAD // 2
+    head = tl.program_id(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    inside = row < rows
+    depth = tl.arange(0, DEPTH)
+    half = tl.arange(0, HALF)
+    first_column = weight + (head * HEAD + half)[None, :] * INPUTS + depth[:, None]
+    first_bias = tl.load(bias + head * HEAD + half).to(tl.float32)[None, :]
+    second_bias = tl.load(bias + head * HEAD + HALF + half).to(tl.float32)[None, :]
+    wait_for_inputs(EARLY)
+    let_next_in(EARLY)
+    x_row = x + row[:, None] * INPUTS + depth[None, :]
+    first = tl.zeros((ROWS, HALF), tl.float32)
+    second = tl.zeros((ROWS, HALF), tl.float32)
+    squares = tl.zeros((ROWS,), tl.float32)
+    for step in range(0, INPUTS, DEPTH):
+        part = tl.load(x_row + step, inside[:, None], 0.0).to(tl.float32)
+        squares += tl.sum(part * part, 1)
+        operand = (part * tl.load(norm + step + depth).to(tl.float32)[None, :]).to(weight.dtype.element_ty)
+        first = tl.dot(operand, tl.load(first_column + step), first, input_precision="ieee")
+        second = tl.dot(operand, tl.load(first_column + HALF * INPUTS + step), second, input_precision="ieee")
+    scale = tl.rsqrt(squares / INPUTS + eps)[:, None]
+    first = (first * scale + first_bias).to(out.dtype.element_ty).to(tl.float32)
+    second = (second * scale + second_bias).to(out.dtype.element_ty).to(tl.float32)
+    if head < QUERIES + HEADS:
+        turn = rotation + tl.load(positions + row, inside, 0)[:, None] * HEAD + half[None, :]
+        cos, sin = tl.load(turn).to(tl.float32), tl.load(turn + HALF).to(tl.float32)
+        first, second = first * cos - second * sin, second * cos + first * sin
+    if head < QUERIES:
+        place = out + row[:, None] * (QUERIES * HEAD) + head * HEAD + half[None, :]
+        tl.store(place, first.to(out.dtype.element_ty), inside[:, None])
+        tl.store(place + HALF, second.to(out.dtype.element_ty), inside[:, None])
+    else:
+        slot = tl.load(slots + row, inside, -1)
+        kept = (slot >= 0)[:, None]
+        is_value = head >= QUERIES + HEADS
+        cache = tl.where(is_value, values, keys)
+        cache_head = head - QUERIES - tl.where(is_value, HEADS, 0)
+        place = cache + (slot // BLOCK * block_stride + slot % BLOCK * token_stride + cache_head * head_stride)[:, None]
+        place += half[None, :]
+        tl.store(place, first.to(keys.dtype.element_ty), kept)
+        tl.store(place + HALF, second.to(keys.dtype.element_ty), kept)
+
+
+@triton.jit
+def _attend(
+    queries, keys, values, table, lengths, out, table_stride, scale, block_stride, token_stride, head_stride,
+    GROUP: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    request, head = tl.program_id(0), tl.program_id(1)
+    member = tl.arange(0, ROWS)
+    column = tl.arange(0, HEAD)
+    of_group = (member < GROUP)[:, None]
+    place = (request * HEADS * GROUP + head * GROUP + member)[:, None] * HEAD + column[None, :]
+    length = tl.load(lengths + request)
+    wait_for_inputs(EARLY)
+    let_next_in(EARLY)
+    query = tl.load(queries + place, of_group, 0.0)
+    highest = tl.full((ROWS,), -float("inf"), tl.float32)
+    weights = tl.zeros((ROWS,), tl.float32)
+    mixed = tl.zeros((ROWS, HEAD), tl.float32)
+    for start in range(0, length, KEYS):
+        key = start + tl.arange(0, KEYS)
+        inside = key < length
+        block = tl.load(table + request * table_stride + key // BLOCK, inside, 0).to(tl.int64)
+        cell = block * block_stride + key % BLOCK * token_stride + head * head_stride
+        near = tl.load(keys + cell[None, :] + column[:, None], inside[None, :], 0.0)
+        score = tl.dot(query, near, input_precision="ieee") * scale
+        score = tl.where(inside[None, :], score, -float("inf"))
+        higher = tl.maximum(highest, tl.max(score, 1))
+        faded = tl.exp(highest - higher)
+        weight = tl.exp(score - higher[:, None])
+        weights = weights * faded + tl.sum(weight, 1)
+        value = tl.load(values + cell[:, None] + column[None, :], inside[:, None], 0.0)
+        mixed = tl.dot(weight.to(value.dtype), value, mixed * faded[:, None], input_precision="ieee")
+        highest = higher
+    mixed = tl.where(weights[:, None] > 0, mixed / weights[:, None], 0.0)
+    tl.store(out + place, mixed.to(out.dtype.element_ty), of_group)
+
+
+@triton.jit
+def _add_product(
+    residual, x, weight, rows,
+    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    inside = (row < rows)[:, None]
+    depth = tl.arange(0, DEPTH)
+    w_column = weight + column[None, :] * INPUTS + depth[:, None]
+    x_row = x + row[:, None] * INPUTS + depth[None, :]
+    wait_for_inputs(EARLY)
+    let_next_in(EARLY)
+    y = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(0, INPUTS, DEPTH):
+        y = tl.dot(tl.load(x_row + step, inside, 0.0), tl.load(w_column + step), y, input_precision="ieee")
+    place = residual + row[:, None] * OUTPUTS + column[None, :]
+    y = y.to(residual.dtype.element_ty).to(tl.float32) + tl.load(place, inside, 0.0).to(tl.float32)
+    tl.store(place, y.to(residual.dtype.element_ty), inside)
+
+
+@triton.jit
+def _gate(
+    x, norm, weight, out, rows, eps,
+    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    EARLY: tl.constexpr,
+):  # fmt: skip
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    inside = (row < rows)[:, None]
+    depth = tl.arange(0, DEPTH)
+    w_column = weight + column[None, :] * INPUTS + depth[:, None]
+    x_row = x + row[:, None] * INPUTS + depth[None, :]
+    wait_for_inputs(EARLY)
+    let_next_in(EARLY)
+    squares = tl.zeros((ROWS,), tl.float32)
+    opened = tl.zeros((ROWS, COLUMNS), tl.float32)
+    passed = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for step in range(0, INPUTS, DEPTH):
+        part = tl.load(x_row + step, inside, 0.0).to(tl.float32)
+        squares += tl.sum(part * part, 1)
+        operand = (part * tl.load(norm + step + depth).to(tl.float32)[None, :]).to(weight.dtype.element_ty)
+        opened = tl.dot(operand, tl.load(w_column + step), opened, input_precision="ieee")
+        passed = tl.dot(operand, tl.load(w_column + OUTPUTS * INPUTS + step), passed, input_precision="ieee")
+    scale = tl.rsqrt(squares / INPUTS + eps)[:, None]
+    opened = (opened * scale).to(out.dtype.element_ty).to(tl.float32)
+    passed = (passed * scale).to(out.dtype.element_ty).to(tl.float32)
+    y = opened / (1 + tl.exp(-opened)) * passed
+    tl.store(out + row[:, None] * OUTPUTS + column[None, :], y.to(out.dtype.element_ty), inside)

@@ -1,0 +1,82 @@
+"""Decode steps of the language model on a GPU, with five kernels for a layer instead of twelve."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vllm_cosyvoice.flow.cuda.kernels.launch import Shape
+from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.llm import decode_kernels
+from vllm_cosyvoice.llm.decode_kernels import Cache
+
+EARLY_FROM = (9, 0)  # compute capability
+
+
+class DecoderLayer(NamedTuple):
+    """The weights of a layer; matrices are [outputs, inputs]."""
+
+    norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    second_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Shapes(NamedTuple):
+    """Layouts of the kernels."""
+
+    project: Shape
+    attend: Shape
+    out: Shape
+    gate: Shape
+    down: Shape
+
+
+class FusedDecode:
+    """The layers of a Qwen2 decoder, for one input per request."""
+
+    def __init__(self, layers: Sequence[DecoderLayer], rotation: Tensor, scale: float, eps: float, gpu: Gpu) -> None:
+        """`rotation`: see `decode_kernels.project`; `scale`: of attention; `eps`: of the norms."""
+        self._layers = layers
+        self._rotation, self._scale, self._eps = rotation, scale, eps
+        self._early = gpu.capability >= EARLY_FROM
+
+    def __call__(self, x: Tensor, positions: Tensor, cache_of: Callable[[int], Cache]) -> Tensor:
+        """Run all layers on `x`, [requests, width], in place, and return it.
+
+        positions: [requests] int64; `cache_of`: gives the cache of a layer, to which the step's keys and values go.
+        """
+        inputs, hidden = x.shape[1], self._layers[0].down.shape[1]
+        shapes = _shapes(len(x), inputs, hidden, self._early)
+        for number, layer in enumerate(self._layers):
+            cached = cache_of(number)
+            queries = decode_kernels.project(
+                x, layer.norm, layer.qkv, layer.qkv_bias, self._rotation, positions, cached, self._eps, shapes.project
+            )
+            attended = decode_kernels.attend(queries, cached, self._scale, shapes.attend)
+            decode_kernels.add_product(x, attended, layer.out, shapes.out)
+            opened = decode_kernels.gate(x, layer.second_norm, layer.gate_up, self._eps, shapes.gate)
+            decode_kernels.add_product(x, opened, layer.down, shapes.down)
+        return x
+
+
+@cache
+def _shapes(rows: int, inputs: int, hidden: int, early: bool) -> Shapes:
+    rows = min(max(16, 1 << (rows - 1).bit_length()), 64)
+    width, wide = _divisor(inputs, 128), _divisor(hidden, 128)
+    return Shapes(
+        project=Shape(rows, 0, width, 4, 3, early),
+        attend=Shape(0, 64, 0, 4, 2, early),
+        out=Shape(rows, _divisor(inputs, 16), width, 4, 4, early),
+        gate=Shape(rows, _divisor(hidden, 32), width, 4, 3, early),
+        down=Shape(rows, _divisor(inputs, 16), wide, 4, 4, early),
+    )
+
+
+def _divisor(size: int, most: int) -> int:
+    """The largest power of two that divides `size`, up to `most`."""
+    return min(size & -size, most)
