@@ -26,10 +26,6 @@ class Cache(NamedTuple):
     table: Tensor  # [requests, blocks] int32
     lengths: Tensor  # [requests] int32, tokens with this step's; 0: none
 
-    @property
-    def _sizes(self) -> tuple[int, int, int, int]:
-        return self.keys.shape[1], *self.keys.stride()[:3]
-
 
 def project(
     x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache,
@@ -52,8 +48,8 @@ def project(
     launch(
         _project, (queries + 2 * heads, cdiv(len(x), shape.rows)),
         x, norm, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
-        *cache._sizes[1:],
-        QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache._sizes[0],
+        *cache.keys.stride()[:3],
+        QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache.keys.shape[1],
         ROWS=shape.rows, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
     return out
@@ -67,8 +63,8 @@ def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
     launch(
         _attend, (len(queries), heads),
         queries, cache.keys, cache.values, cache.table, cache.lengths, out, cache.table.stride(0), scale,
-        *cache._sizes[1:],
-        GROUP=group, HEADS=heads, HEAD=head, BLOCK=cache._sizes[0], ROWS=max(16, triton.next_power_of_2(group)),
+        *cache.keys.stride()[:3],
+        GROUP=group, HEADS=heads, HEAD=head, BLOCK=cache.keys.shape[1], ROWS=max(16, triton.next_power_of_2(group)),
         KEYS=shape.columns, **shape.options,
     )  # fmt: skip
     return out

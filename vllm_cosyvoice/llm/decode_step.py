@@ -1,9 +1,9 @@
 """Steps of vLLM in which requests only generate, with `FusedDecode` instead of vLLM's modules."""
 
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import nn
 from vllm.config import CUDAGraphMode, VllmConfig
 from vllm.forward_context import get_forward_context
 
@@ -30,7 +30,7 @@ class DecodeStep:
             and not config.model_config.enforce_eager
         )
 
-    def __init__(self, model: nn.Module, eps: float) -> None:
+    def __init__(self, model: Any, eps: float) -> None:  # noqa: ANN401 - mypy does not follow vLLM
         """`model`: vLLM's Qwen2Model, whose weights may be loaded later; `eps`: of its norms."""
         self._model, self._eps = model, eps
 

@@ -61,10 +61,10 @@ class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does no
             )
         self._decode_step: DecodeStep | None = None
         if current_platform.is_cuda():
-            from vllm_cosyvoice.llm.decode_step import DecodeStep  # late: it needs Triton
+            from vllm_cosyvoice.llm import decode_step  # late: it needs Triton
 
-            if DecodeStep.fits(vllm_config):
-                self._decode_step = DecodeStep(self.model, config.rms_norm_eps)
+            if decode_step.DecodeStep.fits(vllm_config):
+                self._decode_step = decode_step.DecodeStep(self.model, config.rms_norm_eps)
 
     def forward(
         self,
