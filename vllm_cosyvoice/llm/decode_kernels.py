@@ -1,8 +1,9 @@
 """Kernels of a decode step of a Qwen2 decoder, five for a layer, in Triton.
 
-A decode step has one input for each request. Its products are small, so that the launches of kernels take most of the
-time of a step: each kernel here does what would be two or three. Matrix products take operands in the dtype of the
-weights and accumulate in float32, and results are rounded where vLLM's modules round them.
+A decode step has one input for each request. Its products are small, so that the number of kernels bounds its time, and
+the time to read the weights: each kernel here does what would be two or three, and asks for its weights while the
+previous one still runs. Matrix products take operands in the dtype of the weights and accumulate in float32, and
+results are rounded where vLLM's modules round them.
 """
 
 from typing import NamedTuple
@@ -13,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv
 
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.gpu.kernel_launch import launch
+from vllm_cosyvoice.gpu.kernel_shape import Shape, fetch, let_next_in, wait_for_inputs
 
 
 class Cache(NamedTuple):
@@ -45,12 +46,13 @@ def project(
     heads, head = cache.keys.shape[2:]
     queries = len(weight) // head - 2 * heads
     out = x.new_empty(len(x), queries * head)
+    pairs = min(shape.columns, head // 2)
     launch(
-        _project, (queries + 2 * heads, cdiv(len(x), shape.rows)),
+        _project, ((queries + 2 * heads) * (head // 2 // pairs), cdiv(len(x), shape.rows)),
         x, norm, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
         *cache.keys.stride()[:3],
         QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache.keys.shape[1],
-        ROWS=shape.rows, DEPTH=shape.depth, **shape.options,
+        ROWS=shape.rows, PAIRS=pairs, DEPTH=shape.depth, **_fetched(weight, pairs, shape), **shape.options,
     )  # fmt: skip
     return out
 
@@ -65,7 +67,7 @@ def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
         queries, cache.keys, cache.values, cache.table, cache.lengths, out, cache.table.stride(0), scale,
         *cache.keys.stride()[:3],
         GROUP=group, HEADS=heads, HEAD=head, BLOCK=cache.keys.shape[1], ROWS=max(16, triton.next_power_of_2(group)),
-        KEYS=shape.columns, **shape.options,
+        KEYS=shape.columns, BYTES=head * cache.keys.element_size(), **shape.options,
     )  # fmt: skip
     return out
 
@@ -76,7 +78,8 @@ def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> No
     launch(
         _add_product, (outputs // shape.columns, cdiv(len(x), shape.rows)),
         residual, x, weight, len(x),
-        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth, **shape.options,
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth,
+        **_fetched(weight, shape.columns, shape), **shape.options,
     )  # fmt: skip
 
 
@@ -90,9 +93,16 @@ def gate(x: Tensor, norm: Tensor, weight: Tensor, eps: float, shape: Shape) -> T
     launch(
         _gate, (outputs // shape.columns, cdiv(len(x), shape.rows)),
         x, norm, weight, out, len(x), eps,
-        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth, **shape.options,
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth,
+        **_fetched(weight, shape.columns, shape), **shape.options,
     )  # fmt: skip
     return out
+
+
+def _fetched(weight: Tensor, columns: int, shape: Shape) -> dict[str, int]:
+    """The bytes of a row of `weight` that a kernel fetches early, and in how many parts, see `fetch`."""
+    size = weight.shape[1] * weight.element_size()
+    return {"BYTES": size, "PARTS": min(size & -size, 16 * max(1, 32 * shape.warps // columns)) // 16}
 
 
 @triton.jit
@@ -100,22 +110,26 @@ def _project(
     x, norm, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
     block_stride, token_stride, head_stride,
     QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
+    ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, BYTES: tl.constexpr, PARTS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = HEAD // 2
-    head = tl.program_id(0)
+    head = tl.program_id(0) // (HALF // PAIRS)
+    half = tl.program_id(0) % (HALF // PAIRS) * PAIRS + tl.arange(0, PAIRS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     depth = tl.arange(0, DEPTH)
-    half = tl.arange(0, HALF)
-    first_column = weight + (head * HEAD + half)[None, :] * INPUTS + depth[:, None]
+    columns = weight + (head * HEAD + half) * INPUTS
+    fetch(columns, BYTES, PARTS, EARLY)
+    fetch(columns + HALF * INPUTS, BYTES, PARTS, EARLY)
+    first_column = columns[None, :] + depth[:, None]
     first_bias = tl.load(bias + head * HEAD + half).to(tl.float32)[None, :]
     second_bias = tl.load(bias + head * HEAD + HALF + half).to(tl.float32)[None, :]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     x_row = x + row[:, None] * INPUTS + depth[None, :]
-    first = tl.zeros((ROWS, HALF), tl.float32)
-    second = tl.zeros((ROWS, HALF), tl.float32)
+    first = tl.zeros((ROWS, PAIRS), tl.float32)
+    second = tl.zeros((ROWS, PAIRS), tl.float32)
     squares = tl.zeros((ROWS,), tl.float32)
     for step in range(0, INPUTS, DEPTH):
         part = tl.load(x_row + step, inside[:, None], 0.0).to(tl.float32)
@@ -150,7 +164,7 @@ def _project(
 def _attend(
     queries, keys, values, table, lengths, out, table_stride, scale, block_stride, token_stride, head_stride,
     GROUP: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    KEYS: tl.constexpr, EARLY: tl.constexpr,
+    KEYS: tl.constexpr, BYTES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     request, head = tl.program_id(0), tl.program_id(1)
     member = tl.arange(0, ROWS)
@@ -158,6 +172,12 @@ def _attend(
     of_group = (member < GROUP)[:, None]
     place = (request * HEADS * GROUP + head * GROUP + member)[:, None] * HEAD + column[None, :]
     length = tl.load(lengths + request)
+    table += request * table_stride
+    if EARLY:
+        for start in range(0, length, KEYS):
+            cell = _cells(table, start + tl.arange(0, KEYS), length, BLOCK, block_stride, token_stride)
+            fetch(keys + cell + head * head_stride, BYTES, 1, EARLY)
+            fetch(values + cell + head * head_stride, BYTES, 1, EARLY)
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     query = tl.load(queries + place, of_group, 0.0)
@@ -167,8 +187,7 @@ def _attend(
     for start in range(0, length, KEYS):
         key = start + tl.arange(0, KEYS)
         inside = key < length
-        block = tl.load(table + request * table_stride + key // BLOCK, inside, 0).to(tl.int64)
-        cell = block * block_stride + key % BLOCK * token_stride + head * head_stride
+        cell = _cells(table, key, length, BLOCK, block_stride, token_stride) + head * head_stride
         near = tl.load(keys + cell[None, :] + column[:, None], inside[None, :], 0.0)
         score = tl.dot(query, near, input_precision="ieee") * scale
         score = tl.where(inside[None, :], score, -float("inf"))
@@ -184,15 +203,23 @@ def _attend(
 
 
 @triton.jit
+def _cells(table, token, length, BLOCK: tl.constexpr, block_stride, token_stride):
+    """Where the tokens of a request are in the cache; any place for those from `length` on."""
+    block = tl.load(table + token // BLOCK, token < length, 0).to(tl.int64)
+    return block * block_stride + token % BLOCK * token_stride
+
+
+@triton.jit
 def _add_product(
     residual, x, weight, rows,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    EARLY: tl.constexpr,
+    BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None]
     depth = tl.arange(0, DEPTH)
+    fetch(weight + column * INPUTS, BYTES, PARTS, EARLY)
     w_column = weight + column[None, :] * INPUTS + depth[:, None]
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)
@@ -209,12 +236,14 @@ def _add_product(
 def _gate(
     x, norm, weight, out, rows, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    EARLY: tl.constexpr,
+    BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None]
     depth = tl.arange(0, DEPTH)
+    fetch(weight + column * INPUTS, BYTES, PARTS, EARLY)
+    fetch(weight + (OUTPUTS + column) * INPUTS, BYTES, PARTS, EARLY)
     w_column = weight + column[None, :] * INPUTS + depth[:, None]
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape
 from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.gpu.kernel_shape import Shape
 from vllm_cosyvoice.llm import decode_kernels
 from vllm_cosyvoice.llm.decode_kernels import Cache
 
@@ -65,15 +65,21 @@ class FusedDecode:
 
 
 @cache
-def _shapes(rows: int, inputs: int, hidden: int, early: bool) -> Shapes:
-    rows = min(max(16, 1 << (rows - 1).bit_length()), 64)
-    width, wide = _divisor(inputs, 128), _divisor(hidden, 128)
+def _shapes(requests: int, inputs: int, hidden: int, early: bool) -> Shapes:
+    """Layouts that fit in the shared memory of all cards; derived from the bytes that a program reads, not tuned."""
+    rows = 16 if requests <= 16 else 32 if requests <= 32 else 64
+    half = min(rows, 32)
+    width = _divisor(inputs, 128)
+    if rows <= 16:
+        down = Shape(rows, _divisor(inputs, 16), _divisor(hidden, 256), 4, 5, early)
+    else:
+        down = Shape(half, _divisor(inputs, 16), _divisor(hidden, 128), 4, 5, early)
     return Shapes(
-        project=Shape(rows, 0, width, 4, 3, early),
-        attend=Shape(0, 64, 0, 4, 2, early),
-        out=Shape(rows, _divisor(inputs, 16), width, 4, 4, early),
-        gate=Shape(rows, _divisor(hidden, 32), width, 4, 3, early),
-        down=Shape(rows, _divisor(inputs, 16), wide, 4, 4, early),
+        project=Shape(half, 16, width, 4, 4, early),
+        attend=Shape(0, 128, 0, 4, 2, early),
+        out=Shape(half, _divisor(inputs, 16), width, 4, 6, early),
+        gate=Shape(rows, _divisor(hidden, max(rows, 32)), min(width, 64) if rows > 32 else width, 4, 3, early),
+        down=down,
     )
 
 

@@ -8,12 +8,12 @@ Matrix products take operands in the dtype of the weights and accumulate in floa
 
 from vllm_cosyvoice.flow.cuda.kernels.attention import Distances, attention
 from vllm_cosyvoice.flow.cuda.kernels.dit_step import conditioned_input, normed_euler_step
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer, Modulated, Modulation, gated, linear, sums_of
 from vllm_cosyvoice.flow.cuda.kernels.norm_mish import Norm, norm_mish
 from vllm_cosyvoice.flow.cuda.kernels.position_conv import position_conv
 from vllm_cosyvoice.flow.cuda.kernels.remembered import Pages, Tail
 from vllm_cosyvoice.flow.cuda.kernels.step import euler_step, first_block
+from vllm_cosyvoice.gpu.kernel_shape import Shape
 
 __all__ = [
     "Distances",

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.remembered import Pages
 from vllm_cosyvoice.gpu.kernel_launch import launch
+from vllm_cosyvoice.gpu.kernel_shape import Shape, let_next_in, wait_for_inputs
 
 LOG2_E = 1.4426950408889634  # softmax is computed with powers of two
 UNSEEN = tl.constexpr(-1e30)

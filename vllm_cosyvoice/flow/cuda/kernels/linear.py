@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton import cdiv
 
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.norm_sums import load_sums, mean_and_scale, store_sums
 from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
+from vllm_cosyvoice.gpu.kernel_shape import Shape, let_next_in, wait_for_inputs
 
 SQRT_HALF = tl.constexpr(0.7071067811865476)
 GELU_SLOPE = tl.constexpr(-1.5957691216057308)  # -2·√(2/π)

@@ -6,11 +6,11 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv
 
-from vllm_cosyvoice.flow.cuda.kernels.launch import Shape, let_next_in, wait_for_inputs
 from vllm_cosyvoice.flow.cuda.kernels.linear import Layer
 from vllm_cosyvoice.flow.cuda.kernels.norm_mish import Norm, normed_mish
 from vllm_cosyvoice.flow.cuda.kernels.remembered import Tail, exchanged
 from vllm_cosyvoice.gpu.kernel_launch import launch
+from vllm_cosyvoice.gpu.kernel_shape import Shape, let_next_in, wait_for_inputs
 
 
 @triton.jit

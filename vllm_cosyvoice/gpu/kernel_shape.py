@@ -1,4 +1,4 @@
-"""Kernel layout and launch.
+"""Layout of Triton kernels, and their early launch.
 
 A kernel may be launched while the previous one still runs (programmatic dependent launch, from compute capability 9.0
 on). It then occupies its slots on the GPU, prepares, and waits until all output of earlier kernels is written. So each
@@ -41,3 +41,18 @@ def let_next_in(EARLY: tl.constexpr):
     """Allow the launch of the next kernel once all programs have reached this point and the GPU has free slots."""
     if EARLY:
         gdc_launch_dependents()
+
+
+@triton.jit
+def fetch(address, BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr):
+    """Start to bring `BYTES` from each address, a multiple of 16 · PARTS of constants, into the L2 cache.
+
+    It is free while earlier kernels still run, see `wait_for_inputs`. `PARTS` lets more threads share the work.
+    """
+    if EARLY:
+        part: tl.constexpr = BYTES // PARTS
+        place = address.to(tl.int64)[:, None] + (tl.arange(0, PARTS) * part)[None, :]
+        tl.inline_asm_elementwise(
+            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+            "=r,l,r", [place, tl.full(place.shape, part, tl.int32)], tl.int32, False, 1,
+        )  # fmt: skip
