@@ -125,7 +125,6 @@ async def test_several_steps_at_once_give_the_tokens_of_single_steps(
     same = 0
     for number in range(len(requests)):
         several, single = [await speak(generator, number) for generator in generators[:2]]
-        assert len(several) == len(single)
         same += several == single
     figure(
         f"{same} of {len(requests)} requests of {LONG} tokens have the same tokens four steps at once and one by one"

@@ -105,7 +105,7 @@ def _fetched(weight: Tensor, columns: int, shape: Shape) -> dict[str, int]:
     return {"BYTES": size, "PARTS": min(size & -size, 16 * max(1, 32 * shape.warps // columns)) // 16}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _project(
     x, norm, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
     block_stride, token_stride, head_stride,
@@ -160,7 +160,7 @@ def _project(
         tl.store(place + HALF, second.to(keys.dtype.element_ty), kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _attend(
     queries, keys, values, table, lengths, out, table_stride, scale, block_stride, token_stride, head_stride,
     GROUP: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
@@ -209,7 +209,7 @@ def _cells(table, token, length, BLOCK: tl.constexpr, block_stride, token_stride
     return block * block_stride + token % BLOCK * token_stride
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _add_product(
     residual, x, weight, rows,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -232,7 +232,7 @@ def _add_product(
     tl.store(place, y.to(residual.dtype.element_ty), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _gate(
     x, norm, weight, out, rows, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,

@@ -12,38 +12,47 @@ from vllm_cosyvoice.gpu.kernel_launch import compiling
 from vllm_cosyvoice.llm.decode_kernels import Cache
 from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
 
-MOST_REQUESTS = 64  # in larger steps, vLLM's products are as fast
+MOST_REQUESTS = 256  # in larger steps, vLLM's products are as fast
+
+HEAD_WIDTHS = (32, 64)  # other Qwen2 models have 128, for which the kernels have no layouts
+
+# vLLM's attention backends that take the lengths of the requests from the GPU alone, and keep keys and values side by
+# side. FlashInfer, which vLLM prefers on some cards, plans a step by lengths on the host.
+READS_LENGTHS_ON_THE_GPU = frozenset({"FLASH_ATTN", "TRITON_ATTN"})
 
 
 class DecodeStep:
     """The decoder of a model for such a step, on a GPU, within a CUDA graph."""
 
     @staticmethod
-    def fits(config: VllmConfig) -> bool:
-        """Whether an engine has such steps: FlashAttention's KV cache in blocks, plain weights, one GPU."""
+    def fits(config: VllmConfig, model: Any) -> bool:  # noqa: ANN401 - mypy does not follow vLLM
+        """Whether an engine has such steps: plain weights in bfloat16, one GPU, a KV cache that the kernels know.
+
+        float16 is too narrow, as a norm's weight is applied before its scale. CUDA graphs must be only for such steps.
+        """
+        attention = model.layers[0].self_attn
         return (
-            config.quant_config is None
+            attention.head_dim in HEAD_WIDTHS
+            and config.model_config.dtype == torch.bfloat16
+            and config.cache_config.cache_dtype == "auto"
+            and config.quant_config is None
             and config.lora_config is None
             and config.parallel_config.world_size == 1
-            and config.cache_config.cache_dtype == "auto"
-            and config.model_config.dtype in (torch.float16, torch.bfloat16)
-            and not config.model_config.enforce_eager
+            and config.compilation_config.cudagraph_mode.separate_routine()
+            and attention.attn.attn_backend.get_name() in READS_LENGTHS_ON_THE_GPU
         )
 
-    def __init__(self, model: Any, eps: float) -> None:  # noqa: ANN401 - mypy does not follow vLLM
+    def __init__(self, model: Any, eps: float) -> None:  # noqa: ANN401
         """`model`: vLLM's Qwen2Model, whose weights may be loaded later; `eps`: of its norms."""
         self._model, self._eps = model, eps
 
     def takes(self, tokens: int) -> bool:
         """Whether the step that vLLM runs now is one: one token of each request, and not a graph of another kind."""
-        from vllm.v1.attention.backends.flash_attn import FlashAttentionMetadata
-
         context = get_forward_context()
         if tokens > MOST_REQUESTS or context.cudagraph_runtime_mode == CUDAGraphMode.PIECEWISE:
             return False
         plans = context.attn_metadata
-        plan = next(iter(plans.values()), None) if isinstance(plans, dict) else None
-        return isinstance(plan, FlashAttentionMetadata) and plan.max_query_len == 1
+        return isinstance(plans, dict) and next(iter(plans.values())).max_query_len == 1
 
     def __call__(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Run the step: hidden states, [requests, width]."""

@@ -63,7 +63,7 @@ class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does no
         if current_platform.is_cuda():
             from vllm_cosyvoice.llm import decode_step  # late: it needs Triton
 
-            if decode_step.DecodeStep.fits(vllm_config):
+            if decode_step.DecodeStep.fits(vllm_config, self.model):
                 self._decode_step = decode_step.DecodeStep(self.model, config.rms_norm_eps)
 
     def forward(

@@ -14,6 +14,7 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu_worker import Worker
 
 from vllm_cosyvoice.llm import token_append_kernel
+from vllm_cosyvoice.llm.decode_step import READS_LENGTHS_ON_THE_GPU
 from vllm_cosyvoice.llm.scheduler import STEPS_AT_ONCE, MultiStepOutput
 
 
@@ -60,9 +61,7 @@ class MultiStepWorker:
     """Mixin for a worker of vLLM: it runs plans of several steps."""
 
     further_steps: type[FurtherSteps] = FurtherSteps
-    # vLLM's attention backends that take the lengths of the requests from the GPU alone. FlashInfer, which vLLM prefers
-    # on some cards, plans a step by them on the host.
-    attention: frozenset[str] = frozenset({"FLASH_ATTN", "TRITON_ATTN"})
+    attention: frozenset[str] = READS_LENGTHS_ON_THE_GPU
     model_runner: Any
     vllm_config: Any
 
