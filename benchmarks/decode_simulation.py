@@ -17,6 +17,7 @@ from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
+from vllm_cosyvoice.decode.loop import LONGEST_BACKLOG
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
@@ -112,12 +113,12 @@ class SimulatedStream:
         self.arrived += 1
         self.playback.expect(1 / TOKEN_RATE)
 
-    def cut(self) -> Cut | None:
-        """The next cut, if a decode is possible."""
+    def cut(self, *, to_the_end: bool = True) -> Cut | None:
+        """The next cut, if a decode is possible, see `Utterance.next_cut`."""
         finished = self.arrived == self.tokens
         if self.streaming:
             hop, waited_for = self.first_hop or CHUNK_TOKENS, self.previous is None
-            return next_cut(self.arrived, self.decoded, hop, finished=finished, waited_for=waited_for)
+            return next_cut(self.arrived, self.decoded, hop, finished=finished and to_the_end, waited_for=waited_for)
         return Cut(self.arrived, last=True) if finished else None
 
     def job(self, now: float, cut: Cut) -> Job:
@@ -201,6 +202,8 @@ def simulate(
         look_again = None
         if call is None:
             candidates = [(stream, cut) for stream in live if (cut := stream.cut())]
+            if cost.seconds(sum(stream.frames(cut.tokens) for stream, cut in candidates)) > LONGEST_BACKLOG:
+                candidates = [(stream, _ordinary(stream, cut)) for stream, cut in candidates]
             jobs = [stream.job(now, cut) for stream, cut in candidates]
             listened_to = any(stream.streaming for stream in live)
             batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
@@ -232,6 +235,13 @@ def simulate(
                         heapq.heappush(upcoming, (successor.begin, len(run.streams), successor))
             call = None
     return run
+
+
+def _ordinary(stream: SimulatedStream, cut: Cut) -> Cut:
+    ordinary_cut = stream.cut(to_the_end=False) if cut.last and stream.streaming else None
+    if ordinary_cut and 2 * stream.frames(ordinary_cut.tokens) <= stream.frames(cut.tokens):
+        return ordinary_cut
+    return cut
 
 
 def ask(

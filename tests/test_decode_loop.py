@@ -118,8 +118,8 @@ def first_call(
 
 @pytest.fixture
 async def hearers(decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hearers]:
-    """Of a decoder for which no last hop takes long, however busy this machine is."""
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_LAST_HOP", math.inf)
+    """Of a decoder that has no backlog, however busy this machine is."""
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", math.inf)
     loop = DecodeLoop(decoder, max_rows=1)
     running = asyncio.create_task(loop.run())
     yield Hearers(loop)
@@ -133,7 +133,7 @@ def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: Speec
     loop = DecodeLoop(decoder)
     assert loop.first_hop == CHUNK_TOKENS
     loop._cost.learn(300, 0.05)
-    assert loop.first_hop == 16, "6 calls are 0.3 s"
+    assert loop.first_hop == 15, "5 calls are 0.25 s"
 
 
 async def test_first_audio_of_all_comes_before_more_of_one(
@@ -253,13 +253,33 @@ async def test_the_last_hop_is_bounded_where_it_would_take_long(
     hops: int,
 ) -> None:
     """As on a CPU, where the rest of a long utterance in one call would be half a minute of silence."""
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_LAST_HOP", longest)
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", longest)
     monkeypatch.setattr(CostEstimate, "seconds", lambda estimate, frames: frames / 300)
     hearers.add("a", begun(decoder, prompt))
     hearers.push("a", [1] * 600, last=True)
     await hearers.until(ended=1)
     assert hearers.tokens("a") == 600
     assert hearers.utterances["a"].hops == hops, "to 25, (75, 225,) and 600 tokens"
+
+
+@pytest.mark.parametrize(("listeners", "hops"), [(1, 2), (3, 3)])
+async def test_last_hops_are_bounded_when_many_listeners_wait(
+    hearers: Hearers,
+    decoder: SpeechDecoder,
+    prompt: FlowPrompt,
+    monkeypatch: pytest.MonkeyPatch,
+    listeners: int,
+    hops: int,
+) -> None:
+    """The rest of each utterance would be decoded quickly, but not the rest of all."""
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", 3.0)
+    monkeypatch.setattr(CostEstimate, "seconds", lambda estimate, frames: frames / 300)
+    for key in range(listeners):
+        hearers.add(str(key), begun(decoder, prompt))
+        hearers.push(str(key), [1] * 300, last=True)
+    await hearers.until(ended=listeners)
+    heard = [utterance.hops for utterance in hearers.utterances.values()]
+    assert heard == listeners * [hops], "to 25, (75,) and 300 tokens"
 
 
 async def test_a_new_voice_is_computed_while_the_first_tokens_are_generated(

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-FIRST_HOPS = 10, 15, 20, CHUNK_TOKENS  # tokens, from the shortest to the longest; see `shared_first_hop`
+# Tokens, from the shortest to the longest, see `shared_first_hop`. With the look-ahead, all but the last are one token
+# more than some plans of four, in which the language model generates them.
+FIRST_HOPS = 10, 14, 18, 22, CHUNK_TOKENS
 
 
 def first_hop(seconds: float, hold_back: int) -> int:

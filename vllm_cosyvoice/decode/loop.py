@@ -15,9 +15,10 @@ from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
-# Seconds of a call that decodes a streamed utterance to its end. If it would take longer, as on a CPU, and compute at
-# least twice the frames of an ordinary hop, that hop comes first, so that the listener does not run out of audio.
-LONGEST_LAST_HOP = 1.0
+# Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
+# listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
+# hops come first, so that listeners do not run out of audio.
+LONGEST_BACKLOG = 0.5
 SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, which takes half of it
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
@@ -108,20 +109,13 @@ class DecodeLoop:
     def _next_work(self) -> tuple[list[Work], float | None]:
         """The work of the next decode call, and if there is none, when to look again."""
         now = time.monotonic()
-        candidates = [(utterance, cut) for utterance in self._utterances if (cut := self._cut(utterance))]
+        candidates = [(utterance, cut) for utterance in self._utterances if (cut := utterance.next_cut())]
+        if self._cost.seconds(sum(utterance.frames(cut) for utterance, cut in candidates)) > LONGEST_BACKLOG:
+            candidates = [(utterance, _ordinary(utterance, cut)) for utterance, cut in candidates]
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         listened_to = any(utterance.streaming for utterance in self._utterances)
         batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
         return [candidates[index] for index in batch], look_again
-
-    def _cut(self, utterance: Utterance) -> Cut | None:
-        """How far to decode `utterance` now: to its end only if the listener does not wait long for that."""
-        cut = utterance.next_cut()
-        if cut and cut.last and utterance.streaming and self._cost.seconds(utterance.frames(cut)) > LONGEST_LAST_HOP:
-            ordinary_cut = utterance.next_cut(to_the_end=False)
-            if ordinary_cut and 2 * utterance.frames(ordinary_cut) <= utterance.frames(cut):
-                return ordinary_cut
-        return cut
 
     def _new_voice(self) -> Utterance | None:
         """An utterance whose prompt can be computed while its first tokens are generated: if nobody listens yet."""
@@ -194,3 +188,9 @@ def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
     assert utterance.ready_since is not None
     playback = utterance.playback if utterance.streaming else None
     return Job(due(now, utterance.ready_since, playback), utterance.frames(cut), cut.last)
+
+
+def _ordinary(utterance: Utterance, cut: Cut) -> Cut:
+    """An ordinary hop instead of `cut` to the end of a streamed utterance, if that is at most half the work."""
+    ordinary_cut = utterance.next_cut(to_the_end=False) if cut.last and utterance.streaming else None
+    return ordinary_cut if ordinary_cut and 2 * utterance.frames(ordinary_cut) <= utterance.frames(cut) else cut
