@@ -186,11 +186,9 @@ def decode_steps(gpu: Gpu) -> None:
 
     width, hidden, head, block = 896, 4864, 64, 16
     layer = DecoderLayer(
-        matrix(width),
         matrix(1152, width),
         matrix(1152),
         matrix(width, width),
-        matrix(width),
         matrix(2 * hidden, width),
         matrix(width, hidden),
     )

@@ -34,12 +34,10 @@ def layers_of(model: Any) -> list[DecoderLayer]:
         attention, mlp = layer.self_attn, layer.mlp
         parts = attention.q_proj, attention.k_proj, attention.v_proj
         return DecoderLayer(
-            layer.input_layernorm.weight,
-            torch.cat([part.weight for part in parts]),
+            torch.cat([part.weight for part in parts]) * layer.input_layernorm.weight,
             torch.cat([part.bias for part in parts]),
             attention.o_proj.weight,
-            layer.post_attention_layernorm.weight,
-            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight,
             mlp.down_proj.weight,
         )
 

@@ -29,12 +29,11 @@ class Cache(NamedTuple):
 
 
 def project(
-    x: Tensor, norm: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache,
-    eps: float, shape: Shape,
-) -> Tensor:  # fmt: skip
+    x: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache, eps: float, shape: Shape
+) -> Tensor:
     """Normalise x, project it to queries, keys and values, and rotate queries and keys.
 
-    Keys and values go to the cache.
+    Keys and values go to the cache. The weight of the norm is folded into `weight`, also in `gate`.
 
     x: [requests, width].
     weight: [(query heads + 2 · heads) · width of a head, width]; bias: its outputs.
@@ -49,7 +48,7 @@ def project(
     pairs = min(shape.columns, head // 2)
     launch(
         _project, ((queries + 2 * heads) * (head // 2 // pairs), cdiv(len(x), shape.rows)),
-        x, norm, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
+        x, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
         *cache.keys.stride()[:3],
         QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache.keys.shape[1],
         ROWS=shape.rows, PAIRS=pairs, DEPTH=shape.depth, **_fetched(weight, pairs, shape), **shape.options,
@@ -83,7 +82,7 @@ def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> No
     )  # fmt: skip
 
 
-def gate(x: Tensor, norm: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
+def gate(x: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
     """SiLU(gate) · up of the normalised x, [requests, outputs].
 
     weight: [2 · outputs, inputs], gate, then up.
@@ -92,7 +91,7 @@ def gate(x: Tensor, norm: Tensor, weight: Tensor, eps: float, shape: Shape) -> T
     out = x.new_empty(len(x), outputs)
     launch(
         _gate, (outputs // shape.columns, cdiv(len(x), shape.rows)),
-        x, norm, weight, out, len(x), eps,
+        x, weight, out, len(x), eps,
         INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth,
         **_fetched(weight, shape.columns, shape), **shape.options,
     )  # fmt: skip
@@ -107,7 +106,7 @@ def _fetched(weight: Tensor, columns: int, shape: Shape) -> dict[str, int]:
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _project(
-    x, norm, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
+    x, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
     block_stride, token_stride, head_stride,
     QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, BYTES: tl.constexpr, PARTS: tl.constexpr,
@@ -130,14 +129,15 @@ def _project(
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     first = tl.zeros((ROWS, PAIRS), tl.float32)
     second = tl.zeros((ROWS, PAIRS), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
+    squares = tl.zeros((ROWS, DEPTH), tl.float32)
     for step in range(0, INPUTS, DEPTH):
-        part = tl.load(x_row + step, inside[:, None], 0.0).to(tl.float32)
-        squares += tl.sum(part * part, 1)
-        operand = (part * tl.load(norm + step + depth).to(tl.float32)[None, :]).to(weight.dtype.element_ty)
-        first = tl.dot(operand, tl.load(first_column + step), first, input_precision="ieee")
-        second = tl.dot(operand, tl.load(first_column + HALF * INPUTS + step), second, input_precision="ieee")
-    scale = tl.rsqrt(squares / INPUTS + eps)[:, None]
+        known = (step + depth < INPUTS) | (INPUTS % DEPTH == 0)
+        part = tl.load(x_row + step, inside[:, None] & known[None, :], 0.0)
+        squares += part.to(tl.float32) * part.to(tl.float32)
+        first = tl.dot(part, tl.load(first_column + step, known[:, None], 0.0), first, input_precision="ieee")
+        column = tl.load(first_column + HALF * INPUTS + step, known[:, None], 0.0)
+        second = tl.dot(part, column, second, input_precision="ieee")
+    scale = tl.rsqrt(tl.sum(squares, 1) / INPUTS + eps)[:, None]
     first = (first * scale + first_bias).to(out.dtype.element_ty).to(tl.float32)
     second = (second * scale + second_bias).to(out.dtype.element_ty).to(tl.float32)
     if head < QUERIES + HEADS:
@@ -226,7 +226,9 @@ def _add_product(
     let_next_in(EARLY)
     y = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(0, INPUTS, DEPTH):
-        y = tl.dot(tl.load(x_row + step, inside, 0.0), tl.load(w_column + step), y, input_precision="ieee")
+        known = (step + depth < INPUTS) | (INPUTS % DEPTH == 0)
+        part = tl.load(x_row + step, inside & known[None, :], 0.0)
+        y = tl.dot(part, tl.load(w_column + step, known[:, None], 0.0), y, input_precision="ieee")
     place = residual + row[:, None] * OUTPUTS + column[None, :]
     y = y.to(residual.dtype.element_ty).to(tl.float32) + tl.load(place, inside, 0.0).to(tl.float32)
     tl.store(place, y.to(residual.dtype.element_ty), inside)
@@ -234,7 +236,7 @@ def _add_product(
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _gate(
-    x, norm, weight, out, rows, eps,
+    x, weight, out, rows, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -248,16 +250,17 @@ def _gate(
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
-    squares = tl.zeros((ROWS,), tl.float32)
+    squares = tl.zeros((ROWS, DEPTH), tl.float32)
     opened = tl.zeros((ROWS, COLUMNS), tl.float32)
     passed = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(0, INPUTS, DEPTH):
-        part = tl.load(x_row + step, inside, 0.0).to(tl.float32)
-        squares += tl.sum(part * part, 1)
-        operand = (part * tl.load(norm + step + depth).to(tl.float32)[None, :]).to(weight.dtype.element_ty)
-        opened = tl.dot(operand, tl.load(w_column + step), opened, input_precision="ieee")
-        passed = tl.dot(operand, tl.load(w_column + OUTPUTS * INPUTS + step), passed, input_precision="ieee")
-    scale = tl.rsqrt(squares / INPUTS + eps)[:, None]
+        known = (step + depth < INPUTS) | (INPUTS % DEPTH == 0)
+        part = tl.load(x_row + step, inside & known[None, :], 0.0)
+        squares += part.to(tl.float32) * part.to(tl.float32)
+        opened = tl.dot(part, tl.load(w_column + step, known[:, None], 0.0), opened, input_precision="ieee")
+        second = tl.load(w_column + OUTPUTS * INPUTS + step, known[:, None], 0.0)
+        passed = tl.dot(part, second, passed, input_precision="ieee")
+    scale = tl.rsqrt(tl.sum(squares, 1) / INPUTS + eps)[:, None]
     opened = (opened * scale).to(out.dtype.element_ty).to(tl.float32)
     passed = (passed * scale).to(out.dtype.element_ty).to(tl.float32)
     y = opened / (1 + tl.exp(-opened)) * passed

@@ -85,11 +85,9 @@ class DecodeStep:
     def _fused(self) -> FusedDecode:
         layers = [
             DecoderLayer(
-                layer.input_layernorm.weight,
                 layer.self_attn.qkv_proj.weight,
                 layer.self_attn.qkv_proj.bias,
                 layer.self_attn.o_proj.weight,
-                layer.post_attention_layernorm.weight,
                 layer.mlp.gate_up_proj.weight,
                 layer.mlp.down_proj.weight,
             )

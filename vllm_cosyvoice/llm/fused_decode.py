@@ -15,13 +15,11 @@ EARLY_FROM = (9, 0)  # compute capability
 
 
 class DecoderLayer(NamedTuple):
-    """The weights of a layer; matrices are [outputs, inputs]."""
+    """The weights of a layer; matrices are [outputs, inputs]. Those of the norms are folded into the matrices."""
 
-    norm: Tensor
     qkv: Tensor
     qkv_bias: Tensor
     out: Tensor
-    second_norm: Tensor
     gate_up: Tensor
     down: Tensor
 
@@ -55,11 +53,11 @@ class FusedDecode:
         for number, layer in enumerate(self._layers):
             cached = cache_of(number)
             queries = decode_kernels.project(
-                x, layer.norm, layer.qkv, layer.qkv_bias, self._rotation, positions, cached, self._eps, shapes.project
+                x, layer.qkv, layer.qkv_bias, self._rotation, positions, cached, self._eps, shapes.project
             )
             attended = decode_kernels.attend(queries, cached, self._scale, shapes.attend)
             decode_kernels.add_product(x, attended, layer.out, shapes.out)
-            opened = decode_kernels.gate(x, layer.second_norm, layer.gate_up, self._eps, shapes.gate)
+            opened = decode_kernels.gate(x, layer.gate_up, self._eps, shapes.gate)
             decode_kernels.add_product(x, opened, layer.down, shapes.down)
         return x
 
