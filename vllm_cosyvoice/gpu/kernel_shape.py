@@ -41,18 +41,3 @@ def let_next_in(EARLY: tl.constexpr):
     """Allow the launch of the next kernel once all programs have reached this point and the GPU has free slots."""
     if EARLY:
         gdc_launch_dependents()
-
-
-@triton.jit
-def fetch(address, BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr):
-    """Start to bring `BYTES` from each address, a multiple of 16 · PARTS of constants, into the L2 cache.
-
-    It is free while earlier kernels still run, see `wait_for_inputs`. `PARTS` lets more threads share the work.
-    """
-    if EARLY:
-        part: tl.constexpr = BYTES // PARTS
-        place = address.to(tl.int64)[:, None] + (tl.arange(0, PARTS) * part)[None, :]
-        tl.inline_asm_elementwise(
-            "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
-            "=r,l,r", [place, tl.full(place.shape, part, tl.int32)], tl.int32, False, 1,
-        )  # fmt: skip

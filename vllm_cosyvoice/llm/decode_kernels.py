@@ -1,11 +1,11 @@
 """Kernels of a decode step of a Qwen2 decoder, five for a layer, in Triton.
 
-A decode step has one input for each request. Its products are small, so that the number of kernels bounds its time, and
-the time to read the weights: each kernel here does what would be two or three, and asks for its weights while the
-previous one still runs. Matrix products take operands in the dtype of the weights and accumulate in float32, and
-results are rounded where vLLM's modules round them.
+A decode step has one input for each request. Its products are small, so that the number of kernels bounds its time:
+each kernel here does what would be two or three. Matrix products take operands in the dtype of the weights and
+accumulate in float32, and results are rounded where vLLM's modules round them.
 """
 
+from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from triton import cdiv
 
 from vllm_cosyvoice.gpu.kernel_launch import launch
-from vllm_cosyvoice.gpu.kernel_shape import Shape, fetch, let_next_in, wait_for_inputs
+from vllm_cosyvoice.gpu.kernel_shape import Shape, let_next_in, wait_for_inputs
 
 
 class Cache(NamedTuple):
@@ -51,7 +51,7 @@ def project(
         x, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
         *cache.keys.stride()[:3],
         QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache.keys.shape[1],
-        ROWS=shape.rows, PAIRS=pairs, DEPTH=shape.depth, **_fetched(weight, pairs, shape), **shape.options,
+        ROWS=shape.rows, PAIRS=pairs, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
     return out
 
@@ -66,7 +66,7 @@ def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
         queries, cache.keys, cache.values, cache.table, cache.lengths, out, cache.table.stride(0), scale,
         *cache.keys.stride()[:3],
         GROUP=group, HEADS=heads, HEAD=head, BLOCK=cache.keys.shape[1], ROWS=max(16, triton.next_power_of_2(group)),
-        KEYS=shape.columns, BYTES=head * cache.keys.element_size(), **shape.options,
+        KEYS=shape.columns, **shape.options,
     )  # fmt: skip
     return out
 
@@ -74,11 +74,11 @@ def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
 def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> None:
     """Add x @ weightᵀ to `residual`, [requests, outputs], in place."""
     outputs, inputs = weight.shape
+    columns = gcd(shape.columns, outputs)
     launch(
-        _add_product, (outputs // shape.columns, cdiv(len(x), shape.rows)),
+        _add_product, (outputs // columns, cdiv(len(x), shape.rows)),
         residual, x, weight, len(x),
-        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth,
-        **_fetched(weight, shape.columns, shape), **shape.options,
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=columns, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
 
 
@@ -88,20 +88,14 @@ def gate(x: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
     weight: [2 · outputs, inputs], gate, then up.
     """
     outputs, inputs = len(weight) // 2, weight.shape[1]
+    columns = gcd(shape.columns, outputs)
     out = x.new_empty(len(x), outputs)
     launch(
-        _gate, (outputs // shape.columns, cdiv(len(x), shape.rows)),
+        _gate, (outputs // columns, cdiv(len(x), shape.rows)),
         x, weight, out, len(x), eps,
-        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=shape.columns, DEPTH=shape.depth,
-        **_fetched(weight, shape.columns, shape), **shape.options,
+        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=columns, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
     return out
-
-
-def _fetched(weight: Tensor, columns: int, shape: Shape) -> dict[str, int]:
-    """The bytes of a row of `weight` that a kernel fetches early, and in how many parts, see `fetch`."""
-    size = weight.shape[1] * weight.element_size()
-    return {"BYTES": size, "PARTS": min(size & -size, 16 * max(1, 32 * shape.warps // columns)) // 16}
 
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
@@ -109,8 +103,7 @@ def _project(
     x, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
     block_stride, token_stride, head_stride,
     QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, BYTES: tl.constexpr, PARTS: tl.constexpr,
-    EARLY: tl.constexpr,
+    ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = HEAD // 2
     head = tl.program_id(0) // (HALF // PAIRS)
@@ -118,12 +111,12 @@ def _project(
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     depth = tl.arange(0, DEPTH)
-    columns = weight + (head * HEAD + half) * INPUTS
-    fetch(columns, BYTES, PARTS, EARLY)
-    fetch(columns + HALF * INPUTS, BYTES, PARTS, EARLY)
-    first_column = columns[None, :] + depth[:, None]
+    first_column = weight + (head * HEAD + half)[None, :] * INPUTS + depth[:, None]
     first_bias = tl.load(bias + head * HEAD + half).to(tl.float32)[None, :]
     second_bias = tl.load(bias + head * HEAD + HALF + half).to(tl.float32)[None, :]
+    turn = rotation + tl.load(positions + row, inside, 0)[:, None] * HEAD + half[None, :]
+    cos, sin = tl.load(turn).to(tl.float32), tl.load(turn + HALF).to(tl.float32)
+    slot = tl.load(slots + row, inside, -1)
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     x_row = x + row[:, None] * INPUTS + depth[None, :]
@@ -141,15 +134,12 @@ def _project(
     first = (first * scale + first_bias).to(out.dtype.element_ty).to(tl.float32)
     second = (second * scale + second_bias).to(out.dtype.element_ty).to(tl.float32)
     if head < QUERIES + HEADS:
-        turn = rotation + tl.load(positions + row, inside, 0)[:, None] * HEAD + half[None, :]
-        cos, sin = tl.load(turn).to(tl.float32), tl.load(turn + HALF).to(tl.float32)
         first, second = first * cos - second * sin, second * cos + first * sin
     if head < QUERIES:
         place = out + row[:, None] * (QUERIES * HEAD) + head * HEAD + half[None, :]
         tl.store(place, first.to(out.dtype.element_ty), inside[:, None])
         tl.store(place + HALF, second.to(out.dtype.element_ty), inside[:, None])
     else:
-        slot = tl.load(slots + row, inside, -1)
         kept = (slot >= 0)[:, None]
         is_value = head >= QUERIES + HEADS
         cache = tl.where(is_value, values, keys)
@@ -164,62 +154,68 @@ def _project(
 def _attend(
     queries, keys, values, table, lengths, out, table_stride, scale, block_stride, token_stride, head_stride,
     GROUP: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
-    KEYS: tl.constexpr, BYTES: tl.constexpr, EARLY: tl.constexpr,
+    KEYS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     request, head = tl.program_id(0), tl.program_id(1)
     member = tl.arange(0, ROWS)
     column = tl.arange(0, HEAD)
     of_group = (member < GROUP)[:, None]
     place = (request * HEADS * GROUP + head * GROUP + member)[:, None] * HEAD + column[None, :]
-    length = tl.load(lengths + request)
+    # The newest token's key and value come from `_project`, so all others are loaded while that still runs.
+    newest = tl.load(lengths + request) - 1
     table += request * table_stride
-    if EARLY:
-        for start in range(0, length, KEYS):
-            cell = _cells(table, start + tl.arange(0, KEYS), length, BLOCK, block_stride, token_stride)
-            fetch(keys + cell + head * head_stride, BYTES, 1, EARLY)
-            fetch(values + cell + head * head_stride, BYTES, 1, EARLY)
+    keys += head * head_stride
+    values += head * head_stride
+    token = tl.arange(0, KEYS)
+    key, value = _cached(keys, values, table, token, newest, block_stride, token_stride, HEAD, BLOCK)
+    block = tl.load(table + tl.maximum(newest, 0) // BLOCK).to(tl.int64)
+    place_of_newest = block * block_stride + newest % BLOCK * token_stride + column
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
     query = tl.load(queries + place, of_group, 0.0)
-    highest = tl.full((ROWS,), -float("inf"), tl.float32)
-    weights = tl.zeros((ROWS,), tl.float32)
-    mixed = tl.zeros((ROWS, HEAD), tl.float32)
-    for start in range(0, length, KEYS):
-        key = start + tl.arange(0, KEYS)
-        inside = key < length
-        cell = _cells(table, key, length, BLOCK, block_stride, token_stride) + head * head_stride
-        near = tl.load(keys + cell[None, :] + column[:, None], inside[None, :], 0.0)
-        score = tl.dot(query, near, input_precision="ieee") * scale
-        score = tl.where(inside[None, :], score, -float("inf"))
+    newest_key = tl.load(keys + place_of_newest, newest >= 0, 0.0).to(tl.float32)
+    newest_value = tl.load(values + place_of_newest, newest >= 0, 0.0).to(tl.float32)
+    highest = tl.sum(query.to(tl.float32) * newest_key[None, :], 1) * scale
+    weights = tl.full((ROWS,), 1.0, tl.float32)
+    mixed = tl.zeros((ROWS, HEAD), tl.float32) + newest_value[None, :]
+    for start in range(0, newest, KEYS):
+        score = tl.dot(query, key, input_precision="ieee") * scale
+        score = tl.where((start + token < newest)[None, :], score, -float("inf"))
         higher = tl.maximum(highest, tl.max(score, 1))
         faded = tl.exp(highest - higher)
         weight = tl.exp(score - higher[:, None])
         weights = weights * faded + tl.sum(weight, 1)
-        value = tl.load(values + cell[:, None] + column[None, :], inside[:, None], 0.0)
         mixed = tl.dot(weight.to(value.dtype), value, mixed * faded[:, None], input_precision="ieee")
         highest = higher
-    mixed = tl.where(weights[:, None] > 0, mixed / weights[:, None], 0.0)
-    tl.store(out + place, mixed.to(out.dtype.element_ty), of_group)
+        following = start + KEYS + token
+        key, value = _cached(keys, values, table, following, newest, block_stride, token_stride, HEAD, BLOCK)
+    tl.store(out + place, (mixed / weights[:, None]).to(out.dtype.element_ty), of_group)
 
 
 @triton.jit
-def _cells(table, token, length, BLOCK: tl.constexpr, block_stride, token_stride):
-    """Where the tokens of a request are in the cache; any place for those from `length` on."""
-    block = tl.load(table + token // BLOCK, token < length, 0).to(tl.int64)
-    return block * block_stride + token % BLOCK * token_stride
+def _cached(
+    keys, values, table, token, end, block_stride, token_stride, HEAD: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """The keys, [HEAD, tokens], and values, [tokens, HEAD], of a request's tokens; zeros from `end` on."""
+    column = tl.arange(0, HEAD)
+    known = token < end
+    block = tl.load(table + token // BLOCK, known, 0).to(tl.int64)
+    cell = block * block_stride + token % BLOCK * token_stride
+    key = tl.load(keys + cell[None, :] + column[:, None], known[None, :], 0.0)
+    value = tl.load(values + cell[:, None] + column[None, :], known[:, None], 0.0)
+    return key, value
 
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _add_product(
     residual, x, weight, rows,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None]
     depth = tl.arange(0, DEPTH)
-    fetch(weight + column * INPUTS, BYTES, PARTS, EARLY)
     w_column = weight + column[None, :] * INPUTS + depth[:, None]
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)
@@ -238,14 +234,12 @@ def _add_product(
 def _gate(
     x, weight, out, rows, eps,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    BYTES: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     inside = (row < rows)[:, None]
     depth = tl.arange(0, DEPTH)
-    fetch(weight + column * INPUTS, BYTES, PARTS, EARLY)
-    fetch(weight + (OUTPUTS + column) * INPUTS, BYTES, PARTS, EARLY)
     w_column = weight + column[None, :] * INPUTS + depth[:, None]
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)

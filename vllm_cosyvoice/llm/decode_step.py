@@ -26,14 +26,14 @@ class DecodeStep:
 
     @staticmethod
     def fits(config: VllmConfig, model: Any) -> bool:  # noqa: ANN401 - mypy does not follow vLLM
-        """Whether an engine has such steps: plain weights in bfloat16, one GPU, a KV cache that the kernels know.
+        """Whether an engine has such steps: plain weights, one GPU, a KV cache that the kernels know.
 
-        float16 is too narrow, as a norm's weight is applied before its scale. CUDA graphs must be only for such steps.
+        Their CUDA graphs must be for nothing else.
         """
         attention = model.layers[0].self_attn
         return (
             attention.head_dim in HEAD_WIDTHS
-            and config.model_config.dtype == torch.bfloat16
+            and config.model_config.dtype in (torch.bfloat16, torch.float16)
             and config.cache_config.cache_dtype == "auto"
             and config.quant_config is None
             and config.lora_config is None
@@ -70,7 +70,7 @@ class DecodeStep:
         """Compile the kernels for steps of all sizes in parallel; the KV cache must exist."""
         weight = self._model.norm.weight
         with compiling():
-            for requests in (16, 32, MOST_REQUESTS):
+            for requests in (1, 64, MOST_REQUESTS):
                 places = torch.zeros(requests, dtype=torch.int64, device=weight.device)
                 table = torch.zeros(requests, 16, dtype=torch.int32, device=weight.device)
                 cache = self._cache(0, places, table, table.new_zeros(requests))

@@ -1,7 +1,7 @@
 """Decode steps of the language model on a GPU, with five kernels for a layer instead of twelve."""
 
+import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import NamedTuple
 
 from torch import Tensor
@@ -34,6 +34,50 @@ class Shapes(NamedTuple):
     down: Shape
 
 
+# By the most requests of a step: tuned on an H200, see benchmarks/RESULTS.md.
+TUNED = {
+    16: Shapes(
+        project=Shape(16, 16, 128, 2, 4),
+        attend=Shape(0, 256, 0, 8, 1),
+        out=Shape(16, 16, 128, 4, 6),
+        gate=Shape(16, 64, 128, 4, 3),
+        down=Shape(16, 16, 256, 4, 4),
+    ),
+    64: Shapes(
+        project=Shape(64, 16, 64, 4, 6),
+        attend=Shape(0, 256, 0, 8, 1),
+        out=Shape(32, 16, 128, 4, 6),
+        gate=Shape(64, 64, 128, 4, 3),
+        down=Shape(64, 16, 256, 4, 4),
+    ),
+    math.inf: Shapes(
+        project=Shape(64, 16, 64, 4, 6),
+        attend=Shape(0, 128, 0, 4, 1),
+        out=Shape(64, 16, 128, 4, 6),
+        gate=Shape(64, 64, 64, 4, 4),
+        down=Shape(64, 32, 128, 4, 5),
+    ),
+}
+TUNED_ON = (9, 10)  # major compute capability: Hopper and its successor in data centres
+# What fits in the shared memory of other GPUs; not tuned.
+SMALL = {
+    16: Shapes(
+        project=Shape(16, 16, 128, 2, 4),
+        attend=Shape(0, 128, 0, 4, 1),
+        out=Shape(16, 16, 128, 4, 6),
+        gate=Shape(16, 32, 128, 4, 3),
+        down=Shape(16, 16, 256, 4, 4),
+    ),
+    math.inf: Shapes(
+        project=Shape(32, 16, 128, 4, 4),
+        attend=Shape(0, 128, 0, 4, 1),
+        out=Shape(32, 16, 128, 4, 6),
+        gate=Shape(64, 64, 64, 4, 3),
+        down=Shape(32, 16, 128, 4, 5),
+    ),
+}
+
+
 class FusedDecode:
     """The layers of a Qwen2 decoder, for one input per request."""
 
@@ -41,15 +85,14 @@ class FusedDecode:
         """`rotation`: see `decode_kernels.project`; `scale`: of attention; `eps`: of the norms."""
         self._layers = layers
         self._rotation, self._scale, self._eps = rotation, scale, eps
-        self._early = gpu.capability >= EARLY_FROM
+        self._gpu = gpu
 
     def __call__(self, x: Tensor, positions: Tensor, cache_of: Callable[[int], Cache]) -> Tensor:
         """Run all layers on `x`, [requests, width], in place, and return it.
 
         positions: [requests] int64; `cache_of`: gives the cache of a layer, to which the step's keys and values go.
         """
-        inputs, hidden = x.shape[1], self._layers[0].down.shape[1]
-        shapes = _shapes(len(x), inputs, hidden, self._early)
+        shapes = _shapes(len(x), self._gpu)
         for number, layer in enumerate(self._layers):
             cached = cache_of(number)
             queries = decode_kernels.project(
@@ -62,25 +105,7 @@ class FusedDecode:
         return x
 
 
-@cache
-def _shapes(requests: int, inputs: int, hidden: int, early: bool) -> Shapes:
-    """Layouts that fit in the shared memory of all cards; derived from the bytes that a program reads, not tuned."""
-    rows = 16 if requests <= 16 else 32 if requests <= 32 else 64
-    half = min(rows, 32)
-    width = _divisor(inputs, 128)
-    if rows <= 16:
-        down = Shape(rows, _divisor(inputs, 16), _divisor(hidden, 256), 4, 5, early)
-    else:
-        down = Shape(half, _divisor(inputs, 16), _divisor(hidden, 128), 4, 5, early)
-    return Shapes(
-        project=Shape(half, 16, width, 4, 4, early),
-        attend=Shape(0, 128, 0, 4, 2, early),
-        out=Shape(half, _divisor(inputs, 16), width, 4, 6, early),
-        gate=Shape(rows, _divisor(hidden, max(rows, 32)), min(width, 64) if rows > 32 else width, 4, 3, early),
-        down=down,
-    )
-
-
-def _divisor(size: int, most: int) -> int:
-    """The largest power of two that divides `size`, up to `most`."""
-    return min(size & -size, most)
+def _shapes(requests: int, gpu: Gpu) -> Shapes:
+    shapes = TUNED if gpu.capability[0] in TUNED_ON else SMALL
+    chosen = next(shapes[most] for most in shapes if requests <= most)
+    return Shapes(*(shape._replace(early=gpu.capability >= EARLY_FROM) for shape in chosen))
