@@ -1,7 +1,7 @@
 """Every kernel that the released models launch, compiled for GPUs of all generations on a machine that has none."""
 
 import logging
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -27,7 +27,7 @@ from vllm_cosyvoice.gpu.kernel_launch import compiling, launch  # noqa: E402 - n
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 
 # With whether they are true or false, these constants decide how much shared memory a kernel takes.
-TILE = ("ROWS", "COLUMNS", "DEPTH", "QUERIES", "KEYS", "PAGE", "BLOCK_M", "BLOCK_N", "BLOCK_K", "ROTATED")
+TILE = ("ROWS", "COLUMNS", "PAIRS", "DEPTH", "QUERIES", "KEYS", "PAGE", "BLOCK_M", "BLOCK_N", "BLOCK_K", "ROTATED")
 
 
 class Driver:
@@ -176,8 +176,8 @@ def draw_tokens() -> None:
     token_append_kernel.append(places, places, lengths, places, lengths, numbers)
 
 
-def decode_steps(gpu: Gpu) -> None:
-    """Of a layer of the released sizes, with as many requests as give all layouts."""
+def decode_steps(gpu: Gpu, sizes: Sequence[int] = (1, 64, 65)) -> None:
+    """Of a layer of the released sizes; the usual numbers of requests give all layouts."""
     from vllm_cosyvoice.llm.decode_kernels import Cache
     from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
 
@@ -193,7 +193,7 @@ def decode_steps(gpu: Gpu) -> None:
         matrix(width, hidden),
     )
     step = FusedDecode([layer], matrix(1000, head), head**-0.5, 1e-6, gpu)
-    for requests in (1, 64, 65):
+    for requests in sizes:
         keys, values = matrix(10, 2, block, 2 * head).transpose(1, 2).chunk(2, dim=-1)
         numbers = torch.empty(requests, 10, dtype=torch.int32, device="meta")
         places = torch.empty(requests, dtype=torch.int64, device="meta")
@@ -271,3 +271,16 @@ def test_launches_are_compiled_once_in_each_form(
         patch.setattr(triton.JITFunction, "_do_compile", lambda *_: pytest.fail("it was compiled already"))
         (one,) = launches.values()
         assert one.compiled().metadata.num_warps == 1
+
+
+def test_decode_steps_of_all_sizes_are_compiled_in_advance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DecodeStep.compile` launches those of three sizes."""
+    from vllm_cosyvoice.llm.decode_step import MOST_REQUESTS
+    from vllm_cosyvoice.llm.engine_arguments import GRAPH_SIZES
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver(RTX_5090.gpu))
+    with compiling():
+        decode_steps(RTX_5090.gpu)
+    monkeypatch.setattr(triton.JITFunction, "_do_compile", lambda *_: pytest.fail("it was not compiled"))
+    with compiling():
+        decode_steps(RTX_5090.gpu, [size for size in GRAPH_SIZES if size <= MOST_REQUESTS])
