@@ -1,8 +1,8 @@
 """Speech tokens by vLLM's second model runner on a CPU: `TRITON_INTERPRET=1 python -m tests.second_model_runner MODEL`.
 
-A GPU is what this runner is for. Where there is none, Triton's interpreter runs its kernels and ours, which vLLM must
-be told: it looks for a Triton that compiles for CPUs. Prints, as JSON, the tokens of REQUESTS all at once, and those of
-a text stream. Its log has a line for each step that ran without a plan of its own.
+A GPU is what this runner is for. Where there is none, Triton's interpreter runs its kernels and ours. Prints, as JSON,
+the tokens of REQUESTS all at once, and those of a text stream. Its log has a line for each step that ran without a plan
+of its own.
 """
 
 import asyncio
@@ -11,21 +11,16 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from triton.backends import backends
 
-if TYPE_CHECKING:
-    from vllm_cosyvoice.llm.multi_step import MultiStepWorker
-
+from tests import interpreter  # noqa: F401 - lets vLLM use the interpreter
 from vllm_cosyvoice.sampling import SamplingOptions
 from vllm_cosyvoice.segment import Segment
 
-FAKE_CPU_BACKEND = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: False), compiler=None)
-if __name__ == "__main__":
-    backends["cpu"] = FAKE_CPU_BACKEND  # before vLLM is imported
+if TYPE_CHECKING:
+    from vllm_cosyvoice.llm.multi_step import MultiStepWorker
 
 STEPS = 3  # at once: not a divisor of the length
 CAPACITY = 160  # tokens: too few for all requests, so one waits or is set aside
@@ -78,7 +73,6 @@ def worker() -> "type[MultiStepWorker]":
 
     class Worker(MultiStepWorker, CPUWorker):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
         further_steps = WithoutGraphs
-        attention = frozenset({"CPU_ATTN"})
 
     return Worker
 

@@ -142,6 +142,7 @@ REPLACED = [
     ("vllm.model_executor.models.qwen2:Qwen2ForCausalLM", OURS + "model:CosyVoice2ForCausalLM"),
     ("vllm.v1.core.sched.async_scheduler:AsyncScheduler", OURS + "scheduler:SpeechScheduler"),
     ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:MultiStepWorker"),
+    ("vllm.v1.worker.gpu_worker:Worker", OURS + "multi_step:SpeechWorker"),
     ("vllm.renderers:BaseRenderer", OURS + "renderer:TokenRenderer"),
 ]
 SINCE = {"validate_token_ids": (0, 32)}  # vLLM does not have it before
@@ -174,7 +175,30 @@ WRITTEN = [
         "what it reads, too",
     ),
     ("vllm.v1.worker.gpu.model_runner", "input_batch.logits_indices", "the rows that tokens are drawn from"),
-    ("vllm.v1.worker.gpu.model_runner", "self.attn_groups", "the attention backends"),
+    (
+        "vllm.v1.worker.gpu.model_runner",
+        "query_start_loc_np[num_reqs + 1 :] = num_tokens",
+        "a graph finds no tokens of requests that a step has not",
+    ),
+    (
+        "vllm.v1.worker.gpu.input_batch",
+        "input_buffers.query_start_loc[: num_reqs + 1]",
+        "a graph is captured with the buffers of a step",
+    ),
+    ("vllm.v1.worker.gpu.block_table", "self.slot_mappings[:, :num_tokens]", "they say where keys and values go"),
+    ("vllm.v1.worker.gpu.block_table", "tl.store(slot_mapping_ptr + offset, PAD_ID", "those of padding go nowhere"),
+    (
+        "vllm.v1.worker.gpu.cudagraph_utils",
+        "num_reqs = desc.num_reqs or min(num_tokens, self.max_num_reqs)",
+        "a graph is captured with as many requests as a step may have",
+    ),
+    ("vllm.v1.worker.gpu.cudagraph_utils", "forward_fn(CUDAGraphMode.NONE)", "all kernels run before a capture"),
+    (
+        "vllm.v1.attention.backends.triton_attn",
+        "AttentionCGSupport.ALWAYS",
+        "a graph may contain any attention of prompts",
+    ),
+    ("vllm.v1.attention.backends.triton_attn", "max_seqlen_q = attn_metadata.max_query_len", "what chooses its kernel"),
     ("vllm.v1.worker.gpu.input_batch", "num_tokens_after_padding", "the size of the graph of a step"),
     ("vllm.v1.worker.gpu.input_batch", "computed_delta = query_len - num_rejected", "how tokens of a step are counted"),
     ("vllm.v1.worker.gpu_worker", "self.model_runner.sample_tokens(", "the sampler runs after the model"),

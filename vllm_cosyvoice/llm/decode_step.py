@@ -11,14 +11,11 @@ from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.gpu.kernel_launch import compiling
 from vllm_cosyvoice.llm.decode_kernels import Cache
 from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
+from vllm_cosyvoice.llm.prompt_step import ATTENTION
 
 MOST_REQUESTS = 256  # in larger steps, vLLM's products are as fast
 
 HEAD_WIDTHS = (32, 64)  # other Qwen2 models have 128, for which the kernels have no layouts
-
-# vLLM's attention backends that take the lengths of the requests from the GPU alone, and keep keys and values side by
-# side. FlashInfer, which vLLM prefers on some cards, plans a step by lengths on the host.
-READS_LENGTHS_ON_THE_GPU = frozenset({"FLASH_ATTN", "TRITON_ATTN"})
 
 
 class DecodeStep:
@@ -39,7 +36,7 @@ class DecodeStep:
             and config.lora_config is None
             and config.parallel_config.world_size == 1
             and config.compilation_config.cudagraph_mode.separate_routine()
-            and attention.attn.attn_backend.get_name() in READS_LENGTHS_ON_THE_GPU
+            and attention.attn.attn_backend.get_name() == ATTENTION
         )
 
     def __init__(self, model: Any, eps: float) -> None:  # noqa: ANN401

@@ -13,6 +13,7 @@ from vllm.plugins import load_general_plugins
 from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import LanguageModelConfig
 from vllm_cosyvoice.llm.environment import BEFORE_IMPORT
+from vllm_cosyvoice.llm.prompt_step import ATTENTION
 from vllm_cosyvoice.llm.registration import RENDERER
 
 SAMPLING = "vllm_cosyvoice.llm.repetition_aware_sampling:RepetitionAwareSampling"
@@ -89,6 +90,7 @@ def engine_arguments(
         kv_cache_memory_bytes=blocks * block_size * _kv_bytes(model.config.language_model, data_type),
         gpu_memory_utilization=options.gpu_memory_utilization or ANY_SHARE,
         enable_prefix_caching=True,
+        attention_backend=None if on_cpu else ATTENTION,
         enforce_eager=on_cpu,
         compilation_config={} if on_cpu else _cuda_graphs(options.max_num_seqs),
         max_logprobs=-1,  # unlimited, for direct users of the engine
@@ -104,8 +106,7 @@ def engine_arguments(
 def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
     """vLLM's compilation settings: CUDA graphs only, as torch.compile adds 17 s to a cold start and gains nothing.
 
-    Attention is part of the graph only in pure decode steps. For other steps, FlashAttention 3 makes a plan that
-    depends on the longest query, and a graph would always replay the plan of its capture.
+    Steps in which requests only generate have graphs of their own, as their kernels take one token of each request.
     """
     sizes = sorted({*GRAPH_SIZES, min(max_num_seqs, GRAPH_SIZES[-1])})
     return {

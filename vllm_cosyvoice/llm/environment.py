@@ -3,8 +3,7 @@
 import os
 
 # Must be set before vLLM is imported on a GPU. It enables CUDA graphs for steps that read prompts, without
-# torch.compile. vLLM keeps attention, whose plan changes from step to step, outside the graphs. Without these graphs,
-# such a step takes twice as long.
+# torch.compile. Without these graphs, such a step takes several times as long.
 BEFORE_IMPORT = {"VLLM_USE_BREAKABLE_CUDAGRAPH": "1"}
 
 # Per process, on a CPU. With more, the language model and the decoder wait for each other's threads, and if another

@@ -13,6 +13,7 @@ from vllm.platforms import current_platform
 from vllm.sequence import IntermediateTensors
 
 from vllm_cosyvoice.checkpoint.tensors import named_tensors
+from vllm_cosyvoice.llm.prompt_step import in_one_graph
 from vllm_cosyvoice.vocabulary import HEAD_SIZE, SPEECH_TOKENS
 
 if TYPE_CHECKING:
@@ -93,10 +94,18 @@ class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does no
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor | IntermediateTensors:
         """Run the decoder: hidden states, [tokens, width]. A step in which requests only generate has fused kernels."""
-        if self._decode_step and input_ids is not None and self._decode_step.takes(len(input_ids)):
-            return self._decode_step(input_ids, positions)
         hidden: torch.Tensor | IntermediateTensors
-        hidden = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
+        if self._decode_step is None or input_ids is None:
+            hidden = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
+            return hidden
+        tokens = len(input_ids)
+        decodes = self._decode_step.takes(tokens)
+        if not (decodes and torch.cuda.is_current_stream_capturing()):
+            # vLLM warms up with the same batch for graphs of both kinds, and Triton can't load a kernel in a capture.
+            with in_one_graph(tokens):
+                hidden = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
+        if decodes:
+            hidden = self._decode_step(input_ids, positions)
         return hidden
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:

@@ -14,8 +14,7 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu_worker import Worker
 
 from vllm_cosyvoice.llm import token_append_kernel
-from vllm_cosyvoice.llm.decode_step import READS_LENGTHS_ON_THE_GPU
-from vllm_cosyvoice.llm.scheduler import STEPS_AT_ONCE, MultiStepOutput
+from vllm_cosyvoice.llm.scheduler import MultiStepOutput
 
 
 class FurtherSteps:
@@ -26,11 +25,7 @@ class FurtherSteps:
         self._runner = runner
 
     def next_logits(self, tokens: torch.Tensor, batch: InputBatch) -> torch.Tensor:
-        """Append `tokens`, [requests, 1], to the requests of `batch`, and predict the next: logits, [requests, 6564].
-
-        The plan of FlashAttention 3 stays that of the first step: a few tokens more change how evenly its parts are
-        loaded, but not what they compute.
-        """
+        """Append `tokens`, [requests, 1], to the requests of `batch`, and predict the next: logits, [rows, 6564]."""
         token_append_kernel.append(
             tokens,
             batch.idx_mapping,
@@ -61,16 +56,7 @@ class MultiStepWorker:
     """Mixin for a worker of vLLM: it runs plans of several steps."""
 
     further_steps: type[FurtherSteps] = FurtherSteps
-    attention: frozenset[str] = READS_LENGTHS_ON_THE_GPU
     model_runner: Any
-    vllm_config: Any
-
-    def compile_or_warm_up_model(self) -> Any:  # noqa: ANN401 - varies by version
-        """Warm up, as vLLM does. vLLM makes the scheduler later: with other attention it must plan single steps."""
-        groups = [group for groups in self.model_runner.attn_groups for group in groups]
-        if not {group.backend.get_name() for group in groups} <= self.attention:
-            self.vllm_config.additional_config[STEPS_AT_ONCE] = 1
-        return super().compile_or_warm_up_model()  # type: ignore[misc]  # the worker's
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput | AsyncModelRunnerOutput | None:
         """Run the first step, and leave the others to the sampler, which runs next."""
