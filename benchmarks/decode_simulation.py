@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.loop import LONGEST_BACKLOG
 from vllm_cosyvoice.decode.playback import Playback
@@ -190,7 +190,8 @@ def simulate(
     while (live or upcoming) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            stream.request(first_hop(FIRST_HOP_CALLS * cost.usual, Vocoder.hold_back))
+            calls = FIRST_HOP_CALLS if live else FIRST_HOP_CALLS_ALONE
+            stream.request(first_hop(calls * cost.usual, Vocoder.hold_back))
             requested.append(stream)
             live.append(stream)
         if step_end == math.inf and (requested or generating):

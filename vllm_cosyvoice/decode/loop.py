@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, CostEstimate, Job, due, plan
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, due, plan
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
@@ -51,8 +51,12 @@ class DecodeLoop:
 
     @property
     def first_hop(self) -> int:
-        """Tokens of a first hop whose audio lasts until the second hop is decoded, if calls take as long as now."""
-        return first_hop(FIRST_HOP_CALLS * self._cost.usual, self._decoder.hold_back)
+        """Tokens of a new utterance's first hop.
+
+        Its audio lasts until the second hop is decoded, if calls take as long as now.
+        """
+        calls = FIRST_HOP_CALLS if len(self._utterances) > 1 else FIRST_HOP_CALLS_ALONE
+        return first_hop(calls * self._cost.usual, self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
