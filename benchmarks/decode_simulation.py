@@ -190,7 +190,7 @@ def simulate(
     while (live or upcoming) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            calls = FIRST_HOP_CALLS if live else FIRST_HOP_CALLS_ALONE
+            calls = FIRST_HOP_CALLS_ALONE if stream.remembers and not live else FIRST_HOP_CALLS
             stream.request(first_hop(calls * cost.usual, Vocoder.hold_back))
             requested.append(stream)
             live.append(stream)

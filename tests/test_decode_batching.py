@@ -286,10 +286,10 @@ def test_little_is_computed_twice(rate: float, most: float) -> None:
     assert 1.0 < run.work < most
 
 
-def test_a_burst_of_requests_is_heard_in_a_few_calls() -> None:
+def test_a_burst_of_requests_is_heard_in_a_call_or_two() -> None:
     known = [SimulatedStream(0.1 * index) for index in range(20)]  # the schedule knows its device
     run = simulate([*known, *(SimulatedStream(5.0) for _ in range(32))])
-    assert max(stream.waited for stream in run.streams) < 6 * SHORT_CALL
+    assert max(stream.waited for stream in run.streams) < 4 * SHORT_CALL
     assert max(stream.stalled for stream in run.streams) < SHORT_CALL
 
 

@@ -13,8 +13,8 @@ PART_OF_ALL = 1 / 4
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. It waits for no other
-# utterance if there is none.
+# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. If there is nothing else
+# to decode, it waits for nothing.
 FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 5, 3
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this

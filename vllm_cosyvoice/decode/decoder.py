@@ -178,6 +178,11 @@ class SpeechDecoder:
         return self._vocoder.hold_back
 
     @property
+    def remembers(self) -> bool:
+        """Whether the flow remembers anything, so that a hop costs little more than its own frames."""
+        return self._flow.cache is not None
+
+    @property
     def flow_cache_bytes(self) -> int:
         """Memory of what the flow remembers."""
         return self._flow.cache.nbytes if self._flow.cache else 0

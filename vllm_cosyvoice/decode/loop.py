@@ -55,7 +55,8 @@ class DecodeLoop:
 
         Its audio lasts until the second hop is decoded, if calls take as long as now.
         """
-        calls = FIRST_HOP_CALLS if len(self._utterances) > 1 else FIRST_HOP_CALLS_ALONE
+        alone = self._decoder.remembers and len(self._utterances) <= 1
+        calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
         return first_hop(calls * self._cost.usual, self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
