@@ -114,6 +114,8 @@ CALLED: list[tuple[str, list[str], set[str]]] = [
         set(),
     ),
     ("vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager.run_fullgraph", ["self", "desc"], set()),
+    ("vllm.forward_context:get_forward_context", [], set()),
+    ("vllm.config:CUDAGraphMode.separate_routine", ["self"], set()),
 ]
 
 
@@ -218,6 +220,19 @@ WRITTEN = [
     ("vllm.model_executor.models.qwen2", "self.logits_processor", "what gathers logits"),
     ("vllm.model_executor.models.qwen2", "self.lm_head", "the head that ours replaces"),
     ("vllm.model_executor.models.qwen2", "self.embed_tokens", "the table that ours replaces"),
+    (
+        "vllm.v1.attention.backends.triton_attn",
+        "kv_cache.transpose(1, 2).split(self.head_size, dim=-1)",
+        "keys and values are side by side",
+    ),
+    ("vllm.model_executor.layers.attention.attention", "self.attn_backend", "the attention backend"),
+    ("vllm.model_executor.layers.attention.attention", "self.layer_name", "whose plan an attention layer follows"),
+    ("vllm.model_executor.layers.rotary_embedding.base", '"cos_sin_cache"', "the table of rotations"),
+    ("vllm.model_executor.models.qwen2", "self.qkv_proj", "a matrix that our kernels read"),
+    ("vllm.model_executor.models.qwen2", "self.o_proj", "a matrix that our kernels read, too"),
+    ("vllm.model_executor.models.qwen2", "self.gate_up_proj", "the gate, then what passes it"),
+    ("vllm.model_executor.models.qwen2", "self.down_proj", "the last matrix of a layer"),
+    ("vllm.model_executor.models.qwen2", "self.rotary_emb", "what has the table of rotations"),
     ("vllm.renderers.base", "self.model_config", "where the renderer finds the number of ids"),
     ("vllm.v1.engine.core", "EngineCore", "the name of the process that ends with its parent"),
     ("vllm.v1.core.sched.output", "sampling_params", "what a new request asks for"),
