@@ -25,7 +25,7 @@ from vllm_cosyvoice.text.english.words import WORD_RULES
 from vllm_cosyvoice.text.fractions import FRACTION_SIGNS, spell_out_fractions
 from vllm_cosyvoice.text.grammar import grammar, read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
-from vllm_cosyvoice.text.rules import apply
+from vllm_cosyvoice.text.rules import Rules
 
 # Parts for wetext: a date, or a number with the next word if wetext reads both together.
 UNIT = (
@@ -41,18 +41,20 @@ TRAILING_MARKS = re.compile(r"[.,:;!?'’…—–-]*$")
 DIGITS = re.compile(r"\d+")
 HAS_NUMBER = re.compile(rf"[\d⁰¹²³⁴-⁹{FRACTION_SIGNS}]")
 
-NUMBER_RULES = [
-    *DATE_RULES,
-    *CODE_RULES,
-    *VERSION_RULES,
-    *DURATION_RULES,
-    *DECADE_RULES,
-    *MONEY_RULES,
-    *RANGE_RULES,
-    *TIME_RULES,
-    *UNIT_RULES,
-    *THOUSAND_RULES,
-]
+TEXT_RULES = Rules(FILE_RULES, WORD_RULES, ROMAN_RULES)
+NUMBER_RULES = Rules(
+    DATE_RULES,
+    CODE_RULES,
+    VERSION_RULES,
+    DURATION_RULES,
+    DECADE_RULES,
+    MONEY_RULES,
+    RANGE_RULES,
+    TIME_RULES,
+    UNIT_RULES,
+    THOUSAND_RULES,
+)
+MARK_RULES = Rules(SIGN_RULES)
 
 
 def read(line: str) -> str:
@@ -70,11 +72,11 @@ def load() -> None:
 
 
 def _read(text: str) -> str:
-    text = apply([*FILE_RULES, *WORD_RULES, *ROMAN_RULES], text)
+    text = TEXT_RULES.apply(text)
     if HAS_NUMBER.search(text):
-        text = apply(NUMBER_RULES, spell_out_fractions(text))
+        text = NUMBER_RULES.apply(spell_out_fractions(text))
     by_wetext = partial(read_out, language="en")
-    return FOR_WETEXT.sub(lambda match: _without_marks(by_wetext, match[0]), apply(SIGN_RULES, text))
+    return FOR_WETEXT.sub(lambda match: _without_marks(by_wetext, match[0]), MARK_RULES.apply(text))
 
 
 def _without_marks(reader: Callable[[str], str], text: str) -> str:
