@@ -15,9 +15,9 @@ import pytest
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
 from vllm_cosyvoice.limits import MAX_TOKENS, MOST_PROMPT_SECONDS, MOST_SPEECH, MOST_TEXT
-from vllm_cosyvoice.text import Pause, TextFrontEnd
+from vllm_cosyvoice.text import Pause, TextFrontEnd, english
 from vllm_cosyvoice.text.front_end import SILENCE, segments
-from vllm_cosyvoice.text.grammar import PIECE, _pieces
+from vllm_cosyvoice.text.grammar import PIECE, _pieces, read_out
 from vllm_cosyvoice.text.normalise import normalise
 from vllm_cosyvoice.text.special_tokens import SOUNDS
 from vllm_cosyvoice.text.split import (
@@ -110,6 +110,15 @@ def test_a_number_no_name_exists_for_is_read_digit_by_digit() -> None:
 
 
 # the options of the front end
+
+
+def test_a_small_number_is_spelled_as_wetext_does_but_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [str(number) for number in range(0, 1000, 7)]
+    assert [english.read(number) for number in numbers] == [read_out(number, "en") for number in numbers]
+    monkeypatch.setattr(english, "read_out", lambda text, language: f"({text})")
+    assert english.read("Numbers 0, 17 and 105; 1234 is longer.") == (
+        "Numbers zero, seventeen and one hundred and five; (one thousand two hundred thirty four) is longer."
+    )
 
 
 def test_without_normalising_the_text_is_only_split(front_end: TextFrontEnd) -> None:
