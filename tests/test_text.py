@@ -15,7 +15,7 @@ import pytest
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
 from vllm_cosyvoice.limits import MAX_TOKENS, MOST_PROMPT_SECONDS, MOST_SPEECH, MOST_TEXT
-from vllm_cosyvoice.text import Pause, TextFrontEnd, english
+from vllm_cosyvoice.text import Pause, TextFrontEnd, english, markdown
 from vllm_cosyvoice.text.front_end import SILENCE, segments
 from vllm_cosyvoice.text.grammar import PIECE, _pieces, read_out
 from vllm_cosyvoice.text.normalise import normalise
@@ -32,6 +32,13 @@ from vllm_cosyvoice.text.split import (
     split,
 )
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
+
+LINES = [
+    line
+    for path in (Path(__file__).parent / "text_cases").glob("*.jsonl")
+    for case in map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    for line in case["input"].split("\n")
+]
 
 
 def words(text: str) -> int:
@@ -110,6 +117,16 @@ def test_a_number_no_name_exists_for_is_read_digit_by_digit() -> None:
 
 
 # the options of the front end
+
+
+def test_a_line_without_markdown_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [line for line in map(str.strip, LINES) if markdown.PLAIN.fullmatch(line)]
+    assert len(plain) > len(LINES) / 4
+    for line in plain:
+        (paragraph,) = (token for token in markdown.parser().parse(line) if token.type == "inline")
+        assert [(token.type, token.content) for token in paragraph.children or []] == [("text", line)]
+    monkeypatch.setattr(markdown, "parser", None)
+    assert markdown.lines("It's  plain: no. 1, isn't it?", ". ", ", ") == ["It's plain: no. 1, isn't it?"]
 
 
 def test_a_small_number_is_spelled_as_wetext_does_but_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
