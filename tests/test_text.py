@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -423,6 +424,16 @@ def test_no_text_raises_in_any_language(language: str) -> None:
 
 
 # tokens
+
+
+def test_a_text_is_tokenized_once(tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front_end = TextFrontEnd(tokenizer_directory)
+    tokenizer = Mock(wraps=front_end._tokenizer)
+    monkeypatch.setattr(front_end, "_tokenizer", tokenizer)
+    (segment,) = front_end.segments("One sentence.")
+    front_end.tokens(segment).clear()
+    assert front_end.tokens(segment) == load_tokenizer(tokenizer_directory).encode("One sentence.").ids
+    assert [call.args[0] for call in tokenizer.encode.mock_calls].count("One sentence.") == 1
 
 
 def test_text_is_tokenized_without_loss(tokenizer_directory: Path) -> None:
