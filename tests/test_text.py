@@ -258,6 +258,18 @@ def test_sentences_are_packed(sentence_lengths: list[int], segment_lengths: list
     assert [words(part) for part in split(english, False, words)] == segment_lengths
 
 
+def test_a_text_with_few_characters_is_not_measured() -> None:
+    measured: list[str] = []
+
+    def length(text: str) -> int:
+        measured.append(text)
+        return len(text)
+
+    assert split("A. Ä.", chinese=False, length=length) == ["A. Ä."]
+    assert all("Ä" in text for text in measured)
+    assert measured
+
+
 def test_a_longer_sentence_is_cut() -> None:
     assert [len(part) for part in split("一" * 60 + "。" + "二" * 61 + "，" + "三" * 61, True, len)] == [61, 62, 62]
 
