@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from server.http import audio_format
 from server.http.audio_format import FORMATS, Encoder, ResponseFormat, packed
 from tests.test_audio import tone
 from vllm_cosyvoice.config import SAMPLE_RATE
@@ -129,6 +130,19 @@ async def test_wav_tells_its_length_when_it_knows_it() -> None:
     assert streamed[4:8] == streamed[40:44] == b"\xff" * 4, "as OpenAI does"
     with wave.open(io.BytesIO(whole)) as file:
         assert (file.getnframes(), file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, SAMPLE_RATE, 1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["wav", "pcm"])
+async def test_pcm_that_stays_as_it_is_needs_no_encoder(
+    monkeypatch: pytest.MonkeyPatch, name: ResponseFormat, seconds: float, whole: bool
+) -> None:
+    encoder, data = Encoder(FORMATS[name], whole=whole), pcm(seconds)
+    encoded = (encoder.encode(data) if data else b"") + encoder.finish()
+    encoder.close()
+    monkeypatch.setattr(audio_format, "Encoder", None)
+    assert b"".join(await pack(name, data, whole=whole)) == encoded
 
 
 @pytest.mark.parametrize("name", ["mp3", "flac", "wav"])

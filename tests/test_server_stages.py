@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import msgspec
 import numpy as np
@@ -536,6 +537,19 @@ async def test_a_new_voice_delays_nobody_else(peers: Peers, tiny_model: Path, mo
         assert (await peers.hear("http", Prepared)).request_id == "known"
         go.set()
         assert (await peers.hear("http", Prepared)).request_id == "new"
+
+
+async def test_a_request_for_a_known_voice_waits_for_one_job_of_the_thread(
+    peers: Peers, preparation: Preparation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = EncodeStage(peers.stage, preparation)
+    preparation.voice("default")
+    submit = Mock(wraps=stage._texts.submit)
+    monkeypatch.setattr(stage._texts, "submit", submit)
+    async with serving(stage, peers):
+        peers.tell(prepare(peers, "a"))
+        await peers.hear("http", Prepared)
+    assert submit.call_count == 1
 
 
 async def test_more_requests_than_fit_are_refused_and_released_ones_make_room(

@@ -9,15 +9,16 @@ import types
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import TOKEN_RATE
 from vllm_cosyvoice.limits import MAX_TOKENS, MOST_PROMPT_SECONDS, MOST_SPEECH, MOST_TEXT
-from vllm_cosyvoice.text import Pause, TextFrontEnd
+from vllm_cosyvoice.text import Pause, TextFrontEnd, english, markdown
 from vllm_cosyvoice.text.front_end import SILENCE, segments
-from vllm_cosyvoice.text.grammar import PIECE, _pieces
+from vllm_cosyvoice.text.grammar import PIECE, _pieces, read_out
 from vllm_cosyvoice.text.normalise import normalise
 from vllm_cosyvoice.text.special_tokens import SOUNDS
 from vllm_cosyvoice.text.split import (
@@ -32,6 +33,13 @@ from vllm_cosyvoice.text.split import (
     split,
 )
 from vllm_cosyvoice.text.tokenizer import load_tokenizer
+
+LINES = [
+    line
+    for path in (Path(__file__).parent / "text_cases").glob("*.jsonl")
+    for case in map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    for line in case["input"].split("\n")
+]
 
 
 def words(text: str) -> int:
@@ -110,6 +118,25 @@ def test_a_number_no_name_exists_for_is_read_digit_by_digit() -> None:
 
 
 # the options of the front end
+
+
+def test_a_line_without_markdown_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [line for line in map(str.strip, LINES) if markdown.PLAIN.fullmatch(line)]
+    assert len(plain) > len(LINES) / 4
+    for line in plain:
+        (paragraph,) = (token for token in markdown.parser().parse(line) if token.type == "inline")
+        assert [(token.type, token.content) for token in paragraph.children or []] == [("text", line)]
+    monkeypatch.setattr(markdown, "parser", None)
+    assert markdown.lines("It's  plain: no. 1, isn't it?", ". ", ", ") == ["It's plain: no. 1, isn't it?"]
+
+
+def test_a_small_number_is_spelled_as_wetext_does_but_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [str(number) for number in range(0, 1000, 7)]
+    assert [english.read(number) for number in numbers] == [read_out(number, "en") for number in numbers]
+    monkeypatch.setattr(english, "read_out", lambda text, language: f"({text})")
+    assert english.read("Numbers 0, 17 and 105; 1234 is longer.") == (
+        "Numbers zero, seventeen and one hundred and five; (one thousand two hundred thirty four) is longer."
+    )
 
 
 def test_without_normalising_the_text_is_only_split(front_end: TextFrontEnd) -> None:
@@ -229,6 +256,18 @@ def test_sentences_are_packed(sentence_lengths: list[int], segment_lengths: list
     assert [len(part) for part in split(chinese, True, len)] == segment_lengths
     english = " ".join("w " * (length - 1) + "w." for length in sentence_lengths)
     assert [words(part) for part in split(english, False, words)] == segment_lengths
+
+
+def test_a_text_with_few_characters_is_not_measured() -> None:
+    measured: list[str] = []
+
+    def length(text: str) -> int:
+        measured.append(text)
+        return len(text)
+
+    assert split("A. Ä.", chinese=False, length=length) == ["A. Ä."]
+    assert all("Ä" in text for text in measured)
+    assert measured
 
 
 def test_a_longer_sentence_is_cut() -> None:
@@ -397,6 +436,16 @@ def test_no_text_raises_in_any_language(language: str) -> None:
 
 
 # tokens
+
+
+def test_a_text_is_tokenized_once(tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    front_end = TextFrontEnd(tokenizer_directory)
+    tokenizer = Mock(wraps=front_end._tokenizer)
+    monkeypatch.setattr(front_end, "_tokenizer", tokenizer)
+    (segment,) = front_end.segments("One sentence.")
+    front_end.tokens(segment).clear()
+    assert front_end.tokens(segment) == load_tokenizer(tokenizer_directory).encode("One sentence.").ids
+    assert [call.args[0] for call in tokenizer.encode.mock_calls].count("One sentence.") == 1
 
 
 def test_text_is_tokenized_without_loss(tokenizer_directory: Path) -> None:

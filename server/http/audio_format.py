@@ -3,8 +3,9 @@
 import asyncio
 import io
 import os
+import struct
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vllm_cosyvoice.config import SAMPLE_RATE
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 SampleRate = Literal[8000, 16000, 22050, 24000, 32000, 44100, 48000]
 SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
+UNKNOWN = 0xFFFFFFFF  # the length in the header of a WAV stream
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class AudioFormat:
     muxer_options: Mapping[str, str] = field(default_factory=dict)
     streaming_options: Mapping[str, str] = field(default_factory=dict)  # of the muxer, when the length is unknown
     sample_rates: tuple[int, ...] = SAMPLE_RATES
+    header: Callable[[int | None], bytes] | None = None
+    """What stands before int16 PCM of so many bytes, None if unknown, in a format that keeps PCM as it is."""
+
+
+def _wav_header(size: int | None) -> bytes:
+    riff, data = (UNKNOWN, UNKNOWN) if size is None else (36 + size, size)
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", riff, b"WAVE"),
+        *(b"fmt ", 16, 1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16),  # PCM, mono
+        *(b"data", data),
+    )
 
 
 FORMATS: Mapping[ResponseFormat, AudioFormat] = {
@@ -54,27 +68,50 @@ FORMATS: Mapping[ResponseFormat, AudioFormat] = {
     # Above 64 kbit/s the fast coder sounds as good as FFmpeg's default, in a fraction of the time.
     "aac": AudioFormat("audio/aac", "adts", "aac", bit_rate=96_000, codec_options={"aac_coder": "fast"}),
     "flac": AudioFormat("audio/flac", "flac", "flac", muxer_options={"metadata_header_padding": "0"}),
-    "wav": AudioFormat("audio/wav", "wav", "pcm_s16le"),
-    "pcm": AudioFormat("audio/pcm", "s16le", "pcm_s16le"),
+    "wav": AudioFormat("audio/wav", "wav", "pcm_s16le", header=_wav_header),
+    "pcm": AudioFormat("audio/pcm", "s16le", "pcm_s16le", header=lambda _: b""),
 }
 REPRODUCIBLE = {"fflags": "+bitexact"}  # keeps FFmpeg's version out of the headers
 
 _threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="pack")  # encoders release the GIL
 
 
-async def packed(
+def packed(
     pieces: AsyncGenerator[bytes, None],
     audio_format: AudioFormat,
     sample_rate: int = SAMPLE_RATE,
     *,
     whole: bool = False,
 ) -> AsyncGenerator[bytes, None]:
-    """Yield `pieces` of int16 PCM, mono, 24 kHz, encoded in `audio_format` as they come.
+    """Yield `pieces` of int16 PCM, mono, 24 kHz, in `audio_format` as they come.
 
     `whole`: all audio in one piece, with the true length in its header, which a stream can't have.
-    Encoding runs in a thread. A slow reader slows `pieces` down (backpressure). Closing this generator closes `pieces`
-    and the encoder.
+    A slow reader slows `pieces` down (backpressure). Closing this generator closes `pieces`.
     """
+    if audio_format.header is not None and sample_rate == SAMPLE_RATE:
+        return _as_it_is(pieces, audio_format.header, whole=whole)
+    return _encoded(pieces, audio_format, sample_rate, whole=whole)
+
+
+async def _as_it_is(
+    pieces: AsyncGenerator[bytes, None], header: Callable[[int | None], bytes], *, whole: bool
+) -> AsyncGenerator[bytes, None]:
+    """Add only a header, which takes less time than a switch to a thread."""
+    async with aclosing(pieces):
+        if whole:
+            if audio := b"".join([piece async for piece in pieces]):
+                yield header(len(audio)) + audio
+        else:
+            before = header(None)
+            async for piece in pieces:
+                yield before + piece
+                before = b""
+
+
+async def _encoded(
+    pieces: AsyncGenerator[bytes, None], audio_format: AudioFormat, sample_rate: int, *, whole: bool
+) -> AsyncGenerator[bytes, None]:
+    """Encode in a thread. Closing this generator closes the encoder."""
     loop = asyncio.get_running_loop()
     encoder = Encoder(audio_format, sample_rate, whole=whole)
     try:

@@ -98,13 +98,12 @@ class EncodeStage:
         run, preparation, request_id = asyncio.get_running_loop().run_in_executor, self._preparation, request.request_id
         match request:
             case Prepare(request=speech_request):
-                voice = await self._voice(speech_request.voice)
-                answer = await run(self._texts, self._prepare_text, speech_request, voice)
-                return answer, voice
+                if prepared := await run(self._texts, self._prepare_at_once, speech_request):
+                    return prepared
+                voice = await run(self._recordings, self._voice, speech_request.voice)
+                return await run(self._texts, self._prepare_text, speech_request, voice), voice
             case Convert():
-                voice = await self._voice(request.request.voice)
-                tokens = await run(self._recordings, self._source_tokens, request.audio)
-                return Converted(request_id, tokens, voice.key), voice
+                return await run(self._recordings, self._convert, request)
             case ListVoices():
                 return Voices(request_id, await run(None, preparation.voices)), None
             case RegisterVoice():
@@ -128,18 +127,19 @@ class EncodeStage:
             return Prepared(request.id, segments, voice.key)
         return StreamPrepared(request.id, preparation.prompt(voice, cross_lingual=cross_lingual), voice.key)
 
-    async def _voice(self, source: str | Recording | Voice) -> Voice:
-        """Get the voice of `source`. A voice in memory does not wait for the recordings of other voices."""
-        if isinstance(source, Voice):
-            return source
-        run = asyncio.get_running_loop().run_in_executor
-        if voice := await run(self._texts, self._preparation.voice_in_memory, source):
-            return voice
-        return await run(self._recordings, self._preparation.voice, source)
+    def _prepare_at_once(self, request: SpeechRequest) -> tuple[Prepared | StreamPrepared, Voice] | None:
+        """Prepare a request whose voice is in memory, so that it does not wait for the recordings of other voices."""
+        source = request.voice
+        voice = source if isinstance(source, Voice) else self._preparation.voice_in_memory(source)
+        return (self._prepare_text(request, voice), voice) if voice else None
 
-    def _source_tokens(self, audio: bytes) -> list[int]:
-        tokens: list[int] = self._preparation.source_tokens(*load_audio(audio)).tolist()
-        return tokens
+    def _convert(self, request: Convert) -> tuple[Converted, Voice]:
+        voice = self._voice(request.request.voice)
+        tokens = self._preparation.source_tokens(*load_audio(request.audio)).tolist()
+        return Converted(request.request_id, tokens, voice.key), voice
+
+    def _voice(self, source: str | Recording | Voice) -> Voice:
+        return source if isinstance(source, Voice) else self._preparation.voice(source)
 
     def _failed(self, request: Question, error: Exception) -> Failed:
         kind: FailureKind

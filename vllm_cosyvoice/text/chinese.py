@@ -12,7 +12,7 @@ from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.grammar import read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.roman import MORE_LETTERS, NUMERAL, value
-from vllm_cosyvoice.text.rules import Rule, apply
+from vllm_cosyvoice.text.rules import Rule, Rules
 
 NUMERALS = str.maketrans("0123456789", "零一二三四五六七八九")
 AS_CODE = str.maketrans("0123456789", "零幺二三四五六七八九")  # 幺 for one, which does not sound like seven
@@ -553,34 +553,35 @@ NUMBERS = re.compile(
     rf"{NEIGHBOUR}{{0,2}}\d(?:{UNIT_LETTERS}{{0,7}}{NEIGHBOUR}{{0,4}}\d)*{UNIT_LETTERS}{{0,7}}(?:(?!\d){NEIGHBOUR}){{0,4}}"
 )
 HAS_DIGIT = re.compile(r"\d")
-TEXT_RULES = [
-    *ADDRESS_RULES,
-    *LIST_RULES,
-    *ROMAN_RULES,
-    *chinese_units.SIGN_RULES,
-    *FORMULA_RULES,
-    *chinese_units.BARE_RULES,
-    *SIGN_RULES,
-]
-NUMBER_RULES = [
-    *WRITING_RULES,
-    *CODE_RULES,
-    *TIME_RULES,
-    *COUNT_RULES,
-    *RANGE_RULES,
-    *MONEY_RULES,
-    *chinese_units.RULES,
-    *PLAIN_RULES,
-]
+TEXT_RULES = Rules(
+    ADDRESS_RULES,
+    LIST_RULES,
+    ROMAN_RULES,
+    chinese_units.SIGN_RULES,
+    FORMULA_RULES,
+    chinese_units.BARE_RULES,
+    SIGN_RULES,
+)
+NUMBER_RULES = Rules(
+    WRITING_RULES,
+    CODE_RULES,
+    TIME_RULES,
+    COUNT_RULES,
+    RANGE_RULES,
+    MONEY_RULES,
+    chinese_units.RULES,
+    PLAIN_RULES,
+)
+END_RULES = Rules(DOT_RULES)
 
 
 def read(line: str) -> str:
     """Convert one line of text to the Chinese words to speak."""
-    line = apply(TEXT_RULES, line.translate(WIDE))
+    line = TEXT_RULES.apply(line.translate(WIDE))
     if HAS_DIGIT.search(line):
-        line = apply(NUMBER_RULES, line)
+        line = NUMBER_RULES.apply(line)
         line = NUMBERS.sub(lambda part: read_out(part[0], "zh"), line)
-    line = close_up(apply(DOT_RULES, line)).translate(WRITTEN_MARKS)
+    line = close_up(END_RULES.apply(line)).translate(WRITTEN_MARKS)
     line = line.replace(" - ", "，").translate(BRACKETS).replace("——", " ")
     return TRAILING_COMMAS.sub("。", line)
 

@@ -1,7 +1,7 @@
 """Converts a caller's text to segments and tokens."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from vllm_cosyvoice.limits import MOST_TEXT
@@ -14,6 +14,7 @@ from vllm_cosyvoice.text.tokenizer import load_tokenizer
 from vllm_cosyvoice.text.ttsfrd import load_ttsfrd
 
 SILENCE = 0.2  # seconds, for a text without words: as short as a comma's pause, and whole frames in every audio format
+REMEMBERED = 500  # texts whose tokens stay in memory
 
 
 class TextFrontEnd:
@@ -31,6 +32,8 @@ class TextFrontEnd:
         `special_tokens`: see `ModelFamily`.
         """
         self._tokenizer = load_tokenizer(tokenizer, special_tokens)
+        # Each sentence is tokenized several times, to measure it and to speak it, and a voice's transcript every time.
+        self._ids = lru_cache(REMEMBERED)(self._encode)
         self._special_tokens = special_tokens
         self._pronunciations = pronunciations
         self._ttsfrd = load_ttsfrd(tokenizer.parent)
@@ -89,9 +92,11 @@ class TextFrontEnd:
 
     def tokens(self, text: str) -> list[int]:
         """Tokenizer ids of `text`, unchanged; special tokens in it are encoded as such."""
+        return list(self._ids(text))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         check_characters(text)
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _segments(
         self, text: str, normalize: bool, language: str | None, pronunciations: Mapping[str, str]
@@ -99,7 +104,7 @@ class TextFrontEnd:
         check_characters(text)
         code = spoken_language(text, language)
         change = partial(self.normalise, language=code, pronunciations=pronunciations) if normalize else str
-        return segments(text, change, lambda part: len(self.tokens(part)), code)
+        return segments(text, change, lambda part: len(self._ids(part)), code)
 
 
 def _parts(text: str) -> list[str | Pause]:

@@ -6,7 +6,7 @@ from vllm_cosyvoice.text.chinese import close_up
 from vllm_cosyvoice.text.grammar import read_out
 from vllm_cosyvoice.text.hidden import HIDDEN
 from vllm_cosyvoice.text.roman import NUMERAL, value
-from vllm_cosyvoice.text.rules import Rule, apply
+from vllm_cosyvoice.text.rules import Rule, Rules
 from vllm_cosyvoice.text.unit_signs import UNIT_SIGN
 
 COUNTED = dict(
@@ -46,7 +46,7 @@ ADDRESS_RULES: list[Rule] = [
     (re.compile(rf"(?<=[{KANJI}])\s?[〜～]\s?(?=[{KANJI}])"), "から"),
     (re.compile(r"(?<=[\w)²³])\s?[=＝]\s?(?=[\w(-])"), "イコール"),
 ]
-RULES: list[Rule] = [
+DIGIT_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)\s?(?:℃|°C)"), "度"),
     (re.compile(r"(?<=\d)°(?=\d+(?:\.\d+)?′)"), "度"),
     (re.compile(r"(?<=\d)′"), "分"),
@@ -108,15 +108,16 @@ RULES: list[Rule] = [
     (re.compile(r"(?<![\d.,])0(?=時)"), "零"),
     (re.compile(r"(?<![\d.,A-Za-z])0(?![\d.])"), "ゼロ"),
 ]
+TEXT_RULES, NUMBER_RULES = Rules(ADDRESS_RULES), Rules(DIGIT_RULES)
 CLAUSE = re.compile(rf"([、。！？「」『』（）\"\\\n{HIDDEN}]+)")
 HAS_DIGIT = re.compile(r"\d")
 
 
 def read(line: str) -> str:
     """Convert one line of text to the Japanese words to speak."""
-    line = apply(ADDRESS_RULES, line.translate(WIDE))
+    line = TEXT_RULES.apply(line.translate(WIDE))
     if HAS_DIGIT.search(line):
-        parts = CLAUSE.split(apply(RULES, line))
+        parts = CLAUSE.split(NUMBER_RULES.apply(line))
         line = "".join(read_out(part, "ja") if HAS_DIGIT.search(part) else part for part in parts).replace(
             "〇点", "零点"
         )

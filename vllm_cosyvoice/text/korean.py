@@ -6,7 +6,7 @@ import unicodedata
 from num2words import num2words
 
 from vllm_cosyvoice.text.roman import NUMERAL, value
-from vllm_cosyvoice.text.rules import Rule, apply
+from vllm_cosyvoice.text.rules import Rule, Rules
 from vllm_cosyvoice.text.unit_signs import UNIT_SIGN
 
 # Numbers from 1 to 99 are native before these counters.
@@ -178,9 +178,10 @@ RULES: list[Rule] = [
     (re.compile(NUMBER), lambda match: sino(match[0])),
     (re.compile(r"([가-힣])\s?=\s?(?=[가-힣])"), lambda match: match[1] + _with_ending(match[1])),
 ]
+TEXT_RULES = Rules(RULES)
 
 
 def read(line: str) -> str:
     """Convert one line of text to the Korean words to speak."""
     line = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in line)
-    return " ".join(apply(RULES, line).split())
+    return " ".join(TEXT_RULES.apply(line).split())

@@ -47,6 +47,7 @@ def parser() -> MarkdownIt:
     return rules.disable(["html_block", "reference"])
 
 
+PLAIN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:?!'’，。！？、；：-])*")  # a line that Markdown does not change
 TIMES = re.compile(r"(?<=\d)\*(?=\d)")  # "5*3" is not emphasis
 
 
@@ -84,8 +85,9 @@ def lines(text: str, item_mark: str, cell_mark: str) -> list[str]:
     text = MARKED.sub(r"\1", COMPARISON.sub(r"\1\\>", text))
     if "$" in text or "\\" in text:
         text = without_tex(text)
-    plain = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
-    plain = SPACES.sub(" ", LEFT_BOLD.sub(r"\1", plain))
+    if not PLAIN.fullmatch(text):
+        text = "".join(_plain(parser().parse(TIMES.sub(r"\\*", text)), item_mark, cell_mark))
+    plain = SPACES.sub(" ", LEFT_BOLD.sub(r"\1", text))
     return [line.strip() for line in plain.split("\n") if line.strip()]
 
 

@@ -36,7 +36,8 @@ def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
     if text.rstrip(CLOSING)[-1:] not in stops:
         text += "。" if chinese else "."
     parts = (
-        [sentence] if length(sentence) <= LONG else cut(sentence, FULL, length) for sentence in sentences(text, stops)
+        cut(sentence, FULL, length) if _exceeds(sentence, LONG, length) else [sentence]
+        for sentence in sentences(text, stops)
     )
     return pack([part for sentence in parts for part in sentence], length)
 
@@ -70,7 +71,7 @@ def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:
     segments: list[str] = []
     current = ""
     for sentence in sentences:
-        if length(current) > ENOUGH and length(current + sentence) > FULL:
+        if _exceeds(current, ENOUGH, length) and _exceeds(current + sentence, FULL, length):
             segments.append(current)
             current = ""
         current += sentence
@@ -83,7 +84,7 @@ def pack(sentences: list[str], length: Callable[[str], int]) -> list[str]:
 
 def cut(text: str, most: int, length: Callable[[str], int]) -> list[str]:
     """Split `text` into parts of about equal `length`, of at most `most`, at the least noticeable places."""
-    if length(text) <= most or len(text) < 2:
+    if len(text) < 2 or not _exceeds(text, most, length):
         return [text]
     inside = {place for mark in MARK.finditer(text) for place in range(mark.start() + 1, mark.end())}
     for pattern in PLACES:
@@ -92,3 +93,8 @@ def cut(text: str, most: int, length: Callable[[str], int]) -> list[str]:
         if min(middle, len(text) - middle) >= len(text) // 4:  # otherwise one part would be hardly shorter
             return [part for half in (text[:middle], text[middle:]) for part in cut(half, most, length)]
     return [text]
+
+
+def _exceeds(text: str, most: int, length: Callable[[str], int]) -> bool:
+    """Whether `length` of `text` is over `most`. ASCII text with no more characters than that has no more tokens."""
+    return not (text.isascii() and len(text) <= most) and length(text) > most

@@ -16,7 +16,7 @@ from vllm_cosyvoice.text.european.ordinals import ordinal_rules
 from vllm_cosyvoice.text.european.roman import roman_rules
 from vllm_cosyvoice.text.file_names import EXTENSION
 from vllm_cosyvoice.text.fractions import spell_out_fractions
-from vllm_cosyvoice.text.rules import Rule, apply
+from vllm_cosyvoice.text.rules import Rule, Rules
 from vllm_cosyvoice.text.spelled_numbers import spell_number
 from vllm_cosyvoice.text.unit_signs import SUPERSCRIPTS
 
@@ -34,29 +34,29 @@ def read(line: str, language: str) -> str:
     """Convert one line of text to the words to speak in `language`, one of `LANGUAGES`."""
     line = spell_out_fractions(line.translate(MARKS))
     line = RAISED.sub(lambda match: match[1] + match[2].translate(SUPERSCRIPTS), line)
-    line = apply(_rules(language), line)
+    line = _rules(language).apply(line)
     return spelled_numbers.read(line, language)
 
 
 @cache
-def _rules(language: str) -> list[Rule]:
+def _rules(language: str) -> Rules:
     words = WORDS[language]
-    return [
-        *_address_rules(words),
-        *day_rules(language),
-        *date_rules(language),
-        *time_rules(language),
-        *_code_rules(language),
-        *roman_rules(language),
-        *ordinal_rules(language),
-        *_money_rules(language),
-        *_range_rules(language),
-        *_unit_rules(language),
-        *_abbreviation_rules(words),
-        *_sign_rules(words),
-        *_noun_rules(language),
-        (re.compile(rf"(?<=\d)(?!er[ns]?\b)(?={LETTER})|(?<={LETTER})(?=\d)"), " "),
-    ]
+    return Rules(
+        _address_rules(words),
+        day_rules(language),
+        date_rules(language),
+        time_rules(language),
+        _code_rules(language),
+        roman_rules(language),
+        ordinal_rules(language),
+        _money_rules(language),
+        _range_rules(language),
+        _unit_rules(language),
+        _abbreviation_rules(words),
+        _sign_rules(words),
+        _noun_rules(language),
+        [(re.compile(rf"(?<=\d)(?!er[ns]?\b)(?={LETTER})|(?<={LETTER})(?=\d)"), " ")],
+    )
 
 
 def _address_rules(words: Words) -> list[Rule]:
