@@ -272,7 +272,7 @@ def _parser() -> _Parser:
     add(
         "--max_num_batched_tokens",
         type=_count,
-        help="maximum tokens the language model processes in one step (default: vLLM's)",
+        help="maximum tokens the language model processes in one step (default: 2048 on a GPU)",
     )
     add("--gpu_memory_utilization", type=_fraction, help="share of the GPU's memory for vLLM (default: what it needs)")
     for flag in UNNEEDED:

@@ -31,7 +31,7 @@ from vllm_cosyvoice.decode.batching import (
     CostEstimate,
     Job,
     Plan,
-    due,
+    job,
     plan,
 )
 from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, awaited_tokens, first_hop, next_cut, shared_first_hop
@@ -118,10 +118,10 @@ def test_a_later_segment_is_due_when_those_before_it_have_been_played() -> None:
 
 def test_what_is_due_when() -> None:
     listener = Playback()
-    assert due(20.0, 19.0, listener) == 19.0 - HEAD_START
-    assert due(20.0, 19.0, None) == 19.0 + PATIENCE
+    assert job(20.0, 19.0, listener, 300, last=False) == Job(19.0 - HEAD_START, 300, last=False, first=True)
+    assert job(20.0, 19.0, None, 300, last=True) == Job(19.0 + PATIENCE, 300, last=True)
     listener.play(20.0, 0.3)
-    assert due(20.1, 19.0, listener) == 20.3
+    assert job(20.1, 19.0, listener, 300, last=False) == Job(20.3, 300, last=False)
 
 
 def test_costs_are_fitted_to_the_last_calls(cost: CostEstimate) -> None:
@@ -152,8 +152,8 @@ def test_first_audio_goes_first_unless_somebody_has_stalled_for_long(
     listener = Playback()
     listener.play(stalled_since - 1.0, 1.0)
     jobs = {
-        "first audio": Job(due(10.0, 9.5, Playback()), 300, last=False),
-        "later audio": Job(due(10.0, 1.0, listener), 700, last=True),
+        "first audio": job(10.0, 9.5, Playback(), 300, last=False),
+        "later audio": job(10.0, 1.0, listener, 700, last=True),
     }
     [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True).batch
     assert list(jobs)[index] == goes_first
@@ -177,6 +177,16 @@ def test_an_idle_device_does_what_is_finished(cost: CostEstimate) -> None:
 def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: float) -> None:
     jobs = [Job(14.0, 800, last=True), Job(due_at, 500, last=False), Job(13.0, 800, last=False)]
     assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
+
+
+def test_a_call_with_first_audio_is_filled_less() -> None:
+    cost = CostEstimate()
+    cost.learn(0, 0.01)
+    cost.learn(1000, 0.03)
+    whole = [Job(15.0, 500, last=True)] * 3
+    of_listener, first = Job(9.0, 100, last=False), Job(9.0, 100, last=False, first=True)
+    assert plan(10.0, [of_listener, *whole], cost, 64, listened_to=True).batch == [0, 1, 2, 3]
+    assert plan(10.0, [first, *whole], cost, 64, listened_to=True).batch == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from vllm_cosyvoice.decode.playback import Playback
 
 # Target length of a call in seconds while someone listens: an urgent utterance may wait this long. It is a part of what
-# could be decoded now, within limits, because rows share the fixed cost of a call.
+# could be decoded now, within limits, because rows share the fixed cost of a call. A call with somebody's first audio
+# may be shorter.
 SHORT_CALL, MEDIUM_CALL = 0.05, 0.1
+SHORT_FIRST_CALL = 0.025
 PART_OF_ALL = 1 / 4
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
@@ -57,17 +59,20 @@ class Job(NamedTuple):
     due: float  # when its audio is needed
     frames: int  # for the flow to compute, without those that it remembers
     last: bool  # whether it is decoded to its end, so that waiting longer saves nothing
+    first: bool = False  # whether it is first audio that its listener waits for
 
 
-def due(now: float, ready_since: float, playback: Playback | None) -> float:
-    """The deadline of an utterance that has been ready since `ready_since`; `playback` is None if it is not streamed.
+def job(now: float, ready_since: float, playback: Playback | None, frames: int, *, last: bool) -> Job:
+    """The job of an utterance that has been ready since `ready_since`; `playback` is None if it is not streamed.
 
     First audio is overdue at once, so it precedes all audio that is on time and most audio that is late.
     """
     if playback is None:
-        return ready_since + PATIENCE
+        return Job(ready_since + PATIENCE, frames, last)
     runs_out = playback.runs_out(now)
-    return ready_since - HEAD_START if runs_out is None else runs_out
+    if runs_out is None:
+        return Job(ready_since - HEAD_START, frames, last, first=True)
+    return Job(runs_out, frames, last)
 
 
 class Plan(NamedTuple):
@@ -87,7 +92,8 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
     candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
     part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
-    fill_limit = min(max(part_of_all, SHORT_CALL), MEDIUM_CALL) if listened_to else LONG_CALL
+    shortest = SHORT_FIRST_CALL if any(jobs[index].first for index, _ in candidates) else SHORT_CALL
+    fill_limit = min(max(part_of_all, shortest), MEDIUM_CALL) if listened_to else LONG_CALL
     candidates += [(index, fill_limit) for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0

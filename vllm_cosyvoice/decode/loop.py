@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, due, plan
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, job, plan
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
@@ -192,7 +192,7 @@ class DecodeLoop:
 def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
     assert utterance.ready_since is not None
     playback = utterance.playback if utterance.streaming else None
-    return Job(due(now, utterance.ready_since, playback), utterance.frames(cut), cut.last)
+    return job(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)
 
 
 def _ordinary(utterance: Utterance, cut: Cut) -> Cut:

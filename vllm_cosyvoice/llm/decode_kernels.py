@@ -29,13 +29,15 @@ class Cache(NamedTuple):
 
 
 def project(
-    x: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache, eps: float, shape: Shape
-) -> Tensor:
+    x: Tensor, squares: Tensor, weight: Tensor, bias: Tensor, rotation: Tensor, positions: Tensor, cache: Cache,
+    eps: float, shape: Shape,
+) -> Tensor:  # fmt: skip
     """Normalise x, project it to queries, keys and values, and rotate queries and keys.
 
     Keys and values go to the cache. The weight of the norm is folded into `weight`, also in `gate`.
 
     x: [requests, width].
+    squares: [requests, parts] float32, sums of the squares of parts of each row of x, which its norm needs.
     weight: [(query heads + 2 · heads) · width of a head, width]; bias: its outputs.
     rotation: [positions, width of a head]: cosines, then sines.
     positions: [requests] int64.
@@ -48,9 +50,9 @@ def project(
     pairs = min(shape.columns, head // 2)
     launch(
         _project, ((queries + 2 * heads) * (head // 2 // pairs), cdiv(len(x), shape.rows)),
-        x, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
+        x, squares, weight, bias, rotation, positions, cache.keys, cache.values, cache.slots, out, len(x), eps,
         *cache.keys.stride()[:3],
-        QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], BLOCK=cache.keys.shape[1],
+        QUERIES=queries, HEADS=heads, HEAD=head, INPUTS=x.shape[1], PARTS=squares.shape[1], BLOCK=cache.keys.shape[1],
         ROWS=shape.rows, PAIRS=pairs, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
     return out
@@ -71,18 +73,20 @@ def attend(queries: Tensor, cache: Cache, scale: float, shape: Shape) -> Tensor:
     return out
 
 
-def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> None:
-    """Add x @ weightᵀ to `residual`, [requests, outputs], in place."""
+def add_product(residual: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    """Add x @ weightᵀ to `residual`, [requests, outputs], in place, and return the `squares` of the result."""
     outputs, inputs = weight.shape
     columns = gcd(shape.columns, outputs)
+    squares = torch.empty(len(x), outputs // columns, device=x.device)
     launch(
         _add_product, (outputs // columns, cdiv(len(x), shape.rows)),
-        residual, x, weight, len(x),
+        residual, x, weight, squares, len(x),
         INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=columns, DEPTH=shape.depth, **shape.options,
     )  # fmt: skip
+    return squares
 
 
-def gate(x: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
+def gate(x: Tensor, squares: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
     """SiLU(gate) · up of the normalised x, [requests, outputs].
 
     weight: [2 · outputs, inputs], gate, then up.
@@ -92,18 +96,31 @@ def gate(x: Tensor, weight: Tensor, eps: float, shape: Shape) -> Tensor:
     out = x.new_empty(len(x), outputs)
     launch(
         _gate, (outputs // columns, cdiv(len(x), shape.rows)),
-        x, weight, out, len(x), eps,
-        INPUTS=inputs, OUTPUTS=outputs, ROWS=shape.rows, COLUMNS=columns, DEPTH=shape.depth, **shape.options,
+        x, squares, weight, out, len(x), eps,
+        INPUTS=inputs, OUTPUTS=outputs, PARTS=squares.shape[1], ROWS=shape.rows, COLUMNS=columns, DEPTH=shape.depth,
+        **shape.options,
     )  # fmt: skip
     return out
 
 
+@triton.jit
+def _scale(squares, row, inside, WIDTH: tl.constexpr, PARTS: tl.constexpr, eps):
+    """By which the norm multiplies each row, [rows, 1].
+
+    It comes from the kernel before, as Triton shares too few buffers between a product and other uses of its operand.
+    """
+    part = tl.arange(0, triton.next_power_of_2(PARTS))
+    known = inside[:, None] & (part < PARTS)[None, :]
+    sums = tl.sum(tl.load(squares + row[:, None] * PARTS + part[None, :], known, 0.0), 1)
+    return tl.rsqrt(sums / WIDTH + eps)[:, None]
+
+
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _project(
-    x, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
+    x, squares, weight, bias, rotation, positions, keys, values, slots, out, rows, eps,
     block_stride, token_stride, head_stride,
-    QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
+    QUERIES: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, INPUTS: tl.constexpr, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr, PAIRS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = HEAD // 2
     head = tl.program_id(0) // (HALF // PAIRS)
@@ -119,18 +136,16 @@ def _project(
     slot = tl.load(slots + row, inside, -1)
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
+    scale = _scale(squares, row, inside, INPUTS, PARTS, eps)
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     first = tl.zeros((ROWS, PAIRS), tl.float32)
     second = tl.zeros((ROWS, PAIRS), tl.float32)
-    squares = tl.zeros((ROWS, DEPTH), tl.float32)
     for step in range(0, INPUTS, DEPTH):
         known = (step + depth < INPUTS) | (INPUTS % DEPTH == 0)
         part = tl.load(x_row + step, inside[:, None] & known[None, :], 0.0)
-        squares += part.to(tl.float32) * part.to(tl.float32)
         first = tl.dot(part, tl.load(first_column + step, known[:, None], 0.0), first, input_precision="ieee")
         column = tl.load(first_column + HALF * INPUTS + step, known[:, None], 0.0)
         second = tl.dot(part, column, second, input_precision="ieee")
-    scale = tl.rsqrt(tl.sum(squares, 1) / INPUTS + eps)[:, None]
     first = (first * scale + first_bias).to(out.dtype.element_ty).to(tl.float32)
     second = (second * scale + second_bias).to(out.dtype.element_ty).to(tl.float32)
     if head < QUERIES + HEADS:
@@ -208,7 +223,7 @@ def _cached(
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _add_product(
-    residual, x, weight, rows,
+    residual, x, weight, squares, rows,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -227,14 +242,17 @@ def _add_product(
         y = tl.dot(part, tl.load(w_column + step, known[:, None], 0.0), y, input_precision="ieee")
     place = residual + row[:, None] * OUTPUTS + column[None, :]
     y = y.to(residual.dtype.element_ty).to(tl.float32) + tl.load(place, inside, 0.0).to(tl.float32)
-    tl.store(place, y.to(residual.dtype.element_ty), inside)
+    y = y.to(residual.dtype.element_ty)
+    tl.store(place, y, inside)
+    sums = tl.sum(y.to(tl.float32) * y.to(tl.float32), 1)
+    tl.store(squares + row * (OUTPUTS // COLUMNS) + tl.program_id(0), sums, row < rows)
 
 
 @triton.jit(do_not_specialize=["rows"])  # a form for all numbers of requests
 def _gate(
-    x, weight, out, rows, eps,
-    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
-    EARLY: tl.constexpr,
+    x, squares, weight, out, rows, eps,
+    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
@@ -244,17 +262,15 @@ def _gate(
     x_row = x + row[:, None] * INPUTS + depth[None, :]
     wait_for_inputs(EARLY)
     let_next_in(EARLY)
-    squares = tl.zeros((ROWS, DEPTH), tl.float32)
+    scale = _scale(squares, row, row < rows, INPUTS, PARTS, eps)
     opened = tl.zeros((ROWS, COLUMNS), tl.float32)
     passed = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(0, INPUTS, DEPTH):
         known = (step + depth < INPUTS) | (INPUTS % DEPTH == 0)
         part = tl.load(x_row + step, inside & known[None, :], 0.0)
-        squares += part.to(tl.float32) * part.to(tl.float32)
         opened = tl.dot(part, tl.load(w_column + step, known[:, None], 0.0), opened, input_precision="ieee")
         second = tl.load(w_column + OUTPUTS * INPUTS + step, known[:, None], 0.0)
         passed = tl.dot(part, second, passed, input_precision="ieee")
-    scale = tl.rsqrt(tl.sum(squares, 1) / INPUTS + eps)[:, None]
     opened = (opened * scale).to(out.dtype.element_ty).to(tl.float32)
     passed = (passed * scale).to(out.dtype.element_ty).to(tl.float32)
     y = opened / (1 + tl.exp(-opened)) * passed

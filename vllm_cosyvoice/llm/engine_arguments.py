@@ -22,7 +22,7 @@ WORKER = "vllm_cosyvoice.llm.multi_step.SpeechWorker"
 # Step sizes in tokens that get their own CUDA graph; other steps use the next larger one.
 GRAPH_SIZES = (
     *(1, 2, 4, *range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)),
-    *(640, 768, 1024),
+    *(640, 768, *range(1024, 2049, 256)),
 )
 ANY_SHARE = 0.01  # of the memory; as the KV cache size is given in bytes, vLLM only checks that this share is free
 
@@ -35,7 +35,7 @@ class EngineOptions:
     max_total_token_num: int = 65_536  # capacity of the KV cache in tokens, for all requests together
     max_req_total_len: int = 32_768  # tokens of one request, prompt and speech; limited by the model and the cache
     max_num_seqs: int = 50  # concurrent requests
-    max_num_batched_tokens: int | None = None  # tokens per step; None: vLLM's default
+    max_num_batched_tokens: int | None = None  # tokens per step; None: as many as fit into a CUDA graph, on a GPU
     gpu_memory_utilization: float | None = None  # share of GPU memory that must be free at the start; None: no check
     seed: int = 0  # for requests without a seed
 
@@ -69,7 +69,9 @@ def engine_arguments(
     # With small blocks, the turns of a text stream share more of their prefix; 32 is the smallest fast size on a CPU.
     block_size = 32 if on_cpu else 16
     batched_tokens = options.max_num_batched_tokens
-    if on_cpu:
+    if not on_cpu:
+        batched_tokens = batched_tokens or max(GRAPH_SIZES[-1], options.max_num_seqs)  # larger steps have no graph
+    else:
         # On a CPU, chunked prefill of a request with a seed crashes vLLM's engine. Without chunked prefill, vLLM needs
         # steps that fit the longest prompt.
         batched_tokens = max(batched_tokens or 0, max_length)
@@ -92,7 +94,7 @@ def engine_arguments(
         enable_prefix_caching=True,
         attention_backend=None if on_cpu else ATTENTION,
         enforce_eager=on_cpu,
-        compilation_config={} if on_cpu else _cuda_graphs(options.max_num_seqs),
+        compilation_config={} if on_cpu else _cuda_graphs(options.max_num_seqs, batched_tokens),
         max_logprobs=-1,  # unlimited, for direct users of the engine
         logprobs_mode="raw_logits",
         disable_log_stats=True,
@@ -103,12 +105,12 @@ def engine_arguments(
     return replace(arguments, **others)
 
 
-def _cuda_graphs(max_num_seqs: int) -> dict[str, object]:
+def _cuda_graphs(max_num_seqs: int, batched_tokens: int) -> dict[str, object]:
     """vLLM's compilation settings: CUDA graphs only, as torch.compile adds 17 s to a cold start and gains nothing.
 
     Steps in which requests only generate have graphs of their own, as their kernels take one token of each request.
     """
-    sizes = sorted({*GRAPH_SIZES, min(max_num_seqs, GRAPH_SIZES[-1])})
+    sizes = sorted({size for size in (*GRAPH_SIZES, max_num_seqs) if size <= min(batched_tokens, GRAPH_SIZES[-1])})
     return {
         "mode": CompilationMode.NONE,
         "cudagraph_mode": "FULL_AND_PIECEWISE",

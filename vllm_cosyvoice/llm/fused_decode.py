@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vllm_cosyvoice.gpu.device import Gpu
@@ -47,7 +48,7 @@ TUNED = {
         project=Shape(64, 16, 64, 4, 6),
         attend=Shape(0, 256, 0, 8, 1),
         out=Shape(32, 16, 128, 4, 6),
-        gate=Shape(64, 64, 128, 4, 3),
+        gate=Shape(64, 64, 64, 4, 4),
         down=Shape(64, 16, 256, 4, 4),
     ),
     math.inf: Shapes(
@@ -93,15 +94,16 @@ class FusedDecode:
         positions: [requests] int64; `cache_of`: gives the cache of a layer, to which the step's keys and values go.
         """
         shapes = _shapes(len(x), self._gpu)
+        squares = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square()
         for number, layer in enumerate(self._layers):
             cached = cache_of(number)
             queries = decode_kernels.project(
-                x, layer.qkv, layer.qkv_bias, self._rotation, positions, cached, self._eps, shapes.project
+                x, squares, layer.qkv, layer.qkv_bias, self._rotation, positions, cached, self._eps, shapes.project
             )
             attended = decode_kernels.attend(queries, cached, self._scale, shapes.attend)
-            decode_kernels.add_product(x, attended, layer.out, shapes.out)
-            opened = decode_kernels.gate(x, layer.gate_up, self._eps, shapes.gate)
-            decode_kernels.add_product(x, opened, layer.down, shapes.down)
+            squares = decode_kernels.add_product(x, attended, layer.out, shapes.out)
+            opened = decode_kernels.gate(x, squares, layer.gate_up, self._eps, shapes.gate)
+            squares = decode_kernels.add_product(x, opened, layer.down, shapes.down)
         return x
 
 
