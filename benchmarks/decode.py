@@ -25,7 +25,7 @@ from vllm_cosyvoice.voice import Voice
 
 PROMPT = 125  # tokens
 ROUNDS = 5
-FIRST_HOPS = (10, 15, 25)  # tokens
+FIRST_HOPS = (10, 14, 25)  # tokens
 MOST_STREAMED = 16  # utterances
 
 

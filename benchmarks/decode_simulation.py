@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, job, plan
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.loop import LONGEST_BACKLOG
 from vllm_cosyvoice.decode.playback import Playback
@@ -125,7 +125,7 @@ class SimulatedStream:
         """The schedule's job for a decode up to `cut`."""
         self.ready = now if self.ready is None else self.ready
         playback = self.playback if self.streaming else None
-        return job(now, self.ready, playback, self.frames(cut.tokens), last=cut.last)
+        return Job.of(now, self.ready, playback, self.frames(cut.tokens), last=cut.last)
 
     def frames(self, tokens: int) -> int:
         """Frames to compute for a decode up to `tokens`."""

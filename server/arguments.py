@@ -78,7 +78,7 @@ UNNEEDED = {
     "running_max_req_size": "--gpt_paral_num sets how many segments are generated at a time",
     "gpt_paral_step_num": "vLLM schedules every step anew",
     "decode_max_batch_size": "--decode_paral_num sets the maximum number of streams in one decode call",
-    "mode": "vLLM picks the attention kernels",
+    "mode": "there is one choice of attention kernels",
     "trust_remote_code": "no code is loaded from the model directory",
     "disable_log_stats": "/metrics shows the load and nothing is logged",
     "log_stats_interval": "/metrics shows the load and nothing is logged",
@@ -88,9 +88,9 @@ UNNEEDED = {
     "cache_reserved_ratio": "--cache_capacity sets how many voices are cached",
     "sample_close": "there is no separate sampling process",
     "health_monitor": "the supervisor always restarts processes that die",
-    "disable_cudagraph": "vLLM decides when to use CUDA graphs",
-    "graph_max_batch_size": "vLLM picks the sizes of its CUDA graphs",
-    "graph_max_len_in_batch": "vLLM picks the sizes of its CUDA graphs",
+    "disable_cudagraph": "a GPU always uses CUDA graphs",
+    "graph_max_batch_size": "the sizes of CUDA graphs are fixed",
+    "graph_max_len_in_batch": "the sizes of CUDA graphs are fixed",
     "load_jit": "there is no TorchScript encoder",
 }
 UNNEEDED_SWITCHES = {"trust_remote_code", "disable_log_stats", "sample_close", "health_monitor", "disable_cudagraph"}

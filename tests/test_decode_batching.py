@@ -31,7 +31,6 @@ from vllm_cosyvoice.decode.batching import (
     CostEstimate,
     Job,
     Plan,
-    job,
     plan,
 )
 from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, awaited_tokens, first_hop, next_cut, shared_first_hop
@@ -118,10 +117,10 @@ def test_a_later_segment_is_due_when_those_before_it_have_been_played() -> None:
 
 def test_what_is_due_when() -> None:
     listener = Playback()
-    assert job(20.0, 19.0, listener, 300, last=False) == Job(19.0 - HEAD_START, 300, last=False, first=True)
-    assert job(20.0, 19.0, None, 300, last=True) == Job(19.0 + PATIENCE, 300, last=True)
+    assert Job.of(20.0, 19.0, listener, 300, last=False) == Job(19.0 - HEAD_START, 300, last=False, first=True)
+    assert Job.of(20.0, 19.0, None, 300, last=True) == Job(19.0 + PATIENCE, 300, last=True)
     listener.play(20.0, 0.3)
-    assert job(20.1, 19.0, listener, 300, last=False) == Job(20.3, 300, last=False)
+    assert Job.of(20.1, 19.0, listener, 300, last=False) == Job(20.3, 300, last=False)
 
 
 def test_costs_are_fitted_to_the_last_calls(cost: CostEstimate) -> None:
@@ -152,8 +151,8 @@ def test_first_audio_goes_first_unless_somebody_has_stalled_for_long(
     listener = Playback()
     listener.play(stalled_since - 1.0, 1.0)
     jobs = {
-        "first audio": job(10.0, 9.5, Playback(), 300, last=False),
-        "later audio": job(10.0, 1.0, listener, 700, last=True),
+        "first audio": Job.of(10.0, 9.5, Playback(), 300, last=False),
+        "later audio": Job.of(10.0, 1.0, listener, 700, last=True),
     }
     [index] = plan(10.0, list(jobs.values()), cost, 1, listened_to=True).batch
     assert list(jobs)[index] == goes_first

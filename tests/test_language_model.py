@@ -44,6 +44,29 @@ def test_rows_of_cosyvoice3_are_put_into_the_order_of_the_joint_ids() -> None:
     assert torch.equal(head, 10 * embedding[: vocabulary.HEAD_SIZE])
 
 
+def test_norms_are_folded_into_the_matrices_that_follow(tiny_model: Path) -> None:
+    checkpoint = torch.load(tiny_model / "llm.pt", weights_only=True)
+    torch.manual_seed(0)
+    for name, weight in checkpoint.items():
+        if "norm" in name:
+            checkpoint[name] = torch.rand_like(weight) + 0.5
+    weights = dict(CosyVoice2ForCausalLM.engine_weights(dict(checkpoint).items()))
+    before = {name.removeprefix("llm.model."): weight for name, weight in checkpoint.items()}
+    layer = "model.layers.0."
+    folded = {
+        "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+    }
+    for norm, matrices in folded.items():
+        weight = before[f"{layer}{norm}.weight"]
+        assert (weights[f"{layer}{norm}.weight"] == 1).all()
+        for matrix in matrices:
+            name = f"{layer}{matrix}.weight"
+            assert torch.equal(weights[name], before[name] * weight)
+    for name in (f"{layer}self_attn.o_proj.weight", f"{layer}mlp.down_proj.weight", "model.norm.weight"):
+        assert torch.equal(weights[name], before[name])
+
+
 @pytest.mark.parametrize("saved", SAVERS)
 def test_the_engine_gets_the_same_weights_whatever_saved_them(tiny_model: Path, saved: str) -> None:
     checkpoint = torch.load(tiny_model / "llm.pt", weights_only=True)

@@ -65,7 +65,9 @@ def test_a_warm_up_runs_all_that_may_be_captured_next(
     model._decode_step = DecodeStep(None, 0.0)
     with override_forward_context(context(mode, longest)):
         hidden = model.forward(torch.zeros(8), torch.zeros(8))
-        assert get_forward_context().cudagraph_runtime_mode == mode
+        after = get_forward_context()
+        assert after.cudagraph_runtime_mode == mode
+        assert [plan.max_query_len for plan in after.attn_metadata.values()] == [longest, longest]
     assert done == ran
     assert bool(hidden[0]) == (ran[-1] == "fused")
 

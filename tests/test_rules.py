@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vllm_cosyvoice import text
+from vllm_cosyvoice.text import european
 from vllm_cosyvoice.text.needs import Content, needs
 from vllm_cosyvoice.text.rules import Rules
 
@@ -26,6 +27,7 @@ PATTERNS = [
     if name.endswith("RULES") and isinstance(table, list)
     for pattern, _ in table
 ]
+PATTERNS += [pattern for language in european.LANGUAGES for _, pattern, _ in european._rules(language)._rules]
 
 
 @pytest.mark.parametrize(

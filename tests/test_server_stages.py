@@ -702,11 +702,11 @@ async def test_only_who_waits_for_first_audio_gets_it_early(peers: Peers, decode
     assert pieces["r.1"] == pieces["w.0"] == [100]
 
 
-@pytest.mark.parametrize(("wanted", "hop"), [(None, 15), (20, 20)], ids=["by load", "as asked for"])
+@pytest.mark.parametrize(("wanted", "hop"), [(None, 14), (22, 22)], ids=["by load", "as asked for"])
 async def test_the_first_hop_is_as_long_as_asked_for_or_goes_by_load(
     peers: Peers, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch, wanted: int | None, hop: int
 ) -> None:
-    monkeypatch.setattr(DecodeLoop, "first_hop", 15)
+    monkeypatch.setattr(DecodeLoop, "first_hop", 14)
     loop = DecodeLoop(decoder)
     stage = DecodeStage(peers.stage, decoder, loop, cache_capacity=1, first_hop=wanted)
     tokens, mel = np.zeros(100, np.int32), np.zeros((FRAMES_PER_TOKEN * 100, MEL_BINS), np.float32)

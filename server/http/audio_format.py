@@ -19,7 +19,7 @@ from vllm_cosyvoice.config import SAMPLE_RATE
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 SampleRate = Literal[8000, 16000, 22050, 24000, 32000, 44100, 48000]
 SAMPLE_RATES: tuple[int, ...] = get_args(SampleRate)
-UNKNOWN = 0xFFFFFFFF  # the length in the header of a WAV stream
+UNKNOWN_LENGTH = 0xFFFFFFFF  # the length in the header of a WAV stream
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AudioFormat:
 
 
 def _wav_header(size: int | None) -> bytes:
-    riff, data = (UNKNOWN, UNKNOWN) if size is None else (36 + size, size)
+    riff, data = (UNKNOWN_LENGTH, UNKNOWN_LENGTH) if size is None else (36 + size, size)
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         *(b"RIFF", riff, b"WAVE"),

@@ -126,6 +126,9 @@ async def test_several_steps_at_once_give_the_tokens_of_single_steps(
     for number in range(len(requests)):
         several, single = [await speak(generator, number) for generator in generators[:2]]
         same += several == single
+        # If tokens part, a speech may end sooner, as it became silent.
+        shorter = min(len(several), len(single))
+        assert several == single or several[:shorter] != single[:shorter], "a token at the end is lost or doubled"
     figure(
         f"{same} of {len(requests)} requests of {LONG} tokens have the same tokens four steps at once and one by one"
     )

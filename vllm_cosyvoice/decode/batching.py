@@ -15,8 +15,8 @@ PART_OF_ALL = 1 / 4
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. If there is nothing else
-# to decode, it waits for nothing.
+# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. An utterance that is
+# decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own frames.
 FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 5, 3
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
@@ -61,18 +61,18 @@ class Job(NamedTuple):
     last: bool  # whether it is decoded to its end, so that waiting longer saves nothing
     first: bool = False  # whether it is first audio that its listener waits for
 
+    @classmethod
+    def of(cls, now: float, ready_since: float, playback: Playback | None, frames: int, *, last: bool) -> "Job":
+        """The job of an utterance that has been ready since `ready_since`; `playback` is None if it is not streamed.
 
-def job(now: float, ready_since: float, playback: Playback | None, frames: int, *, last: bool) -> Job:
-    """The job of an utterance that has been ready since `ready_since`; `playback` is None if it is not streamed.
-
-    First audio is overdue at once, so it precedes all audio that is on time and most audio that is late.
-    """
-    if playback is None:
-        return Job(ready_since + PATIENCE, frames, last)
-    runs_out = playback.runs_out(now)
-    if runs_out is None:
-        return Job(ready_since - HEAD_START, frames, last, first=True)
-    return Job(runs_out, frames, last)
+        First audio is overdue at once, so it precedes all audio that is on time and most audio that is late.
+        """
+        if playback is None:
+            return cls(ready_since + PATIENCE, frames, last)
+        runs_out = playback.runs_out(now)
+        if runs_out is None:
+            return cls(ready_since - HEAD_START, frames, last, first=True)
+        return cls(runs_out, frames, last)
 
 
 class Plan(NamedTuple):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from vllm_cosyvoice.config import CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
 
 GROWTH = 3  # a hop ends at most this many times as far as the previous one, or as a chunk if that was shorter
-# Tokens, from the shortest to the longest, see `shared_first_hop`. With the look-ahead, all but the last are one token
-# more than some plans of four, in which the language model generates them.
+# Tokens, from the shortest to the longest, see `shared_first_hop`. With the look-ahead, all but the last need 4n + 1
+# tokens: one of the step that reads the prompt, and n plans of four.
 FIRST_HOPS = 10, 14, 18, 22, CHUNK_TOKENS
 
 

@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, job, plan
+from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, plan
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
@@ -51,11 +51,11 @@ class DecodeLoop:
 
     @property
     def first_hop(self) -> int:
-        """Tokens of a new utterance's first hop.
+        """Tokens of the first hop of the utterance that was added last.
 
         Its audio lasts until the second hop is decoded, if calls take as long as now.
         """
-        alone = self._decoder.remembers and len(self._utterances) <= 1
+        alone = len(self._utterances) <= 1 and self._decoder.remembers
         calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
         return first_hop(calls * self._cost.usual, self._decoder.hold_back)
 
@@ -192,7 +192,7 @@ class DecodeLoop:
 def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
     assert utterance.ready_since is not None
     playback = utterance.playback if utterance.streaming else None
-    return job(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)
+    return Job.of(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)
 
 
 def _ordinary(utterance: Utterance, cut: Cut) -> Cut:

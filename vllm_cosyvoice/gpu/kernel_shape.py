@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+EARLY_FROM = (9, 0)  # compute capability
+
 
 class Shape(NamedTuple):
     """Layout of a kernel."""

@@ -27,6 +27,8 @@ class DecodeStep:
 
         Their CUDA graphs must be for nothing else.
         """
+        if config.parallel_config.world_size > 1:
+            return False  # and another stage of a pipeline may have the first layer
         attention = model.layers[0].self_attn
         return (
             attention.head_dim in HEAD_WIDTHS
@@ -34,7 +36,6 @@ class DecodeStep:
             and config.cache_config.cache_dtype == "auto"
             and config.quant_config is None
             and config.lora_config is None
-            and config.parallel_config.world_size == 1
             and config.compilation_config.cudagraph_mode.separate_routine()
             and attention.attn.attn_backend.get_name() == ATTENTION
         )

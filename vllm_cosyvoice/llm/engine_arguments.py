@@ -45,7 +45,8 @@ def engine_arguments(
 ) -> AsyncEngineArgs:
     """Build vLLM's engine arguments for `options` and requests of up to `max_length` tokens.
 
-    others: vLLM arguments that override ours, for benchmarks.
+    others: vLLM arguments that override ours, for benchmarks. Another attention backend than ours that plans steps on
+        the host, such as FlashInfer, needs `STEPS_AT_ONCE` 1.
     """
     load_general_plugins()
     if model.family.architecture not in ModelRegistry.get_supported_archs():
@@ -69,12 +70,12 @@ def engine_arguments(
     # With small blocks, the turns of a text stream share more of their prefix; 32 is the smallest fast size on a CPU.
     block_size = 32 if on_cpu else 16
     batched_tokens = options.max_num_batched_tokens
-    if not on_cpu:
-        batched_tokens = batched_tokens or max(GRAPH_SIZES[-1], options.max_num_seqs)  # larger steps have no graph
-    else:
+    if on_cpu:
         # On a CPU, chunked prefill of a request with a seed crashes vLLM's engine. Without chunked prefill, vLLM needs
         # steps that fit the longest prompt.
         batched_tokens = max(batched_tokens or 0, max_length)
+    else:
+        batched_tokens = batched_tokens or max(GRAPH_SIZES[-1], options.max_num_seqs)  # larger steps have no graph
     blocks = -(-options.max_total_token_num // block_size) + 1  # vLLM keeps one for itself
     arguments = AsyncEngineArgs(
         model=str(model.engine_directory()),
@@ -110,7 +111,8 @@ def _cuda_graphs(max_num_seqs: int, batched_tokens: int) -> dict[str, object]:
 
     Steps in which requests only generate have graphs of their own, as their kernels take one token of each request.
     """
-    sizes = sorted({size for size in (*GRAPH_SIZES, max_num_seqs) if size <= min(batched_tokens, GRAPH_SIZES[-1])})
+    most = min(batched_tokens, GRAPH_SIZES[-1])
+    sizes = sorted({size for size in (*GRAPH_SIZES, max_num_seqs, batched_tokens) if size <= most})
     return {
         "mode": CompilationMode.NONE,
         "cudagraph_mode": "FULL_AND_PIECEWISE",

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.gpu.kernel_shape import Shape
+from vllm_cosyvoice.gpu.kernel_shape import EARLY_FROM, Shape
 from vllm_cosyvoice.llm import decode_kernels
 from vllm_cosyvoice.llm.decode_kernels import Cache
-
-EARLY_FROM = (9, 0)  # compute capability
 
 
 class DecoderLayer(NamedTuple):

@@ -34,7 +34,7 @@ READERS = {  # of the output of each norm
 def fold_norms(weights: Weights) -> None:
     """Multiply the weight of each layer's norms into the matrices that follow, which computes the same.
 
-    Then `FusedDecode` needs not scale what it multiplies.
+    Then `FusedDecode` need not scale what it multiplies.
     """
     for name in list(weights):
         layer, _, norm = name.removesuffix(".weight").rpartition(".")
@@ -46,7 +46,7 @@ def fold_norms(weights: Weights) -> None:
 
 
 class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does not follow vLLM (pyproject.toml)
-    """vLLM's Qwen2 with two changes. It can be sharded and quantised like any other model.
+    """vLLM's Qwen2 with a few changes. It can be sharded and quantised like any other model.
 
     The embedding has `config.embedding_rows` rows, one per id that a prompt may contain. The head has
     `config.vocab_size` rows: it generates only speech tokens and their control tokens. Subclasses say where the rows
@@ -101,7 +101,8 @@ class SpeechForCausalLM(Qwen2ForCausalLM):  # type: ignore[misc]  # mypy does no
         tokens = len(input_ids)
         decodes = self._decode_step.takes(tokens)
         if not (decodes and torch.cuda.is_current_stream_capturing()):
-            # vLLM warms up with the same batch for graphs of both kinds, and Triton can't load a kernel in a capture.
+            # Outside a capture, both run: vLLM warms up with the same batch for graphs of both kinds, and Triton can't
+            # load a kernel in a capture. In service, such a step replays a graph.
             with in_one_graph(tokens):
                 hidden = super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
         if decodes:

@@ -1,4 +1,4 @@
-"""Steps of vLLM that read prompts, as one CUDA graph each.
+"""Steps of vLLM that read prompts, as one CUDA graph each, where `DecodeStep` fits.
 
 vLLM's breakable graphs leave attention out, as most of its attention backends plan a step on the host. This costs the
 host more time than the GPU takes for the step. `ATTENTION` plans nothing: its kernels find the requests of a step in
@@ -22,7 +22,9 @@ def in_one_graph(tokens: int) -> Iterator[None]:
     """
     context = get_forward_context()
     mode = context.cudagraph_runtime_mode
-    for plan in (context.attn_metadata or {}).values():
+    plans = list((context.attn_metadata or {}).values())
+    longest = [plan.max_query_len for plan in plans]
+    for plan in plans:
         plan.max_query_len = tokens
     if mode == CUDAGraphMode.PIECEWISE:
         context.cudagraph_runtime_mode = CUDAGraphMode.FULL  # in which vLLM breaks no graph
@@ -30,3 +32,5 @@ def in_one_graph(tokens: int) -> Iterator[None]:
         yield
     finally:
         context.cudagraph_runtime_mode = mode
+        for plan, length in zip(plans, longest, strict=True):
+            plan.max_query_len = length

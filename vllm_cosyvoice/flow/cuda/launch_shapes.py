@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vllm_cosyvoice.flow.cuda.kernels import Shape
 from vllm_cosyvoice.gpu.device import Gpu
+from vllm_cosyvoice.gpu.kernel_shape import EARLY_FROM
 
 
 class LaunchShapes(NamedTuple):
@@ -45,7 +46,6 @@ LARGE = LaunchShapes(
     step=Shape(32, 0, 0, 4, 1),
 )
 SMALL_UP_TO = 16  # frames per multiprocessor
-EARLY_FROM = (9, 0)  # compute capability
 
 
 class DiTLaunchShapes(NamedTuple):
