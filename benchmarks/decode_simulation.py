@@ -271,10 +271,10 @@ def ask(
 
 TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
 MPS = SimulatedDevice(share=0.84), SimulatedLanguageModel(slowed=1.9)
-# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers, several steps at once.
+# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers, fused steps, four at once.
 REMEMBERS = (
     SimulatedDevice(call=17e-3, solve=10.7e-3, frame=15e-6, share=0.75),
-    SimulatedLanguageModel(step=1.15e-3, request=7.8e-6, slowed=1.8, at_once=4),
+    SimulatedLanguageModel(step=0.88e-3, request=2.6e-6, prompt=2e-3, slowed=1.8, at_once=4),
 )
 LOADS = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
