@@ -107,7 +107,7 @@ def gate(x: Tensor, squares: Tensor, weight: Tensor, eps: float, shape: Shape) -
 def _scale(squares, row, inside, WIDTH: tl.constexpr, PARTS: tl.constexpr, eps):
     """By which the norm multiplies each row, [rows, 1].
 
-    It comes from the kernel before, as Triton shares too few buffers between a product and other uses of its operand.
+    The kernel before sums the squares: Triton gives an operand of a product too few buffers if it is also used otherwise.
     """
     part = tl.arange(0, triton.next_power_of_2(PARTS))
     known = inside[:, None] & (part < PARTS)[None, :]
