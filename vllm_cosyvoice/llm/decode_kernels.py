@@ -107,7 +107,7 @@ def gate(x: Tensor, squares: Tensor, weight: Tensor, eps: float, shape: Shape) -
 def _scale(squares, row, inside, WIDTH: tl.constexpr, PARTS: tl.constexpr, eps):
     """By which the norm multiplies each row, [rows, 1].
 
-    The kernel before sums the squares: Triton gives an operand of a product too few buffers if it is also used otherwise.
+    The kernel before sums the squares: Triton gives an operand of a product too few buffers if it has another use.
     """
     part = tl.arange(0, triton.next_power_of_2(PARTS))
     known = inside[:, None] & (part < PARTS)[None, :]
