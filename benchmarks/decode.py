@@ -2,8 +2,8 @@
 
     python -m benchmarks.decode [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 250] [--flow_cache_gib 8]
 
-Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 15" the time to the first audio of streams with a
-first hop of 15 tokens, "in 4 hops" the time to all audio of streams whose hops grow as while tokens arrive. All include
+Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 14" the time to the first audio of streams with a
+first hop of 14 tokens, "in 4 hops" the time to all audio of streams whose hops grow as while tokens arrive. All include
 the copy to the host. A flow that remembers has the prompt from the first round.
 """
 

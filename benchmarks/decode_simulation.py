@@ -15,9 +15,8 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, plan
+from vllm_cosyvoice.decode.batching import CostEstimate, Job, cuts, first_hop_seconds, plan
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
-from vllm_cosyvoice.decode.loop import LONGEST_BACKLOG
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
@@ -113,8 +112,8 @@ class SimulatedStream:
         self.arrived += 1
         self.playback.expect(1 / TOKEN_RATE)
 
-    def cut(self, *, to_the_end: bool = True) -> Cut | None:
-        """The next cut, if a decode is possible, see `Utterance.next_cut`."""
+    def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
+        """See `Utterance.next_cut`."""
         finished = self.arrived == self.tokens
         if self.streaming:
             hop, waited_for = self.first_hop or CHUNK_TOKENS, self.previous is None
@@ -125,11 +124,11 @@ class SimulatedStream:
         """The schedule's job for a decode up to `cut`."""
         self.ready = now if self.ready is None else self.ready
         playback = self.playback if self.streaming else None
-        return Job.of(now, self.ready, playback, self.frames(cut.tokens), last=cut.last)
+        return Job.of(now, self.ready, playback, self.frames(cut), last=cut.last)
 
-    def frames(self, tokens: int) -> int:
-        """Frames to compute for a decode up to `tokens`."""
-        return FRAMES_PER_TOKEN * (self.prompt + tokens) - self.remembered
+    def frames(self, cut: Cut) -> int:
+        """See `Utterance.frames`."""
+        return FRAMES_PER_TOKEN * (self.prompt + cut.tokens) - self.remembered
 
     def advance(self, cut: Cut, now: float) -> None:
         """Output the audio of the decode up to `cut`."""
@@ -137,7 +136,7 @@ class SimulatedStream:
         seconds = audible / FRAMES_PER_TOKEN / TOKEN_RATE - sum(seconds for _, seconds in self.pieces)
         self.pieces.append((now, seconds))
         self.playback.play(now, seconds)
-        frames = self.frames(cut.tokens)
+        frames = self.frames(cut)
         self.computed += frames
         if self.remembers:
             self.remembered += frames
@@ -190,8 +189,8 @@ def simulate(
     while (live or upcoming) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            calls = FIRST_HOP_CALLS_ALONE if stream.remembers and not live else FIRST_HOP_CALLS
-            stream.request(first_hop(calls * cost.usual, Vocoder.hold_back))
+            seconds = first_hop_seconds(cost, alone=stream.remembers and not live)
+            stream.request(first_hop(seconds, Vocoder.hold_back))
             requested.append(stream)
             live.append(stream)
         if step_end == math.inf and (requested or generating):
@@ -202,9 +201,7 @@ def simulate(
             requested = []
         look_again = None
         if call is None:
-            candidates = [(stream, cut) for stream in live if (cut := stream.cut())]
-            if cost.seconds(sum(stream.frames(cut.tokens) for stream, cut in candidates)) > LONGEST_BACKLOG:
-                candidates = [(stream, _ordinary(stream, cut)) for stream, cut in candidates]
+            candidates = cuts(live, cost)
             jobs = [stream.job(now, cut) for stream, cut in candidates]
             listened_to = any(stream.streaming for stream in live)
             batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
@@ -236,13 +233,6 @@ def simulate(
                         heapq.heappush(upcoming, (successor.begin, len(run.streams), successor))
             call = None
     return run
-
-
-def _ordinary(stream: SimulatedStream, cut: Cut) -> Cut:
-    ordinary_cut = stream.cut(to_the_end=False) if cut.last and stream.streaming else None
-    if ordinary_cut and 2 * stream.frames(ordinary_cut.tokens) <= stream.frames(cut.tokens):
-        return ordinary_cut
-    return cut
 
 
 def ask(

@@ -177,8 +177,8 @@ def draw_tokens() -> None:
     token_append_kernel.append(places, places, lengths, places, lengths, numbers)
 
 
-def decode_steps(gpu: Gpu, sizes: Sequence[int] = (1, 64, 65)) -> None:
-    """Of a layer of the released sizes; the usual numbers of requests give all layouts."""
+def decode_steps(gpu: Gpu, sizes: Sequence[int] = ()) -> None:
+    """Of a layer of the released sizes; without `sizes`, with as many requests as give all layouts."""
     from vllm_cosyvoice.llm.decode_kernels import Cache
     from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
 
@@ -194,7 +194,7 @@ def decode_steps(gpu: Gpu, sizes: Sequence[int] = (1, 64, 65)) -> None:
         matrix(width, hidden),
     )
     step = FusedDecode([layer], matrix(1000, head), head**-0.5, 1e-6, gpu)
-    for requests in sizes:
+    for requests in sizes or step.sizes:
         keys, values = matrix(10, 2, block, 2 * head).transpose(1, 2).chunk(2, dim=-1)
         numbers = torch.empty(requests, 10, dtype=torch.int32, device="meta")
         places = torch.empty(requests, dtype=torch.int64, device="meta")
@@ -275,9 +275,9 @@ def test_launches_are_compiled_once_in_each_form(
 
 
 def test_decode_steps_of_all_sizes_are_compiled_in_advance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`DecodeStep.compile` launches those of three sizes."""
-    from vllm_cosyvoice.llm.decode_step import MOST_REQUESTS
+    """`DecodeStep.compile` launches those of a few sizes."""
     from vllm_cosyvoice.llm.engine_arguments import GRAPH_SIZES
+    from vllm_cosyvoice.llm.fused_decode import MOST_REQUESTS
 
     monkeypatch.setattr(triton.runtime.driver, "_active", Driver(RTX_5090.gpu))
     with compiling():

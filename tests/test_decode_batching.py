@@ -333,7 +333,7 @@ def test_a_flood_of_first_hops_does_not_starve_what_was_there() -> None:
 def test_calls_are_large_when_nobody_listens() -> None:
     run = ask(128, 20.0, ALONE, steady(300), streaming=False)
     done = sum(stream.done for stream in run.streams)
-    row = ALONE.seconds([run.streams[0].frames(250)], spoken=500)
+    row = ALONE.seconds([run.streams[0].frames(Cut(250, last=True))], spoken=500)
     assert done / 20 > 0.8 / (row - ALONE.solve + ALONE.solve / 9), "as if most calls were of nine rows"
 
 

@@ -119,7 +119,7 @@ def first_call(
 @pytest.fixture
 async def hearers(decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hearers]:
     """Of a decoder that has no backlog, however busy this machine is."""
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", math.inf)
+    monkeypatch.setattr("vllm_cosyvoice.decode.batching.LONGEST_BACKLOG", math.inf)
     loop = DecodeLoop(decoder, max_rows=1)
     running = asyncio.create_task(loop.run())
     yield Hearers(loop)
@@ -256,7 +256,7 @@ async def test_the_last_hop_is_bounded_where_it_would_take_long(
     hops: int,
 ) -> None:
     """As on a CPU, where the rest of a long utterance in one call would be half a minute of silence."""
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", longest)
+    monkeypatch.setattr("vllm_cosyvoice.decode.batching.LONGEST_BACKLOG", longest)
     monkeypatch.setattr(CostEstimate, "seconds", lambda estimate, frames: frames / 300)
     hearers.add("a", begun(decoder, prompt))
     hearers.push("a", [1] * 600, last=True)
@@ -275,7 +275,7 @@ async def test_last_hops_are_bounded_when_many_listeners_wait(
     hops: int,
 ) -> None:
     """The rest of each utterance would be decoded quickly, but not the rest of all."""
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.LONGEST_BACKLOG", 3.0)
+    monkeypatch.setattr("vllm_cosyvoice.decode.batching.LONGEST_BACKLOG", 3.0)
     monkeypatch.setattr(CostEstimate, "seconds", lambda estimate, frames: frames / 300)
     for key in range(listeners):
         hearers.add(str(key), begun(decoder, prompt))

@@ -1,9 +1,10 @@
 """Schedules decode calls: the utterance whose listener runs out of audio first is decoded first."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
+from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.playback import Playback
 
 # Target length of a call in seconds while someone listens: an urgent utterance may wait this long. It is a part of what
@@ -18,6 +19,10 @@ HEAD_START = 5.0  # first audio takes precedence over a listener that has stalle
 # Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. An utterance that is
 # decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own frames.
 FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 5, 3
+# Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
+# listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
+# hops come first, so that listeners do not run out of audio.
+LONGEST_BACKLOG = 0.5
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
 
@@ -51,6 +56,40 @@ class CostEstimate:
             slope = (self._products - self._frames * self._seconds / self._count) / self._count / spread
             per_frame = min(max(slope, 0.0), per_frame)  # neither part of the cost is negative
         return max(0.0, self._seconds - per_frame * self._frames) / self._count + per_frame * frames
+
+
+def first_hop_seconds(cost: CostEstimate, *, alone: bool) -> float:
+    """How long a first hop's audio should last; `alone`: nothing else is decoded, and the flow remembers."""
+    return (FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS) * cost.usual
+
+
+class Decodable(Protocol):
+    """An utterance, as far as the schedule knows it."""
+
+    streaming: bool
+
+    def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
+        """See `Utterance.next_cut`."""
+
+    def frames(self, cut: Cut) -> int:
+        """See `Utterance.frames`."""
+
+
+AnUtterance = TypeVar("AnUtterance", bound=Decodable)
+
+
+def cuts(utterances: Iterable[AnUtterance], cost: CostEstimate) -> list[tuple[AnUtterance, Cut]]:
+    """The utterances that can be decoded now, and how far, see `LONGEST_BACKLOG`."""
+    farthest = [(utterance, cut) for utterance in utterances if (cut := utterance.next_cut())]
+    if cost.seconds(sum(utterance.frames(cut) for utterance, cut in farthest)) <= LONGEST_BACKLOG:
+        return farthest
+    return [(utterance, _ordinary(utterance, cut)) for utterance, cut in farthest]
+
+
+def _ordinary(utterance: Decodable, cut: Cut) -> Cut:
+    """An ordinary hop instead of `cut` to the end of a streamed utterance, if that is at most half the work."""
+    ordinary_cut = utterance.next_cut(to_the_end=False) if cut.last and utterance.streaming else None
+    return ordinary_cut if ordinary_cut and 2 * utterance.frames(ordinary_cut) <= utterance.frames(cut) else cut
 
 
 class Job(NamedTuple):

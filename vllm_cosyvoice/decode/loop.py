@@ -10,15 +10,11 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE, CostEstimate, Job, plan
+from vllm_cosyvoice.decode.batching import CostEstimate, Job, cuts, first_hop_seconds, plan
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
-# Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
-# listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
-# hops come first, so that listeners do not run out of audio.
-LONGEST_BACKLOG = 0.5
 SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, which takes half of it
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
@@ -56,8 +52,7 @@ class DecodeLoop:
         Its audio lasts until the second hop is decoded, if calls take as long as now.
         """
         alone = len(self._utterances) <= 1 and self._decoder.remembers
-        calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
-        return first_hop(calls * self._cost.usual, self._decoder.hold_back)
+        return first_hop(first_hop_seconds(self._cost, alone=alone), self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
@@ -114,9 +109,7 @@ class DecodeLoop:
     def _next_work(self) -> tuple[list[Work], float | None]:
         """The work of the next decode call, and if there is none, when to look again."""
         now = time.monotonic()
-        candidates = [(utterance, cut) for utterance in self._utterances if (cut := utterance.next_cut())]
-        if self._cost.seconds(sum(utterance.frames(cut) for utterance, cut in candidates)) > LONGEST_BACKLOG:
-            candidates = [(utterance, _ordinary(utterance, cut)) for utterance, cut in candidates]
+        candidates = cuts(self._utterances, self._cost)
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         listened_to = any(utterance.streaming for utterance in self._utterances)
         batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
@@ -193,9 +186,3 @@ def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
     assert utterance.ready_since is not None
     playback = utterance.playback if utterance.streaming else None
     return Job.of(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)
-
-
-def _ordinary(utterance: Utterance, cut: Cut) -> Cut:
-    """An ordinary hop instead of `cut` to the end of a streamed utterance, if that is at most half the work."""
-    ordinary_cut = utterance.next_cut(to_the_end=False) if cut.last and utterance.streaming else None
-    return ordinary_cut if ordinary_cut and 2 * utterance.frames(ordinary_cut) <= utterance.frames(cut) else cut

@@ -2,15 +2,18 @@
 
 A kernel may be launched while the previous one still runs (programmatic dependent launch, from compute capability 9.0
 on). It then occupies its slots on the GPU, prepares, and waits until all output of earlier kernels is written. So each
-program waits before it touches memory that another kernel reads or writes. Loads before the wait are free: weights and
-the description of the call (positions and tiles, copied before the first kernel).
+program waits before it touches memory that another kernel reads or writes. Loads before the wait are free: weights, and
+what was complete before the first kernel (positions and tiles of the call, keys and values of earlier steps).
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from vllm_cosyvoice.gpu.device import Gpu
 
 EARLY_FROM = (9, 0)  # compute capability
 
@@ -29,6 +32,11 @@ class Shape(NamedTuple):
     def options(self) -> dict[str, int]:
         """Launch options for Triton and the kernel's `EARLY`."""
         return {"num_warps": self.warps, "num_stages": self.stages, "launch_pdl": self.early, "EARLY": self.early}
+
+
+def early_where_possible(shapes: Iterable[Shape], gpu: Gpu) -> Iterator[Shape]:
+    """Let kernels of these shapes be launched early if `gpu` can do that."""
+    return (shape._replace(early=gpu.capability >= EARLY_FROM) for shape in shapes)
 
 
 @triton.jit

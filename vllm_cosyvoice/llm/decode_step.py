@@ -10,10 +10,8 @@ from vllm.forward_context import get_forward_context
 from vllm_cosyvoice.gpu.device import Gpu
 from vllm_cosyvoice.gpu.kernel_launch import compiling
 from vllm_cosyvoice.llm.decode_kernels import Cache
-from vllm_cosyvoice.llm.fused_decode import DecoderLayer, FusedDecode
+from vllm_cosyvoice.llm.fused_decode import MOST_REQUESTS, DecoderLayer, FusedDecode
 from vllm_cosyvoice.llm.prompt_step import ATTENTION
-
-MOST_REQUESTS = 256  # in larger steps, vLLM's products are as fast
 
 HEAD_WIDTHS = (32, 64)  # other Qwen2 models have 128, for which the kernels have no layouts
 
@@ -68,7 +66,7 @@ class DecodeStep:
         """Compile the kernels for steps of all sizes in parallel; the KV cache must exist."""
         weight = self._model.norm.weight
         with compiling():
-            for requests in (1, 64, MOST_REQUESTS):
+            for requests in self._fused.sizes:
                 places = torch.zeros(requests, dtype=torch.int64, device=weight.device)
                 table = torch.zeros(requests, 16, dtype=torch.int32, device=weight.device)
                 cache = self._cache(0, places, table, table.new_zeros(requests))

@@ -1,6 +1,5 @@
 """Decode steps of the language model on a GPU, with five kernels for a layer instead of twelve."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.gpu.kernel_shape import EARLY_FROM, Shape
+from vllm_cosyvoice.gpu.kernel_shape import Shape, early_where_possible
 from vllm_cosyvoice.llm import decode_kernels
 from vllm_cosyvoice.llm.decode_kernels import Cache
 
@@ -33,6 +32,8 @@ class Shapes(NamedTuple):
     down: Shape
 
 
+MOST_REQUESTS = 256  # of a step; more were not tried
+
 # By the most requests of a step: tuned on an H200, see benchmarks/RESULTS.md.
 TUNED = {
     16: Shapes(
@@ -49,7 +50,7 @@ TUNED = {
         gate=Shape(64, 64, 64, 4, 4),
         down=Shape(64, 16, 256, 4, 4),
     ),
-    math.inf: Shapes(
+    MOST_REQUESTS: Shapes(
         project=Shape(64, 16, 64, 4, 6),
         attend=Shape(0, 128, 0, 4, 1),
         out=Shape(64, 16, 128, 4, 6),
@@ -67,7 +68,7 @@ SMALL = {
         gate=Shape(16, 32, 128, 4, 3),
         down=Shape(16, 16, 256, 4, 4),
     ),
-    math.inf: Shapes(
+    MOST_REQUESTS: Shapes(
         project=Shape(32, 16, 128, 4, 4),
         attend=Shape(0, 128, 0, 4, 1),
         out=Shape(32, 16, 128, 4, 6),
@@ -84,14 +85,20 @@ class FusedDecode:
         """`rotation`: see `decode_kernels.project`; `scale`: of attention; `eps`: of the norms."""
         self._layers = layers
         self._rotation, self._scale, self._eps = rotation, scale, eps
-        self._gpu = gpu
+        layouts = TUNED if gpu.capability[0] in TUNED_ON else SMALL
+        self._layouts = {most: Shapes(*early_where_possible(shapes, gpu)) for most, shapes in layouts.items()}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of requests that have different layouts, each the most for its layout; together, all layouts."""
+        return list(self._layouts)
 
     def __call__(self, x: Tensor, positions: Tensor, cache_of: Callable[[int], Cache]) -> Tensor:
-        """Run all layers on `x`, [requests, width], in place, and return it.
+        """Run all layers on `x`, [up to `MOST_REQUESTS`, width], in place, and return it.
 
         positions: [requests] int64; `cache_of`: gives the cache of a layer, to which the step's keys and values go.
         """
-        shapes = _shapes(len(x), self._gpu)
+        shapes = next(shapes for most, shapes in self._layouts.items() if len(x) <= most)
         squares = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).square()
         for number, layer in enumerate(self._layers):
             cached = cache_of(number)
@@ -103,9 +110,3 @@ class FusedDecode:
             opened = decode_kernels.gate(x, squares, layer.gate_up, self._eps, shapes.gate)
             squares = decode_kernels.add_product(x, opened, layer.down, shapes.down)
         return x
-
-
-def _shapes(requests: int, gpu: Gpu) -> Shapes:
-    shapes = TUNED if gpu.capability[0] in TUNED_ON else SMALL
-    chosen = next(shapes[most] for most in shapes if requests <= most)
-    return Shapes(*(shape._replace(early=gpu.capability >= EARLY_FROM) for shape in chosen))

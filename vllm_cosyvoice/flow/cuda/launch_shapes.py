@@ -1,12 +1,11 @@
 """Layouts of the flow's kernels, by the number of frames of a call and by the GPU."""
 
-from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
 from vllm_cosyvoice.flow.cuda.kernels import Shape
 from vllm_cosyvoice.gpu.device import Gpu
-from vllm_cosyvoice.gpu.kernel_shape import EARLY_FROM
+from vllm_cosyvoice.gpu.kernel_shape import early_where_possible
 
 
 class LaunchShapes(NamedTuple):
@@ -95,7 +94,7 @@ DIT_SMALL_UP_TO, DIT_CUBLAS_FROM = SMALL_UP_TO // 4, 17
 def launch_shapes(frames: int, gpu: Gpu) -> LaunchShapes:
     """Select the shapes for a call of `frames`."""
     shapes = SMALL if frames <= SMALL_UP_TO * gpu.multiprocessors else LARGE
-    return LaunchShapes(*_early(shapes, gpu))
+    return LaunchShapes(*early_where_possible(shapes, gpu))
 
 
 @cache
@@ -107,8 +106,4 @@ def dit_launch_shapes(frames: int, gpu: Gpu) -> DiTLaunchShapes:
         shapes = DIT_CUBLAS
     else:
         shapes = DIT_LARGE
-    return DiTLaunchShapes(*_early(shapes, gpu))
-
-
-def _early(shapes: Iterable[Shape], gpu: Gpu) -> Iterable[Shape]:
-    return (shape._replace(early=gpu.capability >= EARLY_FROM) for shape in shapes)
+    return DiTLaunchShapes(*early_where_possible(shapes, gpu))
