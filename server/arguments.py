@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
 
+from server.gpu_list import memory_of_gpus
 from server.voice_aliases import VOICE_ALIASES, read_aliases
 from server.word_table import read_word_table
 from vllm_cosyvoice.config import DEMO_MODEL, LLM_FILE
@@ -35,7 +36,7 @@ class Arguments:
     forwarded_allow_ips: tuple[str, ...]
     httpserver_workers: int
     encode_process_num: int
-    decode_process_num: int
+    decode_process_num: int | None
     decode_gpu: int
     encode_paral_num: int
     gpt_paral_num: int
@@ -97,10 +98,8 @@ UNNEEDED_SWITCHES = {"trust_remote_code", "disable_log_stats", "sample_close", "
 
 
 def count_gpus() -> int:
-    """Return the number of CUDA devices of this machine."""
-    import torch  # takes seconds to import, and only some settings need it
-
-    return torch.cuda.device_count()
+    """Return the number of GPUs that CUDA may use here."""
+    return len(memory_of_gpus())
 
 
 class ArgumentsError(ValueError):
@@ -196,7 +195,11 @@ def _parser() -> _Parser:
     )
     add("--httpserver_workers", type=_count, default=1, help="HTTP processes, all listening on the port")
     add("--encode_process_num", type=_count, default=1, help="processes that prepare text and voices")
-    add("--decode_process_num", type=_count, default=1, help="processes that generate audio, each on its own GPU")
+    add(
+        "--decode_process_num",
+        type=_count,
+        help="processes that generate audio, spread over the GPUs (default: 2 on a GPU of 64 GiB or more, else 1)",
+    )
     add("--decode_gpu", type=_index, default=0, help="GPU of the first decode process; the language model uses GPU 0")
     add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
     add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
@@ -294,11 +297,19 @@ def _contradiction(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
             f"--max_num_batched_tokens {arguments.max_num_batched_tokens} is less than one token for each of "
             f"--gpt_paral_num {arguments.gpt_paral_num} segments; raise the first or lower the second"
         )
-    needed = arguments.decode_gpu + arguments.decode_process_num
-    if needed > 1 and needed > (available := gpus()):
+    return _misplaced(arguments, gpus)
+
+
+def _misplaced(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
+    first, decoders = arguments.decode_gpu, arguments.decode_process_num or 1
+    if first == 0 and decoders == 1:
+        return None
+    if (available := gpus()) == 0:
+        flag = f"--decode_gpu {first}" if first else f"--decode_process_num {decoders}"
+        return f"{flag} needs a GPU and this machine has none; on a CPU, one decode process uses all cores"
+    if first >= available:
         return (
-            f"--decode_gpu {arguments.decode_gpu} with --decode_process_num {arguments.decode_process_num} needs "
-            f"{needed} GPUs and this machine has {available}; one decode process serves many streams"
+            f"--decode_gpu {first} needs {first + 1} GPUs and this machine has {available}; the first GPU is number 0"
         )
     return None
 

@@ -25,7 +25,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *flags: str, gpus: int = 0) -> s
 def test_defaults_are_lighttts_own_where_it_has_the_flag() -> None:
     given = arguments()
     assert (given.host, given.port, given.httpserver_workers) == ("localhost", 8080, 1)
-    assert (given.encode_process_num, given.decode_process_num) == (1, 1)
+    assert (given.encode_process_num, given.decode_process_num) == (1, None)
     assert (given.encode_paral_num, given.gpt_paral_num, given.cache_capacity) == (50, 50, 200)
     assert (given.max_total_token_num, given.max_req_total_len) == (65536, 32768)
     assert not given.load_trt
@@ -95,8 +95,7 @@ def test_a_table_that_is_none_is_refused(
         (["--ref_audio_hosts", "a.example,b example"], "not HOST or HOST:PORT"),
         (["--max_req_total_len", "70000"], "does not fit"),
         (["--max_num_batched_tokens", "49"], "less than one token for each"),
-        (["--decode_process_num", "3"], "this machine has 2"),
-        (["--decode_process_num", "2", "--decode_gpu", "1"], "needs 3 GPUs and this machine has 2"),
+        (["--decode_gpu", "2"], "--decode_gpu 2 needs 3 GPUs and this machine has 2"),
         (["--decode_gpu", "-1"], "whole number of at least 0"),
         (["--no_such_flag", "1"], "unrecognized"),
         (["--voices", "/tmp"], "unrecognized"),
@@ -106,8 +105,11 @@ def test_nonsense_is_refused_with_the_reason(capsys: pytest.CaptureFixture[str],
     assert reason in refusal(capsys, *flags, gpus=2)
 
 
-def test_several_decode_processes_are_taken_where_there_are_gpus_for_them() -> None:
-    assert parse(["--model_dir", "m", "--decode_process_num", "2"], gpus=lambda: 2)[0].decode_process_num == 2
+def test_several_decode_processes_need_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--decode_process_num", "2", "--decode_gpu", "1"], {}, gpus=lambda: 2)[0].decode_process_num == 2
+    reason = refusal(capsys, "--decode_process_num", "2", gpus=0)
+    assert "--decode_process_num 2 needs a GPU and this machine has none; on a CPU, one decode process" in reason
+    assert "--decode_gpu 1 needs a GPU and this machine has none" in refusal(capsys, "--decode_gpu", "1", gpus=0)
 
 
 def test_a_socket_directory_whose_paths_would_be_too_long_is_refused(

@@ -128,7 +128,8 @@ async def test_a_cache_that_does_not_fit_ends_the_process_with_the_reason(
 
     monkeypatch.setattr(decode, "SpeechDecoder", refuse)
     monkeypatch.setattr(decode, "step", lambda *_: nullcontext())
-    settings = SimpleNamespace(name="decode-0", arguments=read([], {})[0], model=SimpleNamespace(path=tiny_model))
+    model = SimpleNamespace(path=tiny_model)
+    settings = SimpleNamespace(name="decode-0", arguments=read([], {})[0], model=model, decoders=1)
     with pytest.raises(SystemExit, match=r"^decode-0: the flow's cache needs more\.$"):
         await decode.run(cast(Settings, settings), cast(Channel, None))
 
@@ -149,6 +150,16 @@ def test_a_larger_kv_cache_leaves_less_to_the_flow(monkeypatch: pytest.MonkeyPat
     assert needed() == pytest.approx(9.75)
     assert needed("--max_total_token_num", "262144") == pytest.approx(12.0)
     assert needed("--gpu_memory_utilization", "0.5") == pytest.approx(40.0)  # vLLM checks that this is free
+
+
+@pytest.mark.parametrize(("free", "pages"), [(140, 512), (40, 300), (12, 20), (8, 0)])
+def test_decoders_of_a_gpu_divide_its_memory(free: int, pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm_cosyvoice.flow.cuda.memory import gpu_budget
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, 140 * GIB))
+    page, device = GIB // 10, torch.device("cuda")
+    budgets = [gpu_budget(device, page, 10 * GIB, decoders) for decoders in (1, 2, 3)]
+    assert budgets == [page * (pages // decoders) for decoders in (1, 2, 3)]
 
 
 def test_a_cache_that_does_not_fit_into_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

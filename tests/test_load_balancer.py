@@ -17,6 +17,7 @@ from server.arguments import Arguments, parse
 from server.demo import free_port
 from server.listener import listen, reserve
 from server.processes.addresses import RunDirectory
+from server.processes.gpus import Placement
 from server.processes.supervisor import MODULES, Supervisor
 from server.served_model import ServedModel
 from tests.server_process import BODY, SLOW, ServerProcess, eventually, exactly
@@ -60,7 +61,7 @@ async def machine(directory: Path) -> AsyncIterator[Machine]:
     arguments, _ = parse([*flags, "--listen_when_ready", "True", "--forwarded_allow_ips", "127.0.0.0/8"], {})
     model = ServedModel(directory, "replayed", "CosyVoice2")
     with RunDirectory(Path("/tmp"), arguments.port) as run_directory, reserve(arguments) as reserved:
-        supervisor = Supervisor(arguments, model, reserved, run_directory, None, STAGES)
+        supervisor = Supervisor(arguments, model, reserved, run_directory, Placement(0, 1, 1), None, STAGES)
         running = Machine(arguments.port, supervisor, asyncio.create_task(supervisor.run()))
         await eventually(running.listens, "the server listens")
         yield running

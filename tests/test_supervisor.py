@@ -15,7 +15,7 @@ import pytest
 from server.arguments import parse
 from server.processes import supervisor
 from server.processes.addresses import RunDirectory
-from server.processes.gpus import nth_gpu
+from server.processes.gpus import Placement
 from server.processes.nvidia_mps import Service
 from server.processes.supervisor import (
     LONGEST_PAUSE,
@@ -29,16 +29,6 @@ from server.processes.supervisor import (
 from server.served_model import ServedModel
 
 SECONDS = 60.0
-
-
-@pytest.mark.parametrize(
-    ("index", "visible", "name"),
-    [(1, None, "1"), (1, "2,3", "3"), (0, "GPU-4f,GPU-7a", "GPU-4f"), (0, "", ""), (2, "5", "")],
-)
-def test_a_decode_process_gets_the_nth_of_the_gpus_that_the_server_may_see(
-    index: int, visible: str | None, name: str
-) -> None:
-    assert nth_gpu(index, visible) == name
 
 
 def test_pauses_grow_to_half_a_minute() -> None:
@@ -124,6 +114,7 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
                 ServedModel(tmp_path, "model", "CosyVoice2"),
                 listener,
                 run_directory,
+                Placement(first=0, gpus=1, decoders=1),
                 cast("Service", service),
             )
             runs.append(Run(started, run_directory.path))

@@ -39,6 +39,7 @@ async def run(settings: Settings, channel: Channel) -> None:
                 load_trt=arguments.load_trt,
                 flow_cache_gib=arguments.flow_cache_gib,
                 others_gib=needed_gib(model, arguments.max_total_token_num, arguments.gpu_memory_utilization),
+                decoders=settings.decoders,
                 full_attention=arguments.full_attention,
             )
     except (UnsupportedGpuError, GpuMemoryError) as error:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.arguments import Arguments
+from server.gpu_list import memory_of_gpus
 from server.processes import process_group
 from server.processes.addresses import Addresses, RunDirectory
 from server.processes.channel import Channel
 from server.processes.fork_server import ForkedProcess, ForkError, ForkServer, Order
-from server.processes.gpus import gpu_variables, shares_first_gpu
+from server.processes.gpus import Placement
 from server.processes.messages import Address, Kind, Message, Ping, Pong, Ready, StageDown, StageUp, Starting
 from server.processes.nvidia_mps import Service, service_if_possible
 from server.processes.process import Settings
@@ -96,19 +97,21 @@ class Supervisor:
         model: ServedModel,
         listener: socket.socket | None,
         run_directory: RunDirectory,
+        placement: Placement,
         service: Service | None,
         modules: Mapping[Kind, str] | None = None,
     ) -> None:
         """Start nothing yet.
 
         listener: the listening socket of the HTTP workers; None: this process does their work, see `join`.
-        service: lets the language model and the first decode process share a GPU.
+        service: lets processes share a GPU.
         modules: the module that each kind of process runs, in place of MODULES.
         """
         self._arguments = arguments
         self._model = model
         self._listener = listener
         self._run_directory = run_directory.path
+        self._placement = placement
         self._service = service
         self._addresses = Addresses(arguments.zmq_mode, run_directory.path)
         self._secret = secrets.token_bytes(32)
@@ -119,11 +122,11 @@ class Supervisor:
         counts: dict[Kind, int] = {
             "http": arguments.httpserver_workers if listener else 0,
             "encode": arguments.encode_process_num,
-            "decode": arguments.decode_process_num,
+            "decode": placement.decoders,
             "generate": 1,
         }
         self._children = [Child(kind, index) for kind in self._modules for index in range(counts[kind])]
-        self._sharing = [child for child in self._children if shares_first_gpu(child.kind, child.index)]
+        self._sharing = [child for child in self._children if placement.shares(child.kind, child.index)]
         self._stopping = False
         self._announced = False
         self._outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -286,7 +289,7 @@ class Supervisor:
     async def _start(self, child: Child) -> str:
         """Start the process; returns what went wrong, or an empty string."""
         child.begin(self._addresses.new(child.name), "importing")
-        variables = gpu_variables(child.kind, child.index, self._arguments.decode_gpu, self._service)
+        variables = self._placement.variables(child.kind, child.index, self._service)
         order = Order(self._modules[child.kind], child.name, variables)
         listener = self._listener.fileno() if self._listener and child.kind == "http" else None
         try:
@@ -303,6 +306,7 @@ class Supervisor:
             run_directory=self._run_directory,
             arguments=self._arguments,
             model=self._model,
+            decoders=self._placement.decoders_beside(child.index),
         )
         child.process.tell(settings.line())
         return ""
@@ -365,22 +369,25 @@ def pause_after(failures: int) -> float:
 
 
 @contextmanager
-def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunDirectory, Service | None]]:
-    """Create a run directory named after the server and, if possible, the Multi-Process Service."""
+def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunDirectory, Placement, Service | None]]:
+    """Create a run directory named after the server, choose GPUs and, if possible, run the Multi-Process Service."""
     parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
-    with RunDirectory(parent, server) as run_directory:
-        if arguments.mps and arguments.decode_gpu == 0:
-            with service_if_possible(run_directory.path) as service:
-                yield run_directory, service
-        else:
-            yield run_directory, None
+    memory = memory_of_gpus()
+    placement = Placement.of(arguments, memory, concurrent=arguments.mps)
+    with RunDirectory(parent, server) as run_directory, contextlib.ExitStack() as stack:
+        service = None
+        if arguments.mps and placement.any_shares:
+            service = stack.enter_context(service_if_possible(run_directory.path))
+        if service is None:
+            placement = Placement.of(arguments, memory, concurrent=False)
+        yield run_directory, placement, service
 
 
 def supervise(arguments: Arguments, model: ServedModel, listener: socket.socket) -> int:
     """Run the whole server; returns the exit status."""
 
-    async def run(run_directory: RunDirectory, service: Service | None) -> int:
-        supervisor = Supervisor(arguments, model, listener, run_directory, service)
+    async def run(run_directory: RunDirectory, placement: Placement, service: Service | None) -> int:
+        supervisor = Supervisor(arguments, model, listener, run_directory, placement, service)
         supervisor.obey_signals()
         return await supervisor.run()
 

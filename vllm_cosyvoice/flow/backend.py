@@ -51,12 +51,14 @@ def open_flow(
     load_trt: bool,
     cache_bytes: int | None = 0,
     others: int = 0,
+    decoders: int = 1,
 ) -> AnyFlow:
     """Load the flow of `model`. The caller still has to capture the CUDA graphs of a `PackedFlow`.
 
     cache_bytes: memory for what it remembers; 0: nothing; None: a share of the memory. In plain PyTorch, a flow
         remembers on a CPU only.
     others: bytes of GPU memory that this share leaves to everything else.
+    decoders: number of flows that divide this share.
 
     Raises:
         ValueError: the weights don't match the configuration.
@@ -86,4 +88,4 @@ def open_flow(
     from vllm_cosyvoice.flow.cuda.flow import PackedFlow  # needs Triton
 
     whole = flow_class.from_state(config, model.flow_state(), device)
-    return PackedFlow(whole, Gpu.of(device), data_type, cache_bytes=cache_bytes, others=others)
+    return PackedFlow(whole, Gpu.of(device), data_type, cache_bytes=cache_bytes, others=others, decoders=decoders)

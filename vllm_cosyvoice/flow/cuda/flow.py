@@ -142,11 +142,12 @@ class PackedFlow:
         sizes: Sequence[int] = SIZES,
         cache_bytes: int | None = 0,
         others: int = 0,
+        decoders: int = 1,
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
         cache_bytes: memory for what is remembered; 0: nothing is; None: see `gpu_budget`.
-        others: bytes of GPU memory that everything else needs.
+        others, decoders: see `gpu_budget`.
 
         Raises:
             GpuMemoryError: that memory is not free.
@@ -162,7 +163,7 @@ class PackedFlow:
                 self._network = PackedUNet(flow, gpu, longest, data_type)
         layout = self._network.page_layout
         if cache_bytes is None:
-            cache_bytes = gpu_budget(device, layout.page_bytes(data_type), others)
+            cache_bytes = gpu_budget(device, layout.page_bytes(data_type), others, decoders)
         self._memory = FlowMemory(layout, cache_bytes, data_type, device) if cache_bytes else None
         log.info("The flow remembers chunks in %.1f GiB of memory.", cache_bytes / GIB)
         self._tail = layout.tail

@@ -93,14 +93,15 @@ class StepMemory:
         return None if memory is None else Tail(memory, self._table.tails)
 
 
-def gpu_budget(device: torch.device, page_bytes: int, others: int) -> int:
+def gpu_budget(device: torch.device, page_bytes: int, others: int, decoders: int = 1) -> int:
     """The default bytes for pages: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
 
-    `others`: bytes that everything else needs. They stay free even if other programs use the GPU.
+    others: bytes that everything else needs. They stay free even if other programs use the GPU.
+    decoders: number of processes that divide this memory.
     """
     free, total = torch.cuda.mem_get_info(device)
     pages = max(0, min((total - others) // 2, free - others)) // page_bytes
-    return page_bytes * min(pages, MOST_PAGES)
+    return page_bytes * (min(pages, MOST_PAGES) // decoders)
 
 
 class FlowMemory:

@@ -1,0 +1,96 @@
+"""Which GPU each process uses, and who shares one."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+import torch
+
+from server.arguments import read
+from server.gpu_list import memory_of_gpus
+from server.processes.gpus import LARGE_CARD, Placement, nth_gpu
+from server.processes.messages import Kind
+from server.processes.nvidia_mps import Service
+
+SMALL = LARGE_CARD - 1
+
+
+class AnyService:
+    """Stands for a running service."""
+
+    variables: Mapping[str, str] = {"SHARED": "yes"}
+
+
+def placed(*flags: str, memory: list[int], concurrent: bool = True) -> Placement:
+    return Placement.of(read(flags, {}, lambda: len(memory))[0], memory, concurrent=concurrent)
+
+
+def users(placement: Placement, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """The GPU of each decode process, and whether it shares it through the service."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    service = cast(Service, AnyService())
+    variables = [placement.variables("decode", index, service) for index in range(placement.decoders)]
+    return [(values["CUDA_VISIBLE_DEVICES"], "SHARED" in values) for values in variables]
+
+
+def test_a_large_card_has_two_decode_processes_and_no_other_card_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = placed(memory=[LARGE_CARD, LARGE_CARD])
+    assert users(both, monkeypatch) == [("0", True), ("0", True)]
+    assert [both.decoders_beside(index) for index in range(2)] == [2, 2]
+    assert placed("--decode_gpu", "1", memory=[SMALL, LARGE_CARD]) == Placement(1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("memory", "concurrent"),
+    [([], True), ([SMALL], True), ([SMALL, LARGE_CARD], True), ([LARGE_CARD], False)],
+    ids=["CPU", "small card", "small first card", "processes take turns"],
+)
+def test_elsewhere_there_is_one(memory: list[int], concurrent: bool) -> None:
+    assert placed(memory=memory, concurrent=concurrent).decoders == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "cards", "expected"),
+    [
+        (["--decode_process_num", "1"], 1, [("0", True)]),
+        (["--decode_process_num", "2"], 1, [("0", True), ("0", True)]),
+        (["--decode_process_num", "2"], 2, [("0", True), ("1", False)]),
+        (["--decode_process_num", "3"], 2, [("0", True), ("1", False), ("0", True)]),
+        (["--decode_process_num", "4"], 2, [("0", True), ("1", True), ("0", True), ("1", True)]),
+        (["--decode_process_num", "1", "--decode_gpu", "1"], 2, [("1", False)]),
+        (["--decode_process_num", "2", "--decode_gpu", "1"], 2, [("1", True), ("1", True)]),
+        (["--decode_process_num", "2", "--decode_gpu", "1"], 3, [("1", False), ("2", False)]),
+    ],
+)
+def test_a_given_number_is_spread_over_the_gpus(
+    flags: list[str], cards: int, expected: list[tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = placed(*flags, memory=[LARGE_CARD] * cards)
+    assert users(placement, monkeypatch) == expected
+    of_gpu = [gpu for gpu, _ in expected]
+    assert [placement.decoders_beside(index) for index in range(len(expected))] == list(map(of_gpu.count, of_gpu))
+    first_is_shared = "0" in of_gpu
+    assert placement.shares("generate", 0) == first_is_shared
+    assert placement.any_shares == (first_is_shared or any(shared for _, shared in expected))
+
+
+@pytest.mark.parametrize("kind", ["http", "encode"])
+def test_other_processes_use_no_gpu(kind: Kind) -> None:
+    placement = placed(memory=[LARGE_CARD])
+    assert not placement.shares(kind, 0)
+    assert placement.variables(kind, 0, cast(Service, AnyService())) == {}
+
+
+@pytest.mark.parametrize(
+    ("index", "visible", "name"),
+    [(0, None, "0"), (1, None, "1"), (1, "4,7", "7"), (0, "GPU-ab", "GPU-ab"), (1, "3", ""), (0, "", "")],
+)
+def test_a_decode_process_gets_the_nth_of_the_gpus_that_the_server_may_see(
+    index: int, visible: str | None, name: str
+) -> None:
+    assert nth_gpu(index, visible) == name
+
+
+def test_the_list_of_gpus_is_that_of_pytorch() -> None:
+    devices = range(torch.cuda.device_count())
+    assert memory_of_gpus() == [torch.cuda.get_device_properties(device).total_memory for device in devices]
