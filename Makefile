@@ -10,7 +10,7 @@ ARGS ?=
 MODEL := $(if $(MODEL_DIR),--model_dir $(MODEL_DIR))
 
 GPU_TESTS := tests/gpu/test_server.py tests/gpu $(addprefix tests/test_,packed_flow.py packed_dit_flow.py packed_vocoder.py \
-	token_draw_kernel.py fused_decode.py prompt_step.py vllm_contract.py scheduler.py)
+	token_draw_kernel.py fused_decode.py prompt_step.py placement.py vllm_contract.py scheduler.py)
 
 .PHONY: demo serve test pytest test-gpu browser lint env clean
 

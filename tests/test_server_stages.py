@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -187,6 +188,23 @@ async def test_a_request_goes_from_stage_to_stage(peers: Peers, engine: StagedEn
     assert await task == [b"one", b"!", b"two", b"!"], "in the order of the text, whichever came first"
     assert (await peers.hear("encode", Release)).request_id == prepare.request_id
     await peers.hear_no_more("generate")
+
+
+async def test_requests_that_come_at_once_are_shared_by_the_decode_processes(
+    peers: Peers, engine: StagedEngine
+) -> None:
+    engine.handle(StageUp("decode", "decode-1", peers.of["http"].address))
+    tasks = [call(engine) for _ in range(4)]
+    prepared = [Prepared((await peers.hear("encode", Prepare)).request_id, [SEGMENT], "key") for _ in tasks]
+    for message in prepared:  # in one turn of the engine's loop
+        engine.handle(message)
+    works = [await peers.hear("generate", Generate) for _ in tasks]
+    users = Counter(work.decoder for work in works)
+    assert users == {peers.of["decode"].address: 2, peers.of["http"].address: 2}
+    for work in works:
+        peers.tell(Audio(work.open.segment_id, b"", 20, last=True), "decode")
+    await asyncio.gather(*tasks)
+    assert not engine.stages._load, "nobody uses a stage any more"
 
 
 async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, engine: StagedEngine) -> None:

@@ -8,7 +8,7 @@ How a request ends, also early, is in request_lifecycle.py.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -91,13 +91,13 @@ class Engine:
     async def convert(self, request: SpeechRequest, audio: bytes) -> AsyncGenerator[bytes, None]:
         """What `audio`, a file of any format, says, spoken by the request's voice. Yields and raises as `speak`."""
         async with self.in_flight.ask(Convert(request, self._post.address, audio), Converted) as (encoder, converted):
-            decoder = self._stages.pick("decode")
-            opening = self._open(request, 0, self._post.address, encoder, converted.voice_key)
-            tokens = Tokens([(opening.segment_id, converted.tokens, True)])
-            speech = self._speak_segment(opening.segment_id, decoder, decoder, opening, tokens, usage=Usage())
-            async with aclosing(speech) as pieces:
-                async for piece in pieces:
-                    yield piece
+            with self._stages.using("decode") as decoder:
+                opening = self._open(request, 0, self._post.address, encoder, converted.voice_key)
+                tokens = Tokens([(opening.segment_id, converted.tokens, True)])
+                speech = self._speak_segment(opening.segment_id, decoder, decoder, opening, tokens, usage=Usage())
+                async with aclosing(speech) as pieces:
+                    async for piece in pieces:
+                        yield piece
 
     async def check_voice(self, request_id: str, voice: str | Recording) -> None:
         """Make the voice, so that speaking with it starts sooner. Raises Failure when it can't be used."""
@@ -132,8 +132,10 @@ class Engine:
     # Inside
 
     async def _speak_text(self, request: SpeechRequest, usage: Usage) -> AsyncGenerator[bytes, None]:
-        async with self.in_flight.ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared):
-            generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
+        async with (
+            self.in_flight.ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared),
+            self._speakers() as (generator, decoder),
+        ):
             usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
             streams = []
             for index, segment in enumerate(prepared.segments):
@@ -164,8 +166,10 @@ class Engine:
     async def _speak_words(
         self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
     ) -> AsyncGenerator[bytes, None]:
-        async with self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
-            generator, decoder = self._stages.pick("generate"), self._stages.pick("decode")
+        async with (
+            self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared),
+            self._speakers() as (generator, decoder),
+        ):
 
             async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
                 index = 0
@@ -197,6 +201,12 @@ class Engine:
         finally:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _speakers(self) -> AsyncIterator[tuple[Address, Address]]:
+        """The generator and the decoder of a request. Raises Failure when there is none."""
+        with self._stages.using("generate") as generator, self._stages.using("decode") as decoder:
+            yield generator, decoder
 
     def _open(self, request: SpeechRequest, index: int, source: Address, encoder: Address, voice_key: str) -> Open:
         return Open(

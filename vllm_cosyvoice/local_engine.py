@@ -62,13 +62,10 @@ class _Stages:
 
     failure: Failure | None = None
 
-    def pick(self, kind: StageKind) -> Address:
+    def using(self, kind: StageKind) -> AbstractContextManager[Address]:
         if self.failure:
             raise Failure(self.failure.kind, str(self.failure))
-        return kind
-
-    def busy(self, address: Address) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+        return contextlib.nullcontext(kind)
 
 
 class LocalEngine(Engine):

@@ -40,11 +40,11 @@ Awaited = TypeVar("Awaited")
 class StageDirectory(Protocol):
     """Which stages there are."""
 
-    def pick(self, kind: StageKind) -> Address:
-        """Choose a stage of this kind for new work. Raises Failure when none is up."""
+    def using(self, kind: StageKind) -> AbstractContextManager[Address]:
+        """Choose a stage of this kind for a request, which counts as its work inside the context.
 
-    def busy(self, address: Address) -> AbstractContextManager[None]:
-        """Count the stage at `address` as working for this engine inside the context."""
+        Raises Failure when none is up.
+        """
 
 
 @dataclass(eq=False)
@@ -81,24 +81,24 @@ class RequestsInFlight:
 
         Raises Failure.
         """
-        encoder, request_id = self._stages.pick("encode"), question.request_id
+        request_id = question.request_id
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = _Asked(encoder, answered)
-        self._requests += 1
-        self._live += 1
-        finished = False
-        try:
-            self._post.send(encoder, question)
-            with self._stages.busy(encoder):
+        with self._stages.using("encode") as encoder:
+            self._asked[request_id] = _Asked(encoder, answered)
+            self._requests += 1
+            self._live += 1
+            finished = False
+            try:
+                self._post.send(encoder, question)
                 answer = await self._in_time(answered, "answer of an encode process")
                 assert isinstance(answer, kind)
                 yield encoder, answer
                 finished = True
-        finally:
-            self._unfinished += not finished
-            self._live -= 1
-            self._asked.pop(request_id, None)
-            self._post.send(encoder, Release(request_id))
+            finally:
+                self._unfinished += not finished
+                self._live -= 1
+                self._asked.pop(request_id, None)
+                self._post.send(encoder, Release(request_id))
 
     async def speak(
         self, segment_id: str, source: Address, decoder: Address, *orders: Message
@@ -114,13 +114,12 @@ class RequestsInFlight:
                 self._post.send(source, order)
             if self._post.is_dead(source) or self._post.is_dead(decoder):
                 raise Failure("unavailable", "The stage that made this audio has died; try again in a few seconds.")
-            with self._stages.busy(decoder):
-                while not finished:
-                    piece = await self._in_time(speaking.pieces.get(), "audio")
-                    if isinstance(piece, Failure):
-                        raise piece
-                    finished = piece.last
-                    yield piece
+            while not finished:
+                piece = await self._in_time(speaking.pieces.get(), "audio")
+                if isinstance(piece, Failure):
+                    raise piece
+                finished = piece.last
+                yield piece
         finally:
             del self._speaking[segment_id]
             if not finished:

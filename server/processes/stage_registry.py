@@ -45,19 +45,19 @@ class Stages:
         message = f"{names[0] if names else 'A stage'} has died and is being restarted; try again in a few seconds."
         in_flight.fail_owed_by(address, Failure("unavailable", message))
 
-    def pick(self, kind: Kind) -> Address:
-        """Choose the stage of this kind with the least work from this worker. Raises Failure when none is up."""
+    @contextlib.contextmanager
+    def using(self, kind: Kind) -> Iterator[Address]:
+        """Choose the stage of this kind with the fewest requests of this worker; one more counts inside the context.
+
+        Raises Failure when none is up.
+        """
         names = self._names[kind]
         if not names:
             raise Failure("unavailable", f"No {kind} process is up: it is starting or restarting; try again later.")
-        return min(names, key=lambda address: self._load[address])
-
-    @contextlib.contextmanager
-    def busy(self, address: Address) -> Iterator[None]:
-        """Count one more request at the stage at `address` inside the context."""
+        address = min(names, key=lambda address: self._load[address])
         self._load[address] += 1
         try:
-            yield
+            yield address
         finally:
             self._load[address] -= 1
             if not self._load[address]:
