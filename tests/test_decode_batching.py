@@ -21,6 +21,7 @@ from benchmarks.decode_simulation import (
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_TOKENS
 from vllm_cosyvoice.decode.batching import (
+    DELIVERY,
     HEAD_START,
     LONG_CALL,
     MARGIN,
@@ -188,6 +189,18 @@ def test_a_call_with_first_audio_is_filled_less() -> None:
     assert plan(10.0, [first, *whole], cost, 64, listened_to=True).batch == [0, 1]
 
 
+@pytest.mark.parametrize(("left", "filled"), [(1.0, 2), (DELIVERY + 0.035, 1), (DELIVERY + 0.02, 0), (0.005, 2)])
+def test_a_call_is_not_filled_beyond_the_end_of_a_listeners_audio(left: float, filled: int) -> None:
+    """Unless that can't be met anyway."""
+    cost = CostEstimate()
+    cost.learn(0, 0.01)
+    cost.learn(1000, 0.03)
+    whole = [Job(15.0, 1000, last=True)] * 10
+    urgent = Job(9.0, 50, last=False), Job(10.0 + left, 50, last=False)
+    batch = plan(10.0, [*urgent, *whole], cost, 64, listened_to=True).batch
+    assert len([index for index in batch if index > 1]) == filled
+
+
 @pytest.mark.parametrize(
     ("due_at", "listened_to", "count", "seconds"),
     [
@@ -300,6 +313,19 @@ def test_a_burst_of_requests_is_heard_in_a_call_or_two() -> None:
     run = simulate([*known, *(SimulatedStream(5.0) for _ in range(32))])
     assert max(stream.waited for stream in run.streams) < 4 * SHORT_CALL
     assert max(stream.stalled for stream in run.streams) < SHORT_CALL
+
+
+def test_many_who_begin_at_once_and_ask_again_at_once_hear_no_stall() -> None:
+    draws = random.Random(0)
+
+    def new(begin: float) -> SimulatedStream:
+        return SimulatedStream(begin + draws.uniform(0.5, 1.5) * ON_THE_WAY, remembers=True)
+
+    run = simulate(
+        [new(draws.uniform(0, 0.02)) for _ in range(64)], 12.0, *REMEMBERS, lambda stream: new(stream.pieces[-1][0])
+    )
+    assert len(run.streams) > 600
+    assert no_stall(run)
 
 
 def test_callers_who_want_it_whole_take_what_listeners_leave_and_get_it_soon() -> None:

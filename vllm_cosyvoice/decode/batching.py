@@ -15,6 +15,7 @@ SHORT_FIRST_CALL = 0.025
 PART_OF_ALL = 1 / 4
 LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobody listens
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
+DELIVERY = 0.02  # seconds from the end of a call to the listener
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
 # Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. An utterance that is
 # decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own frames.
@@ -125,20 +126,30 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     """Plan a decode call of at most `max_rows` jobs. `listened_to`: any utterance, ready or not, has a listener.
 
     Urgent jobs are taken in the order of their deadlines, so later jobs can't starve them. Other jobs wait for more
-    tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call.
+    tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call, as long as it
+    still meets the deadlines of its urgent jobs.
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
-    candidates = [(index, LONG_CALL) for index in order if starts[index] <= now]
-    part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
-    shortest = SHORT_FIRST_CALL if any(jobs[index].first for index, _ in candidates) else SHORT_CALL
-    fill_limit = min(max(part_of_all, shortest), MEDIUM_CALL) if listened_to else LONG_CALL
-    candidates += [(index, fill_limit) for index in order if starts[index] > now and jobs[index].last]
+    urgent = [index for index in order if starts[index] <= now]
+    others = [index for index in order if starts[index] > now and jobs[index].last]
     batch: list[int] = []
     frames = 0
-    for index, longest_call in candidates:
-        fits = len(batch) < max_rows and cost.seconds(frames + jobs[index].frames) <= longest_call
-        if fits or not batch:
-            batch.append(index)
-            frames += jobs[index].frames
+
+    def take(candidates: Sequence[int], longest_call: float) -> None:
+        nonlocal frames
+        for index in candidates:
+            fits = len(batch) < max_rows and cost.seconds(frames + jobs[index].frames) <= longest_call
+            if fits or not batch:
+                batch.append(index)
+                frames += jobs[index].frames
+
+    take(urgent, LONG_CALL)
+    fill_limit = LONG_CALL
+    if listened_to:
+        shortest = SHORT_FIRST_CALL if any(jobs[index].first for index in urgent) else SHORT_CALL
+        part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
+        fill_limit = min(max(part_of_all, shortest), MEDIUM_CALL)
+    left = [jobs[index].due - DELIVERY - now for index in batch]
+    take(others, min([fill_limit, *(seconds for seconds in left if seconds > cost.seconds(frames))]))
     return Plan(batch, None if batch else min(starts, default=None))
