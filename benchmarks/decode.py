@@ -3,12 +3,14 @@
     python -m benchmarks.decode [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 250] [--flow_cache_gib 8]
 
 Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 14" the time to the first audio of streams with a
-first hop of 14 tokens, "in 4 hops" the time to all audio of streams whose hops grow as while tokens arrive. All include
-the copy to the host. A flow that remembers has the prompt from the first round.
+first hop of 14 tokens, "in 4 hops" the time of all calls that decode streams by the server's schedule, while 1,000
+tokens a second of each arrive. All include the copy to the host. A flow that remembers has the prompt from the first
+round.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from benchmarks.roofline import Roofline
 from vllm_cosyvoice.checkpoint import open_model
 from vllm_cosyvoice.config import FRAMES_PER_TOKEN, MEL_BINS, SPEAKER_DIM, TOKEN_RATE
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.hops import Cut
+from vllm_cosyvoice.decode.loop import DecodeLoop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice import Voice
@@ -27,6 +31,7 @@ PROMPT = 125  # tokens
 ROUNDS = 5
 FIRST_HOPS = (10, 14, 25)  # tokens
 MOST_STREAMED = 16  # utterances
+TOKENS_A_SECOND, GROUP = 1000.0, 8  # of each stream, as with up to 16 requests on an H200; tokens that arrive at a time
 
 
 def a_voice() -> Voice:
@@ -63,17 +68,51 @@ def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
     return time.perf_counter() - begun
 
 
-def seconds_of_all_hops(decoder: SpeechDecoder, live: list[Utterance]) -> float:
-    """Measure the seconds until all audio of each stream is on the host, hop by hop."""
-    begun = time.perf_counter()
-    while work := [
-        (utterance, cut) for utterance in live if (cut := utterance.next_cut(to_the_end=False) or utterance.next_cut())
-    ]:
-        decoder.decode(work)
-    return time.perf_counter() - begun
+class TimedDecoder(SpeechDecoder):
+    """A decoder that measures the seconds of its calls."""
+
+    seconds = 0.0
+
+    def decode(self, work: Sequence[tuple[Utterance, Cut]]) -> list[np.ndarray]:
+        """See `SpeechDecoder.decode`."""
+        begun = time.perf_counter()
+        pieces = super().decode(work)
+        self.seconds += time.perf_counter() - begun
+        return pieces
 
 
-def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens: list[int]) -> Iterator[Measurement]:
+async def stream(decoder: TimedDecoder, prompt: FlowPrompt, count: int, tokens: int) -> list[Utterance]:
+    """Decode `count` streams while their tokens arrive, by the schedule of the server."""
+    loop, streams = DecodeLoop(decoder), [Utterance() for _ in range(count)]
+    left, ended = count, asyncio.Event()
+
+    def deliver(audio: np.ndarray | Exception | None) -> None:
+        nonlocal left
+        if isinstance(audio, Exception):
+            raise audio
+        left -= audio is None
+        if not left:
+            ended.set()
+
+    running = asyncio.create_task(loop.run())
+    for utterance in streams:
+        loop.add(utterance, deliver)
+        loop.begin(utterance, prompt, loop.first_hop)
+    arriving = np.random.default_rng(count).integers(SPEECH_TOKENS, size=(count, tokens)).tolist()
+    begun = time.monotonic()
+    for first in range(0, tokens, GROUP):
+        await asyncio.sleep(begun + first / TOKENS_A_SECOND - time.monotonic())
+        for utterance, all_tokens in zip(streams, arriving, strict=True):
+            loop.push(utterance, all_tokens[first : first + GROUP], last=first + GROUP >= tokens)
+    await asyncio.wait([running, asyncio.create_task(ended.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()  # raises the error
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return streams
+
+
+def decodes(decoder: TimedDecoder, roofline: Roofline, batch: list[int], tokens: list[int]) -> Iterator[Measurement]:
     """Measure every case once."""
     prompt = decoder.prompt(a_voice())
     for count in batch:
@@ -99,12 +138,14 @@ def decodes(decoder: SpeechDecoder, roofline: Roofline, batch: list[int], tokens
                 yield _in_hops(decoder, prompt, count, speech)
 
 
-def _in_hops(decoder: SpeechDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
-    seconds = []
+def _in_hops(decoder: TimedDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
+    seconds, hops = [], 0
     for _ in range(ROUNDS + 1):
-        live = utterances(decoder, prompt, count, speech, first_hop=FIRST_HOPS[0])
-        seconds.append(seconds_of_all_hops(decoder, live))
-    case = f"{count} × {speech} tokens, in {live[0].hops} hops"
+        decoder.seconds = 0.0
+        streams = asyncio.run(stream(decoder, prompt, count, speech))
+        seconds.append(decoder.seconds)
+        hops = max(utterance.hops for utterance in streams)
+    case = f"{count} × {speech} tokens, in {hops} hops"
     return Measurement("decode", case, 1000 * float(np.median(seconds[1:])), count * speech / TOKEN_RATE)
 
 
@@ -116,7 +157,7 @@ def main() -> None:
     with model_directory(arguments) as directory:
         begun = time.perf_counter()
         model = open_model(directory)
-        decoder = SpeechDecoder(model, flow_cache_gib=arguments.flow_cache_gib)
+        decoder = TimedDecoder(model, flow_cache_gib=arguments.flow_cache_gib)
         print(f"decoder: ready after {time.perf_counter() - begun:.1f} s")
         while decoder.capture_next():  # as a server does when nobody asks
             pass
