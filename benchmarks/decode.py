@@ -3,14 +3,15 @@
     python -m benchmarks.decode [--model_dir DIR | --size full] [--batch 1 8 …] [--tokens 250] [--flow_cache_gib 8]
 
 Utterances have a 5 s prompt. "whole" is the time to all audio, "hop 14" the time to the first audio of streams with a
-first hop of 14 tokens, "in 4 hops" the time of all calls that decode streams by the server's schedule, while 1,000
+first hop of 14 tokens, "in N hops" the time of all calls that decode streams by the server's schedule, while 1,000
 tokens a second of each arrive. All include the copy to the host. A flow that remembers has the prompt from the first
 round.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 
 import numpy as np
 import torch
@@ -81,35 +82,36 @@ class TimedDecoder(SpeechDecoder):
         return pieces
 
 
-async def stream(decoder: TimedDecoder, prompt: FlowPrompt, count: int, tokens: int) -> list[Utterance]:
-    """Decode `count` streams while their tokens arrive, by the schedule of the server."""
-    loop, streams = DecodeLoop(decoder), [Utterance() for _ in range(count)]
-    left, ended = count, asyncio.Event()
+async def rounds_of_streams(
+    decoder: TimedDecoder, prompt: FlowPrompt, count: int, tokens: int
+) -> AsyncGenerator[tuple[float, int], None]:
+    """Decode `count` streams while their tokens arrive, round after round: the seconds of all calls, and the most hops.
 
-    def deliver(audio: np.ndarray | Exception | None) -> None:
-        nonlocal left
-        if isinstance(audio, Exception):
-            raise audio
-        left -= audio is None
-        if not left:
-            ended.set()
-
-    running = asyncio.create_task(loop.run())
-    for utterance in streams:
-        loop.add(utterance, deliver)
-        loop.begin(utterance, prompt, loop.first_hop)
+    The schedule of the server learns in each round how long calls take.
+    """
+    loop = DecodeLoop(decoder)
     arriving = np.random.default_rng(count).integers(SPEECH_TOKENS, size=(count, tokens)).tolist()
-    begun = time.monotonic()
-    for first in range(0, tokens, GROUP):
-        await asyncio.sleep(begun + first / TOKENS_A_SECOND - time.monotonic())
-        for utterance, all_tokens in zip(streams, arriving, strict=True):
-            loop.push(utterance, all_tokens[first : first + GROUP], last=first + GROUP >= tokens)
-    await asyncio.wait([running, asyncio.create_task(ended.wait())], return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        running.result()  # raises the error
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    return streams
+    ended: asyncio.Queue[Exception | None] = asyncio.Queue()
+    running = asyncio.create_task(loop.run())
+    try:
+        while True:
+            decoder.seconds = 0.0
+            streams = [Utterance() for _ in range(count)]
+            for utterance in streams:
+                loop.add(utterance, lambda audio: None if isinstance(audio, np.ndarray) else ended.put_nowait(audio))
+                loop.begin(utterance, prompt, loop.first_hop)
+            begun = time.monotonic()
+            for first in range(0, tokens, GROUP):
+                await asyncio.sleep(begun + first / TOKENS_A_SECOND - time.monotonic())
+                for utterance, all_tokens in zip(streams, arriving, strict=True):
+                    loop.push(utterance, all_tokens[first : first + GROUP], last=first + GROUP >= tokens)
+            for _ in streams:
+                if isinstance(error := await ended.get(), Exception):
+                    raise error
+            yield decoder.seconds, max(utterance.hops for utterance in streams)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def decodes(decoder: TimedDecoder, roofline: Roofline, batch: list[int], tokens: list[int]) -> Iterator[Measurement]:
@@ -135,18 +137,15 @@ def decodes(decoder: TimedDecoder, roofline: Roofline, batch: list[int], tokens:
                 ms = 1000 * float(np.median(rounds[1:]))
                 yield Measurement("decode", f"{count} × {speech} tokens, {how}", ms, audio, attainable)
             if count <= MOST_STREAMED:
-                yield _in_hops(decoder, prompt, count, speech)
+                yield asyncio.run(_in_hops(decoder, prompt, count, speech))
 
 
-def _in_hops(decoder: TimedDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
-    seconds, hops = [], 0
-    for _ in range(ROUNDS + 1):
-        decoder.seconds = 0.0
-        streams = asyncio.run(stream(decoder, prompt, count, speech))
-        seconds.append(decoder.seconds)
-        hops = max(utterance.hops for utterance in streams)
-    case = f"{count} × {speech} tokens, in {hops} hops"
-    return Measurement("decode", case, 1000 * float(np.median(seconds[1:])), count * speech / TOKEN_RATE)
+async def _in_hops(decoder: TimedDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
+    async with aclosing(rounds_of_streams(decoder, prompt, count, speech)) as rounds:
+        measured = [await anext(rounds) for _ in range(ROUNDS + 1)][1:]
+    seconds, hops = (float(np.median(values)) for values in zip(*measured, strict=True))
+    case = f"{count} × {speech} tokens, in {hops:g} hops"
+    return Measurement("decode", case, 1000 * seconds, count * speech / TOKEN_RATE)
 
 
 def main() -> None:

@@ -306,11 +306,9 @@ def _misplaced(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
         return None
     if (available := gpus()) == 0:
         flag = f"--decode_gpu {first}" if first else f"--decode_process_num {decoders}"
-        return f"{flag} needs a GPU and this machine has none; on a CPU, one decode process uses all cores"
+        return f"{flag} needs a GPU and CUDA finds none; on a CPU, one decode process uses all cores"
     if first >= available:
-        return (
-            f"--decode_gpu {first} needs {first + 1} GPUs and this machine has {available}; the first GPU is number 0"
-        )
+        return f"--decode_gpu {first} needs {first + 1} GPUs and CUDA finds {available}; the first GPU is number 0"
     return None
 
 

@@ -95,7 +95,7 @@ def test_a_table_that_is_none_is_refused(
         (["--ref_audio_hosts", "a.example,b example"], "not HOST or HOST:PORT"),
         (["--max_req_total_len", "70000"], "does not fit"),
         (["--max_num_batched_tokens", "49"], "less than one token for each"),
-        (["--decode_gpu", "2"], "--decode_gpu 2 needs 3 GPUs and this machine has 2"),
+        (["--decode_gpu", "2"], "--decode_gpu 2 needs 3 GPUs and CUDA finds 2"),
         (["--decode_gpu", "-1"], "whole number of at least 0"),
         (["--no_such_flag", "1"], "unrecognized"),
         (["--voices", "/tmp"], "unrecognized"),
@@ -108,8 +108,8 @@ def test_nonsense_is_refused_with_the_reason(capsys: pytest.CaptureFixture[str],
 def test_several_decode_processes_need_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(["--decode_process_num", "2", "--decode_gpu", "1"], {}, gpus=lambda: 2)[0].decode_process_num == 2
     reason = refusal(capsys, "--decode_process_num", "2", gpus=0)
-    assert "--decode_process_num 2 needs a GPU and this machine has none; on a CPU, one decode process" in reason
-    assert "--decode_gpu 1 needs a GPU and this machine has none" in refusal(capsys, "--decode_gpu", "1", gpus=0)
+    assert "--decode_process_num 2 needs a GPU and CUDA finds none; on a CPU, one decode process" in reason
+    assert "--decode_gpu 1 needs a GPU and CUDA finds none" in refusal(capsys, "--decode_gpu", "1", gpus=0)
 
 
 def test_a_socket_directory_whose_paths_would_be_too_long_is_refused(

@@ -121,7 +121,7 @@ def test_what_is_due_when() -> None:
     assert Job.of(20.0, 19.0, listener, 300, last=False) == Job(19.0 - HEAD_START, 300, last=False, first=True)
     assert Job.of(20.0, 19.0, None, 300, last=True) == Job(19.0 + PATIENCE, 300, last=True)
     listener.play(20.0, 0.3)
-    assert Job.of(20.1, 19.0, listener, 300, last=False) == Job(20.3, 300, last=False)
+    assert Job.of(20.1, 19.0, listener, 300, last=False) == Job(20.3, 300, last=False, playing=True)
 
 
 def test_costs_are_fitted_to_the_last_calls(cost: CostEstimate) -> None:
@@ -189,16 +189,23 @@ def test_a_call_with_first_audio_is_filled_less() -> None:
     assert plan(10.0, [first, *whole], cost, 64, listened_to=True).batch == [0, 1]
 
 
-@pytest.mark.parametrize(("left", "filled"), [(1.0, 2), (DELIVERY + 0.035, 1), (DELIVERY + 0.02, 0), (0.005, 2)])
+@pytest.mark.parametrize(
+    ("left", "filled"), [(1.0, 2), (DELIVERY + 0.035, 1), (DELIVERY + 0.02, 0), (0.0, 0), (-0.1, 2)]
+)
 def test_a_call_is_not_filled_beyond_the_end_of_a_listeners_audio(left: float, filled: int) -> None:
-    """Unless that can't be met anyway."""
+    """Unless that was long ago."""
     cost = CostEstimate()
     cost.learn(0, 0.01)
     cost.learn(1000, 0.03)
     whole = [Job(15.0, 1000, last=True)] * 10
-    urgent = Job(9.0, 50, last=False), Job(10.0 + left, 50, last=False)
-    batch = plan(10.0, [*urgent, *whole], cost, 64, listened_to=True).batch
-    assert len([index for index in batch if index > 1]) == filled
+    late, urgent = (Job(due, 50, last=False, playing=True) for due in (9.0, 10.0 + left))
+
+    def filled_with(*jobs: Job) -> int:
+        batch = plan(10.0, [*jobs, *whole], cost, 64, listened_to=True).batch
+        return len([index for index in batch if index >= len(jobs)])
+
+    assert filled_with(late, urgent) == filled
+    assert filled_with(late, urgent._replace(playing=False)) == 2, "nobody hears it yet"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_the_flow_remembers_in_half_of_the_memory_that_nothing_else_needs(
     from vllm_cosyvoice.flow.cuda.memory import gpu_budget
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, total * GIB))
-    assert gpu_budget(torch.device("cuda"), page, 10 * GIB) == pages * page
+    assert gpu_budget(torch.device("cuda"), page, others=10 * GIB) == pages * page
 
 
 def test_a_packed_flow_has_that_memory_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,20 +117,28 @@ def test_a_packed_flow_has_that_memory_unless_it_is_told_otherwise(monkeypatch: 
     assert least.budget == pytest.approx(115e6, rel=0.01)  # one page
 
 
-async def test_a_cache_that_does_not_fit_ends_the_process_with_the_reason(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "decoders", "reason"),
+    [
+        (GpuMemoryError("the flow's cache needs more"), 1, r"the flow's cache needs more\.$"),
+        (torch.OutOfMemoryError("CUDA"), 1, r"the GPU's memory is full: free it, or choose a smaller --flow_cache_gib"),
+        (torch.OutOfMemoryError("CUDA"), 2, r"the GPU's memory is full: free it, or choose --decode_process_num 1, a"),
+    ],
+)
+async def test_a_decoder_that_does_not_fit_ends_the_process_with_the_reason(
+    error: Exception, decoders: int, reason: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from server.arguments import read
     from server.processes import decode
 
     def refuse(*_: object, **__: object) -> None:
-        raise GpuMemoryError("the flow's cache needs more")
+        raise error
 
     monkeypatch.setattr(decode, "SpeechDecoder", refuse)
     monkeypatch.setattr(decode, "step", lambda *_: nullcontext())
     model = SimpleNamespace(path=tiny_model)
-    settings = SimpleNamespace(name="decode-0", arguments=read([], {})[0], model=model, decoders=1)
-    with pytest.raises(SystemExit, match=r"^decode-0: the flow's cache needs more\.$"):
+    settings = SimpleNamespace(name="decode-0", arguments=read([], {})[0], model=model, decoders=decoders)
+    with pytest.raises(SystemExit, match=f"^decode-0: {reason}"):
         await decode.run(cast(Settings, settings), cast(Channel, None))
 
 
@@ -152,14 +160,22 @@ def test_a_larger_kv_cache_leaves_less_to_the_flow(monkeypatch: pytest.MonkeyPat
     assert needed("--gpu_memory_utilization", "0.5") == pytest.approx(40.0)  # vLLM checks that this is free
 
 
-@pytest.mark.parametrize(("free", "pages"), [(140, 512), (40, 300), (12, 20), (8, 0)])
-def test_decoders_of_a_gpu_divide_its_memory(free: int, pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vllm_cosyvoice.flow.cuda.memory import gpu_budget
+@pytest.mark.parametrize(("total", "decoders"), [(24, 2), (32, 2), (32, 3), (48, 2), (80, 3), (140, 2), (140, 3)])
+def test_decoders_of_a_gpu_divide_its_memory_in_whatever_order_they_start(
+    total: int, decoders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_cosyvoice.flow.cuda.memory import DECODER_BYTES, MOST_PAGES, gpu_budget
 
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, 140 * GIB))
-    page, device = GIB // 10, torch.device("cuda")
-    budgets = [gpu_budget(device, page, 10 * GIB, decoders) for decoders in (1, 2, 3)]
-    assert budgets == [page * (pages // decoders) for decoders in (1, 2, 3)]
+    page, language_model, others = GIB // 10, 4 * GIB, 10 * GIB
+
+    def budget(loaded: int) -> int:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (total * GIB - loaded, total * GIB))
+        return gpu_budget(torch.device("cuda"), page, others=others, decoders=decoders)
+
+    first = budget(0)
+    assert 0 < first * decoders <= MOST_PAGES * page
+    assert budget(language_model + (decoders - 1) * (DECODER_BYTES + first)) == first, "the last, or a restarted one"
+    assert gpu_budget(torch.device("cuda"), page, wanted=12 * GIB, decoders=decoders) == 12 * GIB // decoders
 
 
 def test_a_cache_that_does_not_fit_into_the_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from server.arguments import read
+from server.processes.gpus import LARGE_CARD
 from server.processes.nvidia_mps import DAEMON, PIPES, NoDaemon, multi_process_service, service_if_possible
+from server.processes.supervisor import surroundings
 from tests.server_process import alive, belongings, eventually, ready_server, wait_until
 
 
@@ -108,3 +111,25 @@ def test_a_daemon_that_the_user_has_started_is_left_alone(
     with service_if_possible(tmp_path) as service:
         assert service is None
     assert not stand_in_daemon.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "users_own", "decoders", "shared"),
+    [([], False, 2, True), (["--mps", "False"], False, 1, False), ([], True, 1, False)],
+    ids=["MPS", "no MPS", "the user's daemon"],
+)
+def test_a_large_card_has_two_decode_processes_where_the_service_runs(
+    stand_in_daemon: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    users_own: bool,
+    decoders: int,
+    shared: bool,
+) -> None:
+    monkeypatch.setattr("server.processes.supervisor.memory_of_gpus", lambda: [LARGE_CARD])
+    if users_own:
+        monkeypatch.setenv(PIPES, str(tmp_path))
+    with surroundings(read(flags, {})[0], "test") as (_, placement, service):
+        assert placement.decoders == decoders
+        assert (service is not None) == shared

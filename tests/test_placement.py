@@ -1,6 +1,8 @@
 """Which GPU each process uses, and who shares one."""
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -21,8 +23,8 @@ class AnyService:
     variables: Mapping[str, str] = {"SHARED": "yes"}
 
 
-def placed(*flags: str, memory: list[int], concurrent: bool = True) -> Placement:
-    return Placement.of(read(flags, {}, lambda: len(memory))[0], memory, concurrent=concurrent)
+def placed(*flags: str, memory: list[int], with_mps: bool = True) -> Placement:
+    return Placement.of(read(flags, {}, lambda: len(memory))[0], memory, with_mps=with_mps)
 
 
 def users(placement: Placement, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
@@ -41,12 +43,12 @@ def test_a_large_card_has_two_decode_processes_and_no_other_card_is_touched(monk
 
 
 @pytest.mark.parametrize(
-    ("memory", "concurrent"),
+    ("memory", "with_mps"),
     [([], True), ([SMALL], True), ([SMALL, LARGE_CARD], True), ([LARGE_CARD], False)],
-    ids=["CPU", "small card", "small first card", "processes take turns"],
+    ids=["CPU", "small card", "small first card", "without MPS"],
 )
-def test_elsewhere_there_is_one(memory: list[int], concurrent: bool) -> None:
-    assert placed(memory=memory, concurrent=concurrent).decoders == 1
+def test_elsewhere_there_is_one(memory: list[int], with_mps: bool) -> None:
+    assert placed(memory=memory, with_mps=with_mps).decoders == 1
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,35 @@ def test_a_decode_process_gets_the_nth_of_the_gpus_that_the_server_may_see(
     index: int, visible: str | None, name: str
 ) -> None:
     assert nth_gpu(index, visible) == name
+
+
+@pytest.mark.parametrize(
+    ("prints", "status", "expected", "says"),
+    [
+        ("137\n24\n", 0, [137, 24], None),
+        ("", 0, [], None),
+        ("", "CUDA's driver reports error 802.", [], "The GPUs can't be listed: CUDA's driver reports error 802."),
+        ("hello\n", 0, [], "The GPUs can't be listed: invalid literal for int()"),
+    ],
+)
+def test_a_driver_that_fails_is_reported(
+    prints: str,
+    status: int | str,
+    expected: list[int],
+    says: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The program that asks the driver is a stand-in, as the driver needs a GPU."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!{sys.executable}\nimport sys\nprint({prints!r}, end='')\nsys.exit({status!r})\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr("server.gpu_list.CUDA", None)  # this program, as a library that is there
+    monkeypatch.setattr("sys.executable", str(stand_in))
+    assert memory_of_gpus() == expected
+    assert (says is None) == (caplog.text == "")
+    assert says is None or says in caplog.text
 
 
 def test_the_list_of_gpus_is_that_of_pytorch() -> None:

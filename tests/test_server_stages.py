@@ -22,6 +22,7 @@ from server.processes.channel import Channel
 from server.processes.engine import StagedEngine
 from server.processes.messages import Kind, Message, Ping, Pong, StageDown, StageUp
 from server.processes.process import Stage, serve
+from server.processes.stage_registry import Stages
 from tests.test_audio import tone, wav
 from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import open_model
@@ -205,6 +206,18 @@ async def test_requests_that_come_at_once_are_shared_by_the_decode_processes(
         peers.tell(Audio(work.open.segment_id, b"", 20, last=True), "decode")
     await asyncio.gather(*tasks)
     assert not engine.stages._load, "nobody uses a stage any more"
+
+
+async def test_each_http_worker_prefers_another_of_equally_busy_stages(peers: Peers) -> None:
+    async def chosen(worker: int) -> list[str]:
+        stages = Stages(peers.stage, worker)
+        for index in range(2):
+            stages.add(StageUp("decode", f"decode-{index}", f"address-{index}"))
+        with stages.using("decode") as first, stages.using("decode") as second, stages.using("decode") as third:
+            return [first, second, third]
+
+    assert await chosen(0) == ["address-0", "address-1", "address-0"]
+    assert await chosen(1) == await chosen(3) == ["address-1", "address-0", "address-1"]
 
 
 async def test_leaving_before_the_text_is_prepared_starts_nothing(peers: Peers, engine: StagedEngine) -> None:

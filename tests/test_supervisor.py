@@ -62,8 +62,9 @@ class FakeService:
         self.attempts = 0
         self._takes = takes
 
-    def takes_clients(self) -> bool:
+    def takes_clients(self, variables: Mapping[str, str]) -> bool:
         self.attempts += 1
+        self.asked_with = variables
         return self.attempts >= self._takes
 
     def in_use(self) -> bool:
@@ -95,6 +96,7 @@ class Run:
 
 
 Start = Callable[..., Run]
+ONE = Placement(first=0, gpus=1, decoders=1)
 
 
 @pytest.fixture
@@ -107,14 +109,16 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
     runs: list[Run] = []
     with RunDirectory(Path("/tmp"), 1) as run_directory, socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def start(lives: Mapping[str, list[str]], service: FakeService | None = None) -> Run:
+        def start(
+            lives: Mapping[str, list[str]], service: FakeService | None = None, placement: Placement = ONE
+        ) -> Run:
             monkeypatch.setenv("LIVES", json.dumps(lives))
             started = Supervisor(
                 arguments,
                 ServedModel(tmp_path, "model", "CosyVoice2"),
                 listener,
                 run_directory,
-                Placement(first=0, gpus=1, decoders=1),
+                placement,
                 cast("Service", service),
             )
             runs.append(Run(started, run_directory.path))
@@ -216,6 +220,19 @@ async def test_a_client_of_the_service_starts_again_when_it_takes_one(start: Sta
     await run.until(lambda: run.births("decode-0") == 2)
     assert service.attempts == 2
     assert run.supervisor._service is not None
+
+
+async def test_one_of_two_on_another_gpu_is_restarted_when_the_service_takes_it_there(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    service = FakeService(takes=1)
+    run = start({"decode-1": ["mortal", "live"]}, service, Placement(first=1, gpus=1, decoders=2))
+    await run.until(lambda: run.births("decode-1") == 2)
+    assert run.births("decode-0") == run.births("generate-0") == 1
+    assert service.asked_with == {"SHARED": "yes", "CUDA_VISIBLE_DEVICES": "1"}
+    sharing = [child.name for child in run.supervisor._children if "SHARED" in run.environment(child.name)]
+    assert sharing == ["decode-0", "decode-1"]
 
 
 async def test_without_the_service_if_it_takes_nobody_any_more(

@@ -7,8 +7,8 @@ How a request ends, also early, is in request_lifecycle.py.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -132,23 +132,21 @@ class Engine:
     # Inside
 
     async def _speak_text(self, request: SpeechRequest, usage: Usage) -> AsyncGenerator[bytes, None]:
-        async with (
-            self.in_flight.ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared),
-            self._speakers() as (generator, decoder),
-        ):
-            usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
-            streams = []
-            for index, segment in enumerate(prepared.segments):
-                if not segment.prompt:
-                    streams.append(_silent(segment))
-                    continue
-                opening = self._open(request, index, generator, encoder, prepared.voice_key)
-                work = Generate(segment, request.sampling, decoder, opening, refusable=index == 0)
-                speech = self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage)
-                streams.append(_between_silence(segment, speech))
-            async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        async with self.in_flight.ask(Prepare(request, self._post.address), Prepared) as (encoder, prepared):
+            with self._speakers() as (generator, decoder):
+                usage.input_tokens += sum(segment.text_tokens for segment in prepared.segments)
+                streams = []
+                for index, segment in enumerate(prepared.segments):
+                    if not segment.prompt:
+                        streams.append(_silent(segment))
+                        continue
+                    opening = self._open(request, index, generator, encoder, prepared.voice_key)
+                    work = Generate(segment, request.sampling, decoder, opening, refusable=index == 0)
+                    speech = self._speak_segment(opening.segment_id, generator, decoder, work, usage=usage)
+                    streams.append(_between_silence(segment, speech))
+                async with aclosing(in_order(streams, SEGMENTS_AHEAD)) as pieces:
+                    async for piece in pieces:
+                        yield piece
 
     async def _speak_arriving(
         self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
@@ -166,25 +164,23 @@ class Engine:
     async def _speak_words(
         self, request: SpeechRequest, text: AsyncIterator[str], usage: Usage
     ) -> AsyncGenerator[bytes, None]:
-        async with (
-            self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared),
-            self._speakers() as (generator, decoder),
-        ):
+        async with self.in_flight.ask(Prepare(request, self._post.address), StreamPrepared) as (encoder, prepared):
+            with self._speakers() as (generator, decoder):
 
-            async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
-                index = 0
-                async with aclosing(arriving_segments(text)) as segments:
-                    async for segment in segments:
-                        opening = self._open(request, index, generator, encoder, prepared.voice_key)
-                        work = GenerateFromText(
-                            prepared.prompt, request.sampling, decoder, opening, refusable=index == 0
-                        )
-                        yield self._speak_arriving_segment(segment, work, usage)
-                        index += 1
+                async def streams() -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+                    index = 0
+                    async with aclosing(arriving_segments(text)) as segments:
+                        async for segment in segments:
+                            opening = self._open(request, index, generator, encoder, prepared.voice_key)
+                            work = GenerateFromText(
+                                prepared.prompt, request.sampling, decoder, opening, refusable=index == 0
+                            )
+                            yield self._speak_arriving_segment(segment, work, usage)
+                            index += 1
 
-            async with aclosing(in_order(streams(), SEGMENTS_AHEAD)) as pieces:
-                async for piece in pieces:
-                    yield piece
+                async with aclosing(in_order(streams(), SEGMENTS_AHEAD)) as pieces:
+                    async for piece in pieces:
+                        yield piece
 
     async def _speak_arriving_segment(
         self, text: AsyncIterator[str], work: GenerateFromText, usage: Usage
@@ -202,8 +198,8 @@ class Engine:
             forwarding.cancel()
             await asyncio.gather(forwarding, return_exceptions=True)
 
-    @asynccontextmanager
-    async def _speakers(self) -> AsyncIterator[tuple[Address, Address]]:
+    @contextmanager
+    def _speakers(self) -> Iterator[tuple[Address, Address]]:
         """The generator and the decoder of a request. Raises Failure when there is none."""
         with self._stages.using("generate") as generator, self._stages.using("decode") as decoder:
             yield generator, decoder

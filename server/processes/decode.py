@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 import numpy as np
+import torch
 
 from server.processes.channel import Channel
 from server.processes.messages import Ready
@@ -42,10 +43,12 @@ async def run(settings: Settings, channel: Channel) -> None:
                 decoders=settings.decoders,
                 full_attention=arguments.full_attention,
             )
+        with step(settings, channel, "Decoding first audio"):
+            _warm_up(decoder)
     except (UnsupportedGpuError, GpuMemoryError) as error:
         sys.exit(f"{settings.name}: {error}.")
-    with step(settings, channel, "Decoding first audio"):
-        _warm_up(decoder)
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"{settings.name}: the GPU's memory is full: free it, or choose {_smaller(settings)} ({error})")
     loop = DecodeLoop(decoder, arguments.decode_paral_num)
     stage = DecodeStage(
         channel, decoder, loop, arguments.cache_capacity, arguments.first_hop_tokens or decoder.usual_first_hop
@@ -57,6 +60,11 @@ async def run(settings: Settings, channel: Channel) -> None:
         tasks.create_task(stage.watch_device())
         if decoder.device.type == "cuda":
             tasks.create_task(_watch(loop))
+
+
+def _smaller(settings: Settings) -> str:
+    flags = "a smaller --flow_cache_gib or --max_total_token_num"
+    return flags if settings.decoders == 1 else f"--decode_process_num 1, {flags}"
 
 
 async def _watch(loop: DecodeLoop) -> NoReturn:

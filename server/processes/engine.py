@@ -19,9 +19,9 @@ PATIENCE = 590.0  # seconds that a request waits for a stage; OpenAI's client gi
 class StagedEngine(Engine):
     """An Engine over the processes that are up."""
 
-    def __init__(self, channel: Channel, patience: float = PATIENCE) -> None:
-        """`patience`: see Engine."""
-        self.stages = Stages(channel)
+    def __init__(self, channel: Channel, patience: float = PATIENCE, worker: int = 0) -> None:
+        """`patience`: see Engine; `worker`: see `Stages`."""
+        self.stages = Stages(channel, worker)
         self.speeches = Speeches()
         self.answers = Answers()
         self._channel = channel

@@ -24,17 +24,13 @@ class Placement:
     decoders: int  # number of decode processes
 
     @classmethod
-    def of(cls, arguments: Arguments, memory: Sequence[int], *, concurrent: bool) -> Self:
-        """Place the processes.
-
-        memory: bytes of each GPU.
-        concurrent: processes that share a GPU run on it at the same time, not in turns.
-        """
+    def of(cls, arguments: Arguments, memory: Sequence[int], *, with_mps: bool) -> Self:
+        """Place the processes on GPUs with these bytes of `memory`; `with_mps`: through the Multi-Process Service."""
         first = arguments.decode_gpu
         if arguments.decode_process_num is not None:
             return cls(first, max(1, len(memory) - first), arguments.decode_process_num)
         is_large = first < len(memory) and memory[first] >= LARGE_CARD
-        return cls(first, 1, DECODERS_OF_A_LARGE_CARD if is_large and concurrent else 1)
+        return cls(first, 1, DECODERS_OF_A_LARGE_CARD if is_large and with_mps else 1)
 
     def decoders_beside(self, index: int) -> int:
         """Return how many decode processes use the GPU of decode process `index`, itself included."""

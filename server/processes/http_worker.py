@@ -62,7 +62,7 @@ async def run(settings: Settings, channel: Channel) -> None:
     """Serve until SIGTERM, then finish requests in flight."""
     assert settings.listener is not None
     listener = socket.socket(fileno=settings.listener)
-    engine = StagedEngine(channel)
+    engine = StagedEngine(channel, worker=settings.index)
     arguments = settings.arguments
     connections = Connections(arguments.max_websockets, arguments.websocket_timeout)
     app = create(engine, connections, settings.model, arguments)

@@ -50,12 +50,12 @@ class Service:
             return False
         return any(line.strip().isdigit() for line in answer.stdout.splitlines())
 
-    def takes_clients(self) -> bool:
-        """Whether a new process can use the GPU through it now. After a client dies, MPS needs a moment."""
+    def takes_clients(self, variables: Mapping[str, str]) -> bool:
+        """Whether a new process with these `variables` can use its GPU now. After a client dies, MPS needs a moment."""
         command = [sys.executable, "-m", "server.processes.gpu_probe"]
         try:
             probe = subprocess.run(
-                command, env={**os.environ, **self.variables}, capture_output=True, timeout=SECONDS_TO_PROBE
+                command, env={**os.environ, **variables}, capture_output=True, timeout=SECONDS_TO_PROBE
             )
         except subprocess.TimeoutExpired:
             return False

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True):
     run_directory: Path
     arguments: Arguments
     model: ServedModel
-    decoders: int = 1  # decode processes on the GPU of this one
+    decoders: int  # of a decode process: how many use its GPU
     listener: int | None = None  # file descriptor of the listening socket, for HTTP workers
 
     def line(self) -> bytes:

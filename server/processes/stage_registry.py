@@ -20,7 +20,9 @@ WORKING_STAGES: tuple[Kind, ...] = ("encode", "generate", "decode")
 class Stages:
     """Picks stages for new work, and pings all processes."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, worker: int = 0) -> None:
+        """`worker`: number of this HTTP worker. Of equally busy stages, each worker prefers another."""
+        self._worker = worker
         self._channel = channel
         self._names: dict[Kind, dict[Address, str]] = {"http": {}, "encode": {}, "generate": {}, "decode": {}}
         self._load: Counter[Address] = Counter()  # requests of this worker at each stage
@@ -51,10 +53,11 @@ class Stages:
 
         Raises Failure when none is up.
         """
-        names = self._names[kind]
-        if not names:
+        addresses = list(self._names[kind])
+        if not addresses:
             raise Failure("unavailable", f"No {kind} process is up: it is starting or restarting; try again later.")
-        address = min(names, key=lambda address: self._load[address])
+        preferred = self._worker % len(addresses)
+        address = min(addresses[preferred:] + addresses[:preferred], key=lambda address: self._load[address])
         self._load[address] += 1
         try:
             yield address

@@ -275,22 +275,21 @@ class Supervisor:
         while service := self._service:
             if child.failed_starts > MOST_FAILED_STARTS:
                 reason = f"{child.name} has failed to start {child.failed_starts} times with it"
-            elif await asyncio.to_thread(service.takes_clients):
+            elif await asyncio.to_thread(service.takes_clients, self._variables(child)):
                 return
             elif time.monotonic() < deadline:
                 await asyncio.sleep(1.0)
                 continue
             else:
                 reason = "it no longer accepts clients"
-            if self._service:  # the other process may have logged it meanwhile
+            if self._service:  # another process may have logged it meanwhile
                 log.warning("Going on without NVIDIA's Multi-Process Service: %s.", reason)
             self._service = None
 
     async def _start(self, child: Child) -> str:
         """Start the process; returns what went wrong, or an empty string."""
         child.begin(self._addresses.new(child.name), "importing")
-        variables = self._placement.variables(child.kind, child.index, self._service)
-        order = Order(self._modules[child.kind], child.name, variables)
+        order = Order(self._modules[child.kind], child.name, self._variables(child))
         listener = self._listener.fileno() if self._listener and child.kind == "http" else None
         try:
             child.process = await self._fork_server.fork(order, listener)
@@ -306,10 +305,13 @@ class Supervisor:
             run_directory=self._run_directory,
             arguments=self._arguments,
             model=self._model,
-            decoders=self._placement.decoders_beside(child.index),
+            decoders=self._placement.decoders_beside(child.index) if child.kind == "decode" else 0,
         )
         child.process.tell(settings.line())
         return ""
+
+    def _variables(self, child: Child) -> dict[str, str]:
+        return self._placement.variables(child.kind, child.index, self._service)
 
     async def _listen(self) -> None:
         while True:
@@ -373,13 +375,12 @@ def surroundings(arguments: Arguments, server: int | str) -> Iterator[tuple[RunD
     """Create a run directory named after the server, choose GPUs and, if possible, run the Multi-Process Service."""
     parent = Path("/tmp") if arguments.zmq_mode == "tcp://" else Path(arguments.zmq_mode.removeprefix("ipc://"))
     memory = memory_of_gpus()
-    placement = Placement.of(arguments, memory, concurrent=arguments.mps)
+    placement = Placement.of(arguments, memory, with_mps=arguments.mps)
     with RunDirectory(parent, server) as run_directory, contextlib.ExitStack() as stack:
         service = None
         if arguments.mps and placement.any_shares:
             service = stack.enter_context(service_if_possible(run_directory.path))
-        if service is None:
-            placement = Placement.of(arguments, memory, concurrent=False)
+            placement = Placement.of(arguments, memory, with_mps=service is not None)
         yield run_directory, placement, service
 
 

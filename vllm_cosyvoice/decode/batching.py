@@ -100,6 +100,7 @@ class Job(NamedTuple):
     frames: int  # for the flow to compute, without those that it remembers
     last: bool  # whether it is decoded to its end, so that waiting longer saves nothing
     first: bool = False  # whether it is first audio that its listener waits for
+    playing: bool = False  # whether its listener plays earlier audio, which runs out when it is due
 
     @classmethod
     def of(cls, now: float, ready_since: float, playback: Playback | None, frames: int, *, last: bool) -> "Job":
@@ -112,7 +113,7 @@ class Job(NamedTuple):
         runs_out = playback.runs_out(now)
         if runs_out is None:
             return cls(ready_since - HEAD_START, frames, last, first=True)
-        return cls(runs_out, frames, last)
+        return cls(runs_out, frames, last, playing=True)
 
 
 class Plan(NamedTuple):
@@ -126,8 +127,8 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     """Plan a decode call of at most `max_rows` jobs. `listened_to`: any utterance, ready or not, has a listener.
 
     Urgent jobs are taken in the order of their deadlines, so later jobs can't starve them. Other jobs wait for more
-    tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call, as long as it
-    still meets the deadlines of its urgent jobs.
+    tokens, because each hop has costs of its own; but jobs that end their utterance fill up the call, until the
+    first of its listeners would run out of audio.
     """
     starts = [job.due - MARGIN - cost.seconds(job.frames) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index].due)
@@ -150,6 +151,7 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
         shortest = SHORT_FIRST_CALL if any(jobs[index].first for index in urgent) else SHORT_CALL
         part_of_all = PART_OF_ALL * cost.seconds(sum(job.frames for job in jobs))
         fill_limit = min(max(part_of_all, shortest), MEDIUM_CALL)
-    left = [jobs[index].due - DELIVERY - now for index in batch]
-    take(others, min([fill_limit, *(seconds for seconds in left if seconds > cost.seconds(frames))]))
+    left = [jobs[index].due - DELIVERY - now for index in batch if jobs[index].playing]
+    # Who has stalled for long already does not count: if the device can't keep up, full calls help most.
+    take(others, min([fill_limit, *(seconds for seconds in left if seconds > -SHORT_CALL)]))
     return Plan(batch, None if batch else min(starts, default=None))

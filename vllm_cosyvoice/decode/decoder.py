@@ -34,7 +34,6 @@ DATA_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": t
 LOUDEST = 32_767  # largest int16
 NETWORKS_GIB = 9.0  # of GPU memory: the released networks with their graphs, and all else but the KV cache
 OTHERS_GIB = NETWORKS_GIB + 1.0  # with the KV cache of the default size
-DECODER_GIB = 5.5  # of GPU memory: another process with the decoder's networks and their graphs
 LIBC = ctypes.CDLL(None)
 
 
@@ -62,7 +61,7 @@ class SpeechDecoder:
             sixteenth of the memory, on a GPU half of the memory that nothing else needs, and at most 512 chunks. In
             plain PyTorch or TensorRT on a GPU, nothing is remembered.
         others_gib: GiB of GPU memory that this default leaves to everything else, such as the language model.
-        decoders: number of processes that decode on this GPU. Each has its share of the memory for chunks.
+        decoders: number of processes that decode on this GPU and divide the memory for chunks.
         full_attention: of utterances that are not streamed, as in CosyVoice; the flow remembers nothing of them.
             Otherwise, they have the chunk mask, too.
 
@@ -96,14 +95,14 @@ class SpeechDecoder:
             raise ValueError(f"data_type is {data_type!r}; choose auto, {', '.join(DATA_TYPES)}")
         if on_gpu:
             Gpu.of(self.device)  # refuses a GPU that can't run the kernels before anything is loaded
-        cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * GIB) // decoders
+        cache_bytes = None if flow_cache_gib is None else int(flow_cache_gib * GIB)
         self._flow = open_flow(
             model,
             self.device,
             DATA_TYPES[data_type],
             load_trt=load_trt,
             cache_bytes=cache_bytes,
-            others=int((others_gib + (decoders - 1) * DECODER_GIB) * GIB),
+            others=int(others_gib * GIB),
             decoders=decoders,
         )
         self._vocoder = open_vocoder(model, self.device)

@@ -58,7 +58,7 @@ def open_flow(
     cache_bytes: memory for what it remembers; 0: nothing; None: a share of the memory. In plain PyTorch, a flow
         remembers on a CPU only.
     others: bytes of GPU memory that this share leaves to everything else.
-    decoders: number of flows that divide this share.
+    decoders: number of processes that divide the memory of a GPU.
 
     Raises:
         ValueError: the weights don't match the configuration.

@@ -146,8 +146,8 @@ class PackedFlow:
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
-        cache_bytes: memory for what is remembered; 0: nothing is; None: see `gpu_budget`.
-        others, decoders: see `gpu_budget`.
+        cache_bytes: memory for what is remembered; 0: nothing is.
+        cache_bytes, others, decoders: see `gpu_budget`.
 
         Raises:
             GpuMemoryError: that memory is not free.
@@ -162,8 +162,8 @@ class PackedFlow:
             else:
                 self._network = PackedUNet(flow, gpu, longest, data_type)
         layout = self._network.page_layout
-        if cache_bytes is None:
-            cache_bytes = gpu_budget(device, layout.page_bytes(data_type), others, decoders)
+        page_bytes = layout.page_bytes(data_type)
+        cache_bytes = gpu_budget(device, page_bytes, wanted=cache_bytes, others=others, decoders=decoders)
         self._memory = FlowMemory(layout, cache_bytes, data_type, device) if cache_bytes else None
         log.info("The flow remembers chunks in %.1f GiB of memory.", cache_bytes / GIB)
         self._tail = layout.tail

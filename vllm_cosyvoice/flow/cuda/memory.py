@@ -20,6 +20,7 @@ from vllm_cosyvoice.flow.cuda.packing import SolverTable
 from vllm_cosyvoice.gpu.device import GIB, GpuMemoryError
 
 COPIES = 2  # of each frame: with the condition and without
+DECODER_BYTES = 11 * GIB // 2  # of a further process that decodes: its networks and their graphs
 MOST_PAGES = 512  # of the default budget; with 370 pages, 128 streams of 10 s had no stalls
 
 
@@ -93,15 +94,20 @@ class StepMemory:
         return None if memory is None else Tail(memory, self._table.tails)
 
 
-def gpu_budget(device: torch.device, page_bytes: int, others: int, decoders: int = 1) -> int:
-    """The default bytes for pages: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
+def gpu_budget(
+    device: torch.device, page_bytes: int, *, wanted: int | None = None, others: int = 0, decoders: int = 1
+) -> int:
+    """The bytes for the pages of one of `decoders` processes that share a GPU.
 
-    others: bytes that everything else needs. They stay free even if other programs use the GPU.
-    decoders: number of processes that divide this memory.
+    wanted: bytes for all of them; None: half of the GPU's memory that nothing else needs, but at most `MOST_PAGES`.
+    others: bytes that the language model and one decoder need. They stay free even if other programs use the GPU.
     """
+    if wanted is not None:
+        return wanted // decoders
     free, total = torch.cuda.mem_get_info(device)
-    pages = max(0, min((total - others) // 2, free - others)) // page_bytes
-    return page_bytes * (min(pages, MOST_PAGES) // decoders)
+    unused = total - others - (decoders - 1) * DECODER_BYTES
+    pages = min(unused // 2 // page_bytes, MOST_PAGES) // decoders
+    return page_bytes * max(0, min(pages, (free - others) // page_bytes))
 
 
 class FlowMemory:
