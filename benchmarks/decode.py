@@ -29,7 +29,7 @@ from vllm_cosyvoice.vocabulary import SPEECH_TOKENS
 from vllm_cosyvoice.voice import Voice
 
 PROMPT = 125  # tokens
-ROUNDS = 5
+ROUNDS, ROUNDS_OF_STREAMS = 5, 3  # of which one more is not counted
 FIRST_HOPS = (10, 14, 25)  # tokens
 MOST_STREAMED = 16  # utterances
 TOKENS_A_SECOND, GROUP = 1000.0, 8  # of each stream, as with up to 16 requests on an H200; tokens that arrive at a time
@@ -93,6 +93,7 @@ async def rounds_of_streams(
     arriving = np.random.default_rng(count).integers(SPEECH_TOKENS, size=(count, tokens)).tolist()
     ended: asyncio.Queue[Exception | None] = asyncio.Queue()
     running = asyncio.create_task(loop.run())
+    running.add_done_callback(lambda task: None if task.cancelled() else ended.put_nowait(task.exception()))
     try:
         while True:
             decoder.seconds = 0.0
@@ -142,7 +143,7 @@ def decodes(decoder: TimedDecoder, roofline: Roofline, batch: list[int], tokens:
 
 async def _in_hops(decoder: TimedDecoder, prompt: FlowPrompt, count: int, speech: int) -> Measurement:
     async with aclosing(rounds_of_streams(decoder, prompt, count, speech)) as rounds:
-        measured = [await anext(rounds) for _ in range(ROUNDS + 1)][1:]
+        measured = [await anext(rounds) for _ in range(ROUNDS_OF_STREAMS + 1)][1:]
     seconds, hops = (float(np.median(values)) for values in zip(*measured, strict=True))
     case = f"{count} × {speech} tokens, in {hops:g} hops"
     return Measurement("decode", case, 1000 * seconds, count * speech / TOKEN_RATE)

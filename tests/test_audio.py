@@ -108,13 +108,33 @@ def test_every_usual_format_is_heard(container: str, codec: str) -> None:
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
 
 
-@pytest.mark.parametrize(("container", "codec", "rate"), [("mp3", "mp3", 24_000), ("webm", "libopus", 48_000)])
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("mp3", "mp3", 24_000),
+        ("webm", "libopus", 48_000),
+        ("wav", "pcm_s16le", 24_000),
+        ("wav", "pcm_f32le", 24_000),
+        ("aiff", "pcm_s16be", 24_000),
+        ("au", "pcm_s16be", 24_000),
+    ],
+)
 def test_a_file_that_was_cut_short_is_refused(container: str, codec: str, rate: int) -> None:
     """An upload that broke off: the rest of its transcript would be spoken ahead of the text."""
     whole = encoded(tone(6, rate), rate, container, codec)
     assert len(load_audio(whole)[0]) > 5.9 * rate
     with pytest.raises(AudioError, match=r"of the 6\.0 s .*cut short"):
         load_audio(whole[: len(whole) * 7 // 10])
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le"])
+def test_a_recording_that_was_streamed_has_no_length_in_its_header(size: int, codec: str) -> None:
+    data = bytearray(encoded(tone(2), 24_000, "wav", codec))
+    for name, offset in (b"RIFF", 4), (b"data", 4), (b"fact", 8):
+        if (place := data.find(name)) >= 0:
+            data[place + offset : place + offset + 4] = size.to_bytes(4, "little")
+    assert len(load_audio(bytes(data))[0]) == 48_000
 
 
 def test_a_path_is_read(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Decodes, checks and resamples recordings. Samples are float32 mono in [−1, 1]."""
 
 import logging
+import wave
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +33,8 @@ CLIPPED = 0.999
 CLIPPED_SHARE = 1e-3
 
 COMPLETE = 0.95  # of a file's length
+BELIEVABLE_SECONDS = 1200.0  # headers of live streams have the largest number instead of a length
+WITH_LENGTH = ("wav", "aiff", "au", "flac", "matroska,webm")  # formats with a length in the header
 MP3_HEADER = 4096  # bytes; the tag with the number of frames is in the first frame
 
 # Containers only: a playlist (hls, concat) would make the decoder open other files and addresses.
@@ -137,19 +141,24 @@ def _decode(data: bytes) -> tuple[np.ndarray, int]:
 
 
 def _check_complete(seconds: float, container: av.container.InputContainer, data: bytes) -> None:
-    """Reject a file that is shorter than its header says, as its transcript would be longer than the recording.
-
-    This works only for formats with a length in the header. In others, missing data goes unnoticed or fails to decode.
-    """
-    has_count = container.format.name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info"))
-    if not (has_count or "webm" in container.format.name) or container.duration is None:
-        return
-    expected = container.duration / av.time_base
-    if seconds < COMPLETE * expected - MIN_SECONDS / 10:
+    """Reject a file that is shorter than its header says, as its transcript would be longer than the recording."""
+    expected = _seconds_in_header(container, data)
+    if expected <= BELIEVABLE_SECONDS and seconds < COMPLETE * expected - MIN_SECONDS / 10:
         raise AudioError(
             f"The file contains {seconds:.1f} s of the {expected:.1f} s in its header, so it was cut short in transit:"
             " send it again."
         )
+
+
+def _seconds_in_header(container: av.container.InputContainer, data: bytes) -> float:
+    """The length in the header; 0 if there is none. Without one, missing data goes unnoticed or fails to decode."""
+    name = container.format.name
+    if name == "wav":
+        with suppress(wave.Error, EOFError), wave.open(BytesIO(data)) as header:
+            return header.getnframes() / header.getframerate()  # FFmpeg tells the length of what is there
+    has_length = name in WITH_LENGTH or (name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info")))
+    seconds: float = container.duration / av.time_base if has_length and container.duration else 0.0
+    return seconds
 
 
 def _at_most_two(channels: np.ndarray) -> np.ndarray:
