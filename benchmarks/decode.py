@@ -91,7 +91,7 @@ async def rounds_of_streams(
     """
     loop = DecodeLoop(decoder)
     arriving = np.random.default_rng(count).integers(SPEECH_TOKENS, size=(count, tokens)).tolist()
-    ended: asyncio.Queue[Exception | None] = asyncio.Queue()
+    ended: asyncio.Queue[BaseException | None] = asyncio.Queue()
     running = asyncio.create_task(loop.run())
     running.add_done_callback(lambda task: None if task.cancelled() else ended.put_nowait(task.exception()))
     try:
@@ -107,7 +107,7 @@ async def rounds_of_streams(
                 for utterance, all_tokens in zip(streams, arriving, strict=True):
                     loop.push(utterance, all_tokens[first : first + GROUP], last=first + GROUP >= tokens)
             for _ in streams:
-                if isinstance(error := await ended.get(), Exception):
+                if error := await ended.get():
                     raise error
             yield decoder.seconds, max(utterance.hops for utterance in streams)
     finally:

@@ -155,10 +155,10 @@ def _seconds_in_header(container: av.container.InputContainer, data: bytes) -> f
     name = container.format.name
     if name == "wav":
         with suppress(wave.Error, EOFError), wave.open(BytesIO(data)) as header:
-            return header.getnframes() / header.getframerate()  # FFmpeg tells the length of what is there
+            seconds: float = header.getnframes() / header.getframerate()  # FFmpeg tells the length of what is there
+            return seconds
     has_length = name in WITH_LENGTH or (name == "mp3" and any(tag in data[:MP3_HEADER] for tag in (b"Xing", b"Info")))
-    seconds: float = container.duration / av.time_base if has_length and container.duration else 0.0
-    return seconds
+    return container.duration / av.time_base if has_length and container.duration else 0.0
 
 
 def _at_most_two(channels: np.ndarray) -> np.ndarray:
