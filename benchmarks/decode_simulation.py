@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
 
-ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes
+ON_THE_WAY = 0.012  # seconds that a request and its audio spend in other processes
 SECONDS = 60.0
 WARM_UP = 5.0  # seconds that are not counted
 SOON = 1e-6  # seconds, tolerance for floating-point times
@@ -53,6 +54,7 @@ class SimulatedDevice:
     pair: float = 7.7e-9  # of frames of one row: attention
     vocoder_frame: float = 2.8e-6
     share: float = 0.6  # of the device, while the language model runs, too
+    beside: float = 0.5  # factor of a call's speed for each other call at the same time
 
     def seconds(self, rows: Sequence[int], spoken: int) -> float:
         """The seconds of a call with `rows` of frames and `spoken` frames of audio, alone on the device."""
@@ -149,6 +151,47 @@ class _Call:
     batch: list[tuple[SimulatedStream, Cut]]
     frames: int
     left: float  # seconds, alone on the device
+    end: float = math.inf  # if the device stays as busy as now
+
+
+class _Decoder:
+    """A decode process."""
+
+    def __init__(self, max_rows: int) -> None:
+        self.cost = CostEstimate()
+        self.live: list[SimulatedStream] = []
+        self.call: _Call | None = None
+        self._max_rows = max_rows
+
+    def add(self, stream: SimulatedStream) -> None:
+        seconds = first_hop_seconds(self.cost, alone=stream.remembers and not self.live)
+        stream.request(first_hop(seconds, Vocoder.hold_back))
+        self.live.append(stream)
+
+    def begin(self, now: float, device: SimulatedDevice) -> float:
+        """Begin a call, if there is something to decode; return when to look again."""
+        if self.call is not None:
+            return math.inf
+        candidates = cuts(self.live, self.cost)
+        jobs = [stream.job(now, cut) for stream, cut in candidates]
+        listened_to = any(stream.streaming for stream in self.live)
+        batch, look_again = plan(now, jobs, self.cost, self._max_rows, listened_to=listened_to)
+        if batch:
+            members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
+            spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
+            self.call = _Call(now, members, sum(rows), device.seconds(rows, spoken))
+        return look_again or math.inf
+
+    def end(self, now: float) -> list[SimulatedStream]:
+        """End the call; return the streams that are done."""
+        assert self.call is not None
+        self.cost.learn(self.call.frames, now - self.call.begun)
+        for stream, cut in self.call.batch:
+            stream.advance(cut, now)
+        done = [stream for stream, cut in self.call.batch if cut.last]
+        self.live = [stream for stream in self.live if stream not in done]
+        self.call = None
+        return done
 
 
 @dataclass
@@ -174,45 +217,40 @@ def simulate(
     language_model: SimulatedLanguageModel = SimulatedLanguageModel(),
     follow: Callable[[SimulatedStream], SimulatedStream | None] = lambda stream: None,
     max_rows: int = 64,
+    decoders: int = 1,
 ) -> SimulatedRun:
-    """Run `streams`, and the successor that `follow` returns for each finished one, until the time `until`."""
-    cost, run = CostEstimate(), SimulatedRun(list(streams))
+    """Run `streams`, and the successor that `follow` returns for each finished one, until the time `until`.
+
+    decoders: decode processes that share the device.
+    """
+    run, processes = SimulatedRun(list(streams)), [_Decoder(max_rows) for _ in range(decoders)]
     upcoming = [(stream.begin, index, stream) for index, stream in enumerate(streams)]
     heapq.heapify(upcoming)
     requested: list[SimulatedStream] = []  # for the next step
     generating: list[SimulatedStream] = []
-    live: list[SimulatedStream] = []
     step_end = math.inf
     steps = 1  # until then
-    call: _Call | None = None
     now = 0.0
-    while (live or upcoming) and now < until:
+    while (upcoming or any(process.live for process in processes)) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            seconds = first_hop_seconds(cost, alone=stream.remembers and not live)
-            stream.request(first_hop(seconds, Vocoder.hold_back))
+            min(processes, key=lambda process: len(process.live)).add(stream)
             requested.append(stream)
-            live.append(stream)
         if step_end == math.inf and (requested or generating):
             generating += requested
             steps = 1 if requested else language_model.at_once
-            step = language_model.seconds(len(generating), len(requested), beside=call is not None)
-            step_end = now + steps * step
+            beside = any(process.call for process in processes)
+            step_end = now + steps * language_model.seconds(len(generating), len(requested), beside=beside)
             requested = []
-        look_again = None
-        if call is None:
-            candidates = cuts(live, cost)
-            jobs = [stream.job(now, cut) for stream, cut in candidates]
-            listened_to = any(stream.streaming for stream in live)
-            batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
-            if batch:
-                members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
-                spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
-                call = _Call(now, members, sum(rows), device.seconds(rows, spoken))
+        look_again = min(process.begin(now, device) for process in processes)
+        calls = [process.call for process in processes if process.call]
         share = 1.0 if step_end == math.inf else device.share
-        call_end = now + call.left / share if call else math.inf
-        after = min(step_end, call_end, upcoming[0][0] if upcoming else math.inf, look_again or math.inf)
-        if call:
+        share *= device.beside ** max(0, len(calls) - 1)
+        for call in calls:
+            call.end = now + call.left / share
+        ends = [call.end for call in calls]
+        after = min([step_end, look_again, *ends, *(begin for begin, _, _ in upcoming[:1])])
+        for call in calls:
             call.left -= (after - now) * share
         now = after
         if now == step_end:
@@ -221,17 +259,13 @@ def simulate(
                     stream.push()
             generating = [stream for stream in generating if stream.arrived < stream.tokens]
             step_end = math.inf
-        if call and now == call_end:
-            run.calls.append((call.begun, now - call.begun, len(call.batch)))
-            cost.learn(call.frames, now - call.begun)
-            for stream, cut in call.batch:
-                stream.advance(cut, now)
-                if cut.last:
-                    live.remove(stream)
+        for process in processes:
+            if (ended := process.call) and now == ended.end:
+                run.calls.append((ended.begun, now - ended.begun, len(ended.batch)))
+                for stream in process.end(now):
                     if successor := follow(stream):
                         run.streams.append(successor)
                         heapq.heappush(upcoming, (successor.begin, len(run.streams), successor))
-            call = None
     return run
 
 
@@ -244,6 +278,7 @@ def ask(
     real_time: bool = False,
     streaming: bool = True,
     remembers: bool = False,
+    decoders: int = 1,
 ) -> SimulatedRun:
     """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played."""
     draws = random.Random(0)
@@ -256,16 +291,25 @@ def ask(
         return new(play(stream.pieces).end if real_time else stream.pieces[-1][0])
 
     first = [new(draws.uniform(0, 10 if real_time else 1)) for _ in range(count)]
-    return simulate(first, seconds, device, language_model, again)
+    return simulate(first, seconds, device, language_model, again, decoders=decoders)
 
 
 TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
 MPS = SimulatedDevice(share=0.84), SimulatedLanguageModel(slowed=1.9)
-# Fitted to the server of 2026-11-29 (RESULTS.md): MPS, vLLM 0.33, a flow that remembers, fused steps, four at once.
+# Fitted to servers of 2026-11-29 with one and two decode processes (RESULTS.md): MPS, vLLM 0.33, a flow that remembers.
 REMEMBERS = (
-    SimulatedDevice(call=17e-3, solve=10.7e-3, frame=15e-6, share=0.75),
-    SimulatedLanguageModel(step=0.88e-3, request=2.6e-6, prompt=2e-3, slowed=1.8, at_once=4),
+    SimulatedDevice(
+        call=17e-3, solve=10.5e-3, frame=17.2e-6, pair=2.8e-9, vocoder_frame=2.7e-6, share=0.785, beside=0.68
+    ),
+    SimulatedLanguageModel(step=0.8e-3, request=5.3e-6, prompt=1.7e-3, slowed=2.1, at_once=4),
 )
+Server = tuple[SimulatedDevice, SimulatedLanguageModel]
+SERVERS: dict[str, tuple[Server, dict[str, Any]]] = {  # with further arguments of `ask`
+    "time slices": (TIME_SLICES, {}),
+    "MPS": (MPS, {}),
+    "remembers": (REMEMBERS, {"remembers": True}),
+    "two decode processes": (REMEMBERS, {"remembers": True, "decoders": 2}),
+}
 LOADS = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
     "{} callers, whole": ((32, 64, 128), {"streaming": False}),
@@ -275,12 +319,12 @@ LOADS = {
 
 def main() -> None:
     """Print the figures for several loads."""
-    for how, (device, language_model) in {"time slices": TIME_SLICES, "MPS": MPS, "remembers": REMEMBERS}.items():
+    for how, ((device, language_model), server) in SERVERS.items():
         print(f"\n| {how} | first audio ms, p50 / p99 | all s | stalled % | for s | a-s/s | hops | rows | busy % |")
         print("|" + 9 * "---|")
         for who, (counts, asking) in LOADS.items():
             for count in counts:
-                run = ask(count, SECONDS, device, language_model, remembers=how == "remembers", **asking)
+                run = ask(count, SECONDS, device, language_model, **server, **asking)
                 print(f"| {who.format(count)} | {_figures(run)} |")
 
 
