@@ -22,7 +22,7 @@ from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
 from vllm_cosyvoice.vocoder import Vocoder
 
-ON_THE_WAY = 0.012  # seconds that a request and its audio spend in other processes
+ON_THE_WAY = 0.02  # seconds that a request and its audio spend in other processes
 SECONDS = 60.0
 WARM_UP = 5.0  # seconds that are not counted
 SOON = 1e-6  # seconds, tolerance for floating-point times
@@ -200,6 +200,7 @@ class SimulatedRun:
 
     streams: list[SimulatedStream]
     calls: list[tuple[float, float, int]] = field(default_factory=list)
+    on_the_way: float = ON_THE_WAY
 
     @property
     def work(self) -> float:
@@ -279,19 +280,22 @@ def ask(
     streaming: bool = True,
     remembers: bool = False,
     decoders: int = 1,
+    on_the_way: float = ON_THE_WAY,
 ) -> SimulatedRun:
     """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played."""
     draws = random.Random(0)
 
     def new(moment: float) -> SimulatedStream:
-        moment += draws.uniform(0.5, 1.5) * ON_THE_WAY
+        moment += draws.uniform(0.5, 1.5) * on_the_way
         return SimulatedStream(moment, streaming=streaming, remembers=remembers)
 
     def again(stream: SimulatedStream) -> SimulatedStream:
         return new(play(stream.pieces).end if real_time else stream.pieces[-1][0])
 
     first = [new(draws.uniform(0, 10 if real_time else 1)) for _ in range(count)]
-    return simulate(first, seconds, device, language_model, again, decoders=decoders)
+    run = simulate(first, seconds, device, language_model, again, decoders=decoders)
+    run.on_the_way = on_the_way
+    return run
 
 
 TIME_SLICES = SimulatedDevice(), SimulatedLanguageModel()
@@ -307,8 +311,8 @@ Server = tuple[SimulatedDevice, SimulatedLanguageModel]
 SERVERS: dict[str, tuple[Server, dict[str, Any]]] = {  # with further arguments of `ask`
     "time slices": (TIME_SLICES, {}),
     "MPS": (MPS, {}),
-    "remembers": (REMEMBERS, {"remembers": True}),
-    "two decode processes": (REMEMBERS, {"remembers": True, "decoders": 2}),
+    "remembers": (REMEMBERS, {"remembers": True, "on_the_way": 0.012}),
+    "two decode processes": (REMEMBERS, {"remembers": True, "on_the_way": 0.012, "decoders": 2}),
 }
 LOADS = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
@@ -330,8 +334,8 @@ def main() -> None:
 
 def _figures(run: SimulatedRun) -> str:
     begun = [stream for stream in run.streams if stream.pieces and stream.begin > WARM_UP]
-    first = [1000 * (ON_THE_WAY + stream.pieces[0][0] - stream.begin) for stream in begun]
-    whole = [ON_THE_WAY + stream.pieces[-1][0] - stream.begin for stream in begun if stream.done]
+    first = [1000 * (run.on_the_way + stream.pieces[0][0] - stream.begin) for stream in begun]
+    whole = [run.on_the_way + stream.pieces[-1][0] - stream.begin for stream in begun if stream.done]
     stalls = np.array([stream.stalled for stream in begun])
     audio = sum(seconds for stream in run.streams for when, seconds in stream.pieces if when > WARM_UP)
     figures = (

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import subprocess
 import sys
+from functools import cache
 
 log = logging.getLogger(__name__)
 
@@ -12,6 +13,7 @@ NO_DEVICE = 100  # error code
 SECONDS_TO_ANSWER = 30.0
 
 
+@cache
 def memory_of_gpus() -> list[int]:
     """Return the bytes of memory of each GPU that CUDA may use here (`CUDA_VISIBLE_DEVICES`); empty without a driver.
 

@@ -3,10 +3,12 @@
 import ctypes
 import sys
 
+from server.gpu_list import CUDA
+
 
 def main() -> int:
     """Create a CUDA context as PyTorch and vLLM do; returns 0 or the error code of the driver."""
-    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda = ctypes.CDLL(CUDA)
     context = ctypes.c_void_p()
     status: int = cuda.cuInit(0) or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
     return status

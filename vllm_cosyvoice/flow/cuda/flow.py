@@ -146,8 +146,8 @@ class PackedFlow:
     ) -> None:
         """Take over the weights of `flow`, which must be in float32, on the device and without `misfits`.
 
-        cache_bytes: memory for what is remembered; 0: nothing is.
-        cache_bytes, others, decoders: see `gpu_budget`.
+        cache_bytes: memory for what all `decoders` remember; 0: nothing is remembered; None: see `gpu_budget`.
+        others, decoders: see `gpu_budget`.
 
         Raises:
             GpuMemoryError: that memory is not free.
