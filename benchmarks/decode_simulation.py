@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.batching import CostEstimate, Job, cuts, first_hop_seconds, plan
+from vllm_cosyvoice.decode.batching import CostEstimate, first_hop_seconds, next_call
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
@@ -79,7 +79,7 @@ class SimulatedStream:
     arrived: int = 0  # tokens
     decoded: int = 0
     done: bool = False
-    ready: float | None = None  # when the first decode was possible
+    ready_since: float | None = None  # when the first decode became possible
     computed: int = 0  # frames
     remembered: int = 0  # frames
     pieces: list[tuple[float, float]] = field(default_factory=list)  # time, seconds of audio
@@ -91,9 +91,9 @@ class SimulatedStream:
 
     @property
     def waited(self) -> float:
-        """Seconds from when the first decode was possible to the first audio."""
-        assert self.ready is not None
-        return self.pieces[0][0] - self.ready
+        """Seconds from when the first decode became possible to the first audio."""
+        assert self.ready_since is not None
+        return self.pieces[0][0] - self.ready_since
 
     @property
     def stalled(self) -> float:
@@ -109,10 +109,12 @@ class SimulatedStream:
                 self.prompt -= (self.prompt + self.first_hop) % CHUNK_TOKENS
             self.remembered = (self.prompt - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES
 
-    def push(self) -> None:
+    def push(self, now: float) -> None:
         """Add a token."""
         self.arrived += 1
         self.playback.expect(1 / TOKEN_RATE)
+        if self.ready_since is None and self.next_cut():
+            self.ready_since = now
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
         """See `Utterance.next_cut`."""
@@ -121,12 +123,6 @@ class SimulatedStream:
             hop, waited_for = self.first_hop or CHUNK_TOKENS, self.previous is None
             return next_cut(self.arrived, self.decoded, hop, finished=finished and to_the_end, waited_for=waited_for)
         return Cut(self.arrived, last=True) if finished else None
-
-    def job(self, now: float, cut: Cut) -> Job:
-        """The schedule's job for a decode up to `cut`."""
-        self.ready = now if self.ready is None else self.ready
-        playback = self.playback if self.streaming else None
-        return Job.of(now, self.ready, playback, self.frames(cut), last=cut.last)
 
     def frames(self, cut: Cut) -> int:
         """See `Utterance.frames`."""
@@ -172,14 +168,11 @@ class _Decoder:
         """Begin a call, if there is something to decode; return when to look again."""
         if self.call is not None:
             return math.inf
-        candidates = cuts(self.live, self.cost)
-        jobs = [stream.job(now, cut) for stream, cut in candidates]
-        listened_to = any(stream.streaming for stream in self.live)
-        batch, look_again = plan(now, jobs, self.cost, self._max_rows, listened_to=listened_to)
+        batch, look_again = next_call(now, self.live, self.cost, self._max_rows)
         if batch:
-            members, rows = [candidates[index] for index in batch], [jobs[index].frames for index in batch]
-            spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in members)
-            self.call = _Call(now, members, sum(rows), device.seconds(rows, spoken))
+            rows = [stream.frames(cut) for stream, cut in batch]
+            spoken = sum(FRAMES_PER_TOKEN * (cut.tokens - stream.decoded) for stream, cut in batch)
+            self.call = _Call(now, batch, sum(rows), device.seconds(rows, spoken))
         return look_again or math.inf
 
     def end(self, now: float) -> list[SimulatedStream]:
@@ -257,7 +250,7 @@ def simulate(
         if now == step_end:
             for stream in generating:
                 for _ in range(min(steps, stream.tokens - stream.arrived)):
-                    stream.push()
+                    stream.push(now)
             generating = [stream for stream in generating if stream.arrived < stream.tokens]
             step_end = math.inf
         for process in processes:

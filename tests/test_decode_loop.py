@@ -209,6 +209,23 @@ async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_
     await eventually(lambda: sizes.missing == 0, "nobody waits")
 
 
+async def test_a_caller_who_asks_again_at_once_does_not_wait_for_the_capture_of_a_size(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", SECONDS)
+    sizes = Sizes(decoder, monkeypatch, missing=9)
+    for key in "abc":
+        hearers.add(key, begun(decoder, prompt))
+        hearers.push(key, [1] * 30, last=True)
+        await hearers.until(ended=len(hearers.utterances))
+        await asyncio.sleep(0.1)
+    assert sizes.missing == 9
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.1)
+    hearers.add("d", begun(decoder, prompt))
+    hearers.push("d", [1] * 30, last=True)
+    await eventually(lambda: sizes.missing == 0, "the caller has gone")
+
+
 async def test_a_later_segment_is_decoded_once(hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt) -> None:
     first = begun(decoder, prompt)
     hearers.add("first", first)

@@ -1,7 +1,7 @@
 """Schedules decode calls: the utterance whose listener runs out of audio first is decoded first."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from vllm_cosyvoice.decode.hops import Cut
@@ -68,6 +68,8 @@ class Decodable(Protocol):
     """An utterance, as far as the schedule knows it."""
 
     streaming: bool
+    playback: Playback
+    ready_since: float | None  # when the first decode became possible
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
         """See `Utterance.next_cut`."""
@@ -155,3 +157,20 @@ def plan(now: float, jobs: Sequence[Job], cost: CostEstimate, max_rows: int, *, 
     # Who has stalled for long already does not count: if the device can't keep up, full calls help most.
     take(others, min([fill_limit, *(seconds for seconds in left if seconds > -SHORT_CALL)]))
     return Plan(batch, None if batch else min(starts, default=None))
+
+
+def next_call(
+    now: float, utterances: Collection[AnUtterance], cost: CostEstimate, max_rows: int
+) -> tuple[list[tuple[AnUtterance, Cut]], float | None]:
+    """The work of the decode call to make now, and if there is none, when to look again, if nothing changes before."""
+    candidates = cuts(utterances, cost)
+    jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
+    listened_to = any(utterance.streaming for utterance in utterances)
+    batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
+    return [candidates[index] for index in batch], look_again
+
+
+def _job(now: float, utterance: Decodable, cut: Cut) -> Job:
+    assert utterance.ready_since is not None
+    playback = utterance.playback if utterance.streaming else None
+    return Job.of(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)

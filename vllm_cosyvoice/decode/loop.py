@@ -10,12 +10,15 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import CostEstimate, Job, cuts, first_hop_seconds, plan
+from vllm_cosyvoice.decode.batching import CostEstimate, first_hop_seconds, next_call
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
 SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, which takes half of it
+# Idle seconds before the first capture: a caller who asks again at once, as in a benchmark or between the sentences of
+# a dialogue, would wait for it.
+PAUSE = 0.5
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
 Work = tuple[Utterance, Cut]
@@ -96,7 +99,7 @@ class DecodeLoop:
                 if self._decoder.capture_is_due:
                     await self._in_thread(self._decoder.capture_next)
                     continue
-                work, look_again = self._next_work()
+                work, look_again = next_call(time.monotonic(), self._utterances, self._cost, self._max_rows)
                 if work:
                     await self._decode(work)
                 elif new_voice := self._new_voice():
@@ -105,15 +108,6 @@ class DecodeLoop:
                     await self._rest(look_again)
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _next_work(self) -> tuple[list[Work], float | None]:
-        """The work of the next decode call, and if there is none, when to look again."""
-        now = time.monotonic()
-        candidates = cuts(self._utterances, self._cost)
-        jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
-        listened_to = any(utterance.streaming for utterance in self._utterances)
-        batch, look_again = plan(now, jobs, self._cost, self._max_rows, listened_to=listened_to)
-        return [candidates[index] for index in batch], look_again
 
     def _new_voice(self) -> Utterance | None:
         """An utterance whose prompt can be computed while its first tokens are generated: if nobody listens yet."""
@@ -133,16 +127,19 @@ class DecodeLoop:
         """Wait for a change, or until a time of the monotonic clock."""
         if until is None:
             await self._in_thread(self._decoder.give_back_memory)
-        while not self._wake.is_set() and self._has_time_to_capture(until):
-            if not await self._in_thread(self._decoder.capture_next):
-                break
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(until - time.monotonic(), self._wake.set) if until is not None else None
+        if self._has_time_to_capture(until) and not await self._woken(PAUSE):
+            while not self._wake.is_set() and self._has_time_to_capture(until):
+                if not await self._in_thread(self._decoder.capture_next):
+                    break
+        await self._woken(None if until is None else until - time.monotonic())
+
+    async def _woken(self, within: float | None) -> bool:
+        """Wait for a change, at most `within` seconds, and return whether one has come."""
         try:
-            await self._wake.wait()
-        finally:
-            if timer:
-                timer.cancel()
+            async with asyncio.timeout(within):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
 
     def _has_time_to_capture(self, until: float | None) -> bool:
         if not all(utterance.hops for utterance in self._utterances):
@@ -180,9 +177,3 @@ class DecodeLoop:
         for utterance in utterances:
             if deliver := self._utterances.pop(utterance, None):
                 deliver(error)
-
-
-def _job(now: float, utterance: Utterance, cut: Cut) -> Job:
-    assert utterance.ready_since is not None
-    playback = utterance.playback if utterance.streaming else None
-    return Job.of(now, utterance.ready_since, playback, utterance.frames(cut), last=cut.last)
