@@ -160,9 +160,10 @@ class _Decoder:
         self._max_rows = max_rows
 
     def add(self, stream: SimulatedStream) -> None:
-        seconds = first_hop_seconds(self.cost, alone=stream.remembers and not self.live)
-        stream.request(first_hop(seconds, Vocoder.hold_back))
         self.live.append(stream)
+        alone = stream.remembers and len(self.live) == 1
+        waiting = sum(one.streaming and one.playback.is_first and not one.pieces for one in self.live)
+        stream.request(first_hop(first_hop_seconds(self.cost, waiting, alone=alone), Vocoder.hold_back))
 
     def begin(self, now: float, device: SimulatedDevice) -> float:
         """Begin a call, if there is something to decode; return when to look again."""
@@ -271,16 +272,20 @@ def ask(
     *,
     real_time: bool = False,
     streaming: bool = True,
+    tokens: int = 250,
     remembers: bool = False,
     decoders: int = 1,
     on_the_way: float = ON_THE_WAY,
 ) -> SimulatedRun:
-    """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played."""
+    """Simulate `count` callers, who send a new request when all audio has arrived or, in `real_time`, been played.
+
+    tokens: of an utterance.
+    """
     draws = random.Random(0)
 
     def new(moment: float) -> SimulatedStream:
         moment += draws.uniform(0.5, 1.5) * on_the_way
-        return SimulatedStream(moment, streaming=streaming, remembers=remembers)
+        return SimulatedStream(moment, tokens, streaming, remembers=remembers)
 
     def again(stream: SimulatedStream) -> SimulatedStream:
         return new(play(stream.pieces).end if real_time else stream.pieces[-1][0])
@@ -307,9 +312,11 @@ SERVERS: dict[str, tuple[Server, dict[str, Any]]] = {  # with further arguments 
     "remembers": (REMEMBERS, {"remembers": True, "on_the_way": 0.012}),
     "two decode processes": (REMEMBERS, {"remembers": True, "on_the_way": 0.012, "decoders": 2}),
 }
-LOADS = {
+LOADS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "{} callers, streaming": ((1, 8, 32, 64, 128), {}),
     "{} callers, whole": ((32, 64, 128), {"streaming": False}),
+    "{} callers, streaming 60 s": ((16, 32, 64), {"tokens": 1500}),
+    "{} callers, whole 60 s": ((16, 32, 64), {"tokens": 1500, "streaming": False}),
     "{} listeners in real time": ((100, 150, 250, 300, 450, 550), {"real_time": True}),
 }
 

@@ -33,6 +33,7 @@ from vllm_cosyvoice.decode.batching import (
     CostEstimate,
     Job,
     Plan,
+    next_call,
     plan,
 )
 from vllm_cosyvoice.decode.hops import FIRST_HOPS, GROWTH, Cut, awaited_tokens, first_hop, next_cut, shared_first_hop
@@ -180,6 +181,24 @@ def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: fl
     assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
 
 
+@pytest.mark.parametrize(("seconds_a_frame", "ends"), [(3e-5, 1), (1e-3, 0)], ids=["a GPU", "a CPU"])
+def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_not_for_one(
+    seconds_a_frame: float, ends: int
+) -> None:
+    cost = CostEstimate()
+    cost.learn(1000, 1000 * seconds_a_frame)
+    streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(8)]
+    for stream in streams:
+        stream.request(CHUNK_TOKENS)
+        for _ in range(stream.tokens):
+            stream.push(0.0)
+        stream.advance(Cut(125, last=False), 0.0)
+    work, look_again = next_call(1.0, streams, cost, max_rows=16)
+    assert [cut for _, cut in work] == ends * [Cut(1500, last=True)]
+    assert look_again is not None
+    assert 1.0 < look_again < 5.0
+
+
 def test_a_call_with_first_audio_is_filled_less() -> None:
     cost = CostEstimate()
     cost.learn(0, 0.01)
@@ -303,6 +322,15 @@ def test_two_decode_processes_are_heard_sooner_or_do_more(count: int, real_time:
     assert first_audio(two, 50) < 0.95 * first_audio(one, 50) or done_by_two > 1.05 * done_by_one
 
 
+def test_long_utterances_cost_little_more_in_hops_than_at_once() -> None:
+    device, server = SERVERS["two decode processes"]
+    streamed, whole = (
+        sum(seconds for stream in run.streams for _, seconds in stream.pieces)
+        for run in (ask(32, 30.0, *device, streaming=streaming, tokens=1500, **server) for streaming in (True, False))
+    )
+    assert 1.2 * streamed > whole
+
+
 def test_one_caller_hears_audio_sooner_than_one_of_many() -> None:
     hops = {}
     for count in (1, 64):
@@ -343,6 +371,25 @@ def test_many_who_begin_at_once_and_ask_again_at_once_hear_no_stall() -> None:
         [new(draws.uniform(0, 0.02)) for _ in range(64)], 12.0, *REMEMBERS, lambda stream: new(stream.pieces[-1][0])
     )
     assert len(run.streams) > 600
+    assert no_stall(run)
+
+
+@pytest.mark.parametrize("before", [32, 64])
+def test_twice_as_many_or_more_who_begin_at_once_after_a_pause_hear_no_stall(before: int) -> None:
+    draws = random.Random(1)
+    pause, device, arguments = 4.0, *SERVERS["two decode processes"]
+
+    def new(begin: float) -> SimulatedStream:
+        return SimulatedStream(begin + draws.uniform(0.0, 0.02), remembers=True)
+
+    def again(stream: SimulatedStream) -> SimulatedStream | None:
+        end = stream.pieces[-1][0]
+        return None if stream.begin < pause and end > pause - 1.0 else new(end)
+
+    streams = [new(begin) for begin, count in ((0.0, before), (pause, 128)) for _ in range(count)]
+    run = simulate(streams, 9.0, *device, again, decoders=arguments["decoders"])
+    run.streams = [stream for stream in run.streams if stream.begin >= pause]
+    assert len(run.streams) > 400
     assert no_stall(run)
 
 

@@ -137,6 +137,12 @@ def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: Speec
     for _ in range(2):
         loop.add(Utterance(), lambda piece: None)
     assert loop.first_hop == 15, "5 calls are 0.25 s, as others are decoded meanwhile"
+    for _ in range(12):
+        loop.add(Utterance(), lambda piece: None)
+    assert loop.first_hop == 23, "a chunk of each of 14 who wait takes 0.117 s"
+    loop.add(Utterance(streaming=False), lambda piece: None)
+    loop.add(Utterance(playback=Playback(Playback())), lambda piece: None)
+    assert loop.first_hop == 23, "nobody waits for these two"
 
 
 async def test_first_audio_of_all_comes_before_more_of_one(

@@ -1,9 +1,10 @@
 """Schedules decode calls: the utterance whose listener runs out of audio first is decoded first."""
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from vllm_cosyvoice.config import CHUNK_FRAMES
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.playback import Playback
 
@@ -17,12 +18,14 @@ LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobod
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 DELIVERY = 0.02  # seconds from the end of a call to the listener
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. An utterance that is
-# decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own frames.
+# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. Calls are as long as the
+# last ones, or as long as a call with a chunk of all whose first audio is awaited, so that many can begin at once. An
+# utterance that is decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own
+# frames.
 FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 5, 3
 # Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
 # listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
-# hops come first, so that listeners do not run out of audio.
+# hops come first, so that listeners do not run out of audio. If no hop is urgent, ends of up to `MARGIN` are decoded.
 LONGEST_BACKLOG = 0.5
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
@@ -59,9 +62,15 @@ class CostEstimate:
         return max(0.0, self._seconds - per_frame * self._frames) / self._count + per_frame * frames
 
 
-def first_hop_seconds(cost: CostEstimate, *, alone: bool) -> float:
-    """How long a first hop's audio should last; `alone`: nothing else is decoded, and the flow remembers."""
-    return (FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS) * cost.usual
+def first_hop_seconds(cost: CostEstimate, waiting: int, *, alone: bool) -> float:
+    """How long a first hop's audio should last.
+
+    Args:
+        waiting: number of utterances whose first audio is awaited, this one included.
+        alone: nothing else is decoded, and the flow remembers.
+    """
+    calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
+    return calls * max(cost.usual, cost.seconds(waiting * CHUNK_FRAMES))
 
 
 class Decodable(Protocol):
@@ -79,14 +88,6 @@ class Decodable(Protocol):
 
 
 AnUtterance = TypeVar("AnUtterance", bound=Decodable)
-
-
-def cuts(utterances: Iterable[AnUtterance], cost: CostEstimate) -> list[tuple[AnUtterance, Cut]]:
-    """The utterances that can be decoded now, and how far, see `LONGEST_BACKLOG`."""
-    farthest = [(utterance, cut) for utterance in utterances if (cut := utterance.next_cut())]
-    if cost.seconds(sum(utterance.frames(cut) for utterance, cut in farthest)) <= LONGEST_BACKLOG:
-        return farthest
-    return [(utterance, _ordinary(utterance, cut)) for utterance, cut in farthest]
 
 
 def _ordinary(utterance: Decodable, cut: Cut) -> Cut:
@@ -163,11 +164,21 @@ def next_call(
     now: float, utterances: Collection[AnUtterance], cost: CostEstimate, max_rows: int
 ) -> tuple[list[tuple[AnUtterance, Cut]], float | None]:
     """The work of the decode call to make now, and if there is none, when to look again, if nothing changes before."""
-    candidates = cuts(utterances, cost)
-    jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
+
+    def choose(candidates: Sequence[tuple[AnUtterance, Cut]]) -> tuple[list[tuple[AnUtterance, Cut]], float | None]:
+        jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
+        batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
+        return [candidates[index] for index in batch], look_again
+
     listened_to = any(utterance.streaming for utterance in utterances)
-    batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
-    return [candidates[index] for index in batch], look_again
+    farthest = [(utterance, cut) for utterance in utterances if (cut := utterance.next_cut())]
+    if cost.seconds(sum(utterance.frames(cut) for utterance, cut in farthest)) <= LONGEST_BACKLOG:
+        return choose(farthest)
+    work, look_again = choose([(utterance, _ordinary(utterance, cut)) for utterance, cut in farthest])
+    if not work:
+        ends = [(utterance, cut) for utterance, cut in farthest if cut.last]
+        work, _ = choose([end for end in ends if cost.seconds(end[0].frames(end[1])) <= MARGIN])
+    return work, look_again
 
 
 def _job(now: float, utterance: Decodable, cut: Cut) -> Job:

@@ -55,7 +55,8 @@ class DecodeLoop:
         Its audio lasts until the second hop is decoded, if calls take as long as now.
         """
         alone = len(self._utterances) <= 1 and self._decoder.remembers
-        return first_hop(first_hop_seconds(self._cost, alone=alone), self._decoder.hold_back)
+        waiting = sum(one.streaming and one.playback.is_first and not one.hops for one in self._utterances)
+        return first_hop(first_hop_seconds(self._cost, waiting, alone=alone), self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
