@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.playback import play
 from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS, FRAMES_PER_TOKEN, LOOKAHEAD_TOKENS, TOKEN_RATE
-from vllm_cosyvoice.decode.batching import CostEstimate, first_hop_seconds, next_call
+from vllm_cosyvoice.decode.batching import CostEstimate, Pace, first_hop_seconds, next_call
 from vllm_cosyvoice.decode.hops import Cut, first_hop, next_cut, shared_first_hop
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.flow.cuda.unet import BEST_SIZE
@@ -76,7 +76,9 @@ class SimulatedStream:
     previous: "SimulatedStream | None" = None
 
     playback: Playback = field(init=False)
+    pace: Pace | None = None
     arrived: int = 0  # tokens
+    pushed_at: float | None = None
     decoded: int = 0
     done: bool = False
     ready_since: float | None = None  # when the first decode became possible
@@ -100,19 +102,27 @@ class SimulatedStream:
         """Seconds of silence for its listener."""
         return play(self.pieces).stalled
 
-    def request(self, usual_first_hop: int) -> None:
-        """Begin, with `usual_first_hop` unless a first hop is set. See `Utterance.begin`."""
+    def request(self, usual_first_hop: int, pace: Pace | None = None) -> None:
+        """Begin, with `usual_first_hop` unless a first hop is set. See `Utterance.begin`.
+
+        pace: learns how fast its tokens arrive.
+        """
         self.first_hop = self.first_hop or usual_first_hop
+        self.pace = pace
         if self.remembers:
             if self.streaming:
                 self.first_hop = shared_first_hop(self.first_hop)
                 self.prompt -= (self.prompt + self.first_hop) % CHUNK_TOKENS
             self.remembered = (self.prompt - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES
 
-    def push(self, now: float) -> None:
-        """Add a token."""
-        self.arrived += 1
-        self.playback.expect(1 / TOKEN_RATE)
+    def push(self, now: float, tokens: int) -> None:
+        """Add tokens, at most those that are left."""
+        tokens = min(tokens, self.tokens - self.arrived)
+        self.arrived += tokens
+        self.playback.expect(tokens / TOKEN_RATE)
+        if self.pace and self.pushed_at is not None:
+            self.pace.learn(tokens, now - self.pushed_at)
+        self.pushed_at = now
         if self.ready_since is None and self.next_cut():
             self.ready_since = now
 
@@ -155,6 +165,7 @@ class _Decoder:
 
     def __init__(self, max_rows: int) -> None:
         self.cost = CostEstimate()
+        self.pace = Pace()
         self.live: list[SimulatedStream] = []
         self.call: _Call | None = None
         self._max_rows = max_rows
@@ -163,7 +174,8 @@ class _Decoder:
         self.live.append(stream)
         alone = stream.remembers and len(self.live) == 1
         waiting = sum(one.streaming and one.playback.is_first and not one.pieces for one in self.live)
-        stream.request(first_hop(first_hop_seconds(self.cost, waiting, alone=alone), Vocoder.hold_back))
+        seconds = first_hop_seconds(self.cost, self.pace, waiting, alone=alone)
+        stream.request(first_hop(seconds, Vocoder.hold_back), self.pace)
 
     def begin(self, now: float, device: SimulatedDevice) -> float:
         """Begin a call, if there is something to decode; return when to look again."""
@@ -250,8 +262,7 @@ def simulate(
         now = after
         if now == step_end:
             for stream in generating:
-                for _ in range(min(steps, stream.tokens - stream.arrived)):
-                    stream.push(now)
+                stream.push(now, steps)
             generating = [stream for stream in generating if stream.arrived < stream.tokens]
             step_end = math.inf
         for process in processes:

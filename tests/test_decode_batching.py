@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,8 +191,7 @@ def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_no
     streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(8)]
     for stream in streams:
         stream.request(CHUNK_TOKENS)
-        for _ in range(stream.tokens):
-            stream.push(0.0)
+        stream.push(0.0, stream.tokens)
         stream.advance(Cut(125, last=False), 0.0)
     work, look_again = next_call(1.0, streams, cost, max_rows=16)
     assert [cut for _, cut in work] == ends * [Cut(1500, last=True)]
@@ -319,7 +319,7 @@ def test_two_decode_processes_are_heard_sooner_or_do_more(count: int, real_time:
     assert all(stream.stalled < INSTANT for stream in two.streams if stream.begin > KNOWN)
     assert first_audio(two, 50) < median
     done_by_one, done_by_two = (sum(stream.done for stream in run.streams) for run in (one, two))
-    assert first_audio(two, 50) < 0.95 * first_audio(one, 50) or done_by_two > 1.05 * done_by_one
+    assert first_audio(two, 50) < 0.97 * first_audio(one, 50) or done_by_two > 1.05 * done_by_one
 
 
 def test_long_utterances_cost_little_more_in_hops_than_at_once() -> None:
@@ -374,10 +374,13 @@ def test_many_who_begin_at_once_and_ask_again_at_once_hear_no_stall() -> None:
     assert no_stall(run)
 
 
-@pytest.mark.parametrize("before", [32, 64])
-def test_twice_as_many_or_more_who_begin_at_once_after_a_pause_hear_no_stall(before: int) -> None:
+@pytest.mark.parametrize("within", [0.02, 2.0], ids=["at once", "in 2 s"])
+@pytest.mark.parametrize("slower", [False, True])
+def test_few_of_many_who_begin_after_a_pause_stall_and_briefly(within: float, slower: bool) -> None:
     draws = random.Random(1)
-    pause, device, arguments = 4.0, *SERVERS["two decode processes"]
+    pause, (device, language_model), server = 4.0, *SERVERS["two decode processes"]
+    if slower:
+        device, language_model = replace(device, share=0.7), replace(language_model, prompt=3e-3)
 
     def new(begin: float) -> SimulatedStream:
         return SimulatedStream(begin + draws.uniform(0.0, 0.02), remembers=True)
@@ -386,11 +389,13 @@ def test_twice_as_many_or_more_who_begin_at_once_after_a_pause_hear_no_stall(bef
         end = stream.pieces[-1][0]
         return None if stream.begin < pause and end > pause - 1.0 else new(end)
 
-    streams = [new(begin) for begin, count in ((0.0, before), (pause, 128)) for _ in range(count)]
-    run = simulate(streams, 9.0, *device, again, decoders=arguments["decoders"])
-    run.streams = [stream for stream in run.streams if stream.begin >= pause]
-    assert len(run.streams) > 400
-    assert no_stall(run)
+    before = [new(draws.uniform(0.0, 1.0)) for _ in range(64)]
+    after = [new(pause + draws.uniform(0.0, within)) for _ in range(128)]
+    run = simulate([*before, *after], 9.0, device, language_model, again, decoders=server["decoders"])
+    stalls = [stream.stalled for stream in run.streams if stream.begin >= pause]
+    assert len(stalls) > 300
+    assert sum(stall > INSTANT for stall in stalls) < 0.005 * len(stalls)
+    assert max(stalls) < 0.05
 
 
 def test_callers_who_want_it_whole_take_what_listeners_leave_and_get_it_soon() -> None:

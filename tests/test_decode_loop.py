@@ -18,6 +18,7 @@ from vllm_cosyvoice.checkpoint import ModelDirectory
 from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
 from vllm_cosyvoice.decode.batching import CostEstimate
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
+from vllm_cosyvoice.decode.hops import FIRST_HOPS
 from vllm_cosyvoice.decode.loop import DecodeLoop, Work
 from vllm_cosyvoice.decode.playback import Playback
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
@@ -133,16 +134,18 @@ def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: Speec
     loop = DecodeLoop(decoder)
     assert loop.first_hop == CHUNK_TOKENS
     loop._cost.learn(300, 0.05)
-    assert loop.first_hop == 12, "3 calls are 0.15 s"
+    assert loop.first_hop == FIRST_HOPS[0]
+    loop._pace.learn(4, 0.012)
+    assert loop.first_hop == 13, "a call is 0.05 s, and a chunk arrives in 0.075 s"
     for _ in range(2):
         loop.add(Utterance(), lambda piece: None)
-    assert loop.first_hop == 15, "5 calls are 0.25 s, as others are decoded meanwhile"
+    assert loop.first_hop == 16, "others are decoded meanwhile, so it waits for two more calls"
     for _ in range(12):
         loop.add(Utterance(), lambda piece: None)
-    assert loop.first_hop == 23, "a chunk of each of 14 who wait takes 0.117 s"
+    assert loop.first_hop == 21, "a chunk of each of 14 who wait takes 0.117 s"
     loop.add(Utterance(streaming=False), lambda piece: None)
     loop.add(Utterance(playback=Playback(Playback())), lambda piece: None)
-    assert loop.first_hop == 23, "nobody waits for these two"
+    assert loop.first_hop == 21, "nobody waits for these two"
 
 
 async def test_first_audio_of_all_comes_before_more_of_one(

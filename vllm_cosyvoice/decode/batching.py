@@ -1,10 +1,12 @@
 """Schedules decode calls: the utterance whose listener runs out of audio first is decoded first."""
 
 import math
+from collections import deque
 from collections.abc import Collection, Sequence
+from statistics import median
 from typing import NamedTuple, Protocol, TypeVar
 
-from vllm_cosyvoice.config import CHUNK_FRAMES
+from vllm_cosyvoice.config import CHUNK_FRAMES, CHUNK_TOKENS
 from vllm_cosyvoice.decode.hops import Cut
 from vllm_cosyvoice.decode.playback import Playback
 
@@ -18,17 +20,19 @@ LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobod
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 DELIVERY = 0.02  # seconds from the end of a call to the listener
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# Length of a first hop's audio in calls: meanwhile, the next chunk must arrive and be decoded. Calls are as long as the
-# last ones, or as long as a call with a chunk of all whose first audio is awaited, so that many can begin at once. An
-# utterance that is decoded alone does not wait for others, so fewer calls are enough, if a hop computes only its own
-# frames.
-FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 5, 3
+# A first hop's audio must last until the next chunk has arrived and been decoded: twice as long as a chunk takes to
+# arrive now, because tokens come more slowly when others begin, and so many calls. A call is as long as the last ones,
+# or as one with a chunk of all who wait for first audio, so that many can begin at once. An utterance that is decoded
+# alone does not wait for others, so one call is enough, if a hop computes only its own frames.
+FIRST_HOP_ARRIVALS = 2
+FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 3, 1
 # Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
 # listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
 # hops come first, so that listeners do not run out of audio. If no hop is urgent, ends of up to `MARGIN` are decoded.
 LONGEST_BACKLOG = 0.5
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
+RECENT_ARRIVALS = 32
 
 
 class CostEstimate:
@@ -62,7 +66,23 @@ class CostEstimate:
         return max(0.0, self._seconds - per_frame * self._frames) / self._count + per_frame * frames
 
 
-def first_hop_seconds(cost: CostEstimate, waiting: int, *, alone: bool) -> float:
+class Pace:
+    """Estimates how fast the tokens of an utterance arrive: as in the median of recent times, as some wait for text."""
+
+    def __init__(self) -> None:
+        self._seconds_a_token: deque[float] = deque(maxlen=RECENT_ARRIVALS)
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Add an arrival of `tokens`, `seconds` after the one before."""
+        self._seconds_a_token.append(seconds / tokens)
+
+    @property
+    def chunk_seconds(self) -> float:
+        """Estimated time between a chunk's first token and its last; 0 before the first arrival."""
+        return CHUNK_TOKENS * median(self._seconds_a_token) if self._seconds_a_token else 0.0
+
+
+def first_hop_seconds(cost: CostEstimate, pace: Pace, waiting: int, *, alone: bool) -> float:
     """How long a first hop's audio should last.
 
     Args:
@@ -70,7 +90,7 @@ def first_hop_seconds(cost: CostEstimate, waiting: int, *, alone: bool) -> float
         alone: nothing else is decoded, and the flow remembers.
     """
     calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
-    return calls * max(cost.usual, cost.seconds(waiting * CHUNK_FRAMES))
+    return FIRST_HOP_ARRIVALS * pace.chunk_seconds + calls * max(cost.usual, cost.seconds(waiting * CHUNK_FRAMES))
 
 
 class Decodable(Protocol):

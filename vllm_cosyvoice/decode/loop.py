@@ -10,7 +10,7 @@ from weakref import WeakSet
 import numpy as np
 
 from vllm_cosyvoice.config import SAMPLE_RATE
-from vllm_cosyvoice.decode.batching import CostEstimate, first_hop_seconds, next_call
+from vllm_cosyvoice.decode.batching import CostEstimate, Pace, first_hop_seconds, next_call
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
@@ -39,6 +39,7 @@ class DecodeLoop:
         self._utterances: dict[Utterance, Deliver] = {}
         self._prepared: WeakSet[Utterance] = WeakSet()  # whose prompt was computed before their first tokens
         self._cost = CostEstimate()
+        self._pace = Pace()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._begun: float | None = None  # start time of the decode call in progress
@@ -52,11 +53,11 @@ class DecodeLoop:
     def first_hop(self) -> int:
         """Tokens of the first hop of the utterance that was added last.
 
-        Its audio lasts until the second hop is decoded, if calls take as long as now.
+        Its audio lasts until the second hop is decoded, if tokens arrive and calls take as long as now.
         """
         alone = len(self._utterances) <= 1 and self._decoder.remembers
         waiting = sum(one.streaming and one.playback.is_first and not one.hops for one in self._utterances)
-        return first_hop(first_hop_seconds(self._cost, waiting, alone=alone), self._decoder.hold_back)
+        return first_hop(first_hop_seconds(self._cost, self._pace, waiting, alone=alone), self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
@@ -74,6 +75,11 @@ class DecodeLoop:
     def push(self, utterance: Utterance, tokens: list[int], *, last: bool) -> None:
         """Add speech tokens; `last` finishes the utterance. Raises ValueError, see `Utterance.push`."""
         utterance.push(tokens)
+        if tokens:
+            now = time.monotonic()
+            if utterance.pushed_at is not None:
+                self._pace.learn(len(tokens), now - utterance.pushed_at)
+            utterance.pushed_at = now
         if last:
             utterance.finish()
         self._look_at(utterance)

@@ -62,6 +62,7 @@ class Utterance:
         self.tokens: list[int] = []
         self.finished = False  # no more tokens will come
         self.has_voice = False
+        self.pushed_at: float | None = None  # when the loop got its last tokens
         self.reachable: Cut | None = None  # how far a decode could go when the loop last looked
         self.ready_since: float | None = None  # when the first decode became possible
         self.decoded = 0  # tokens whose mel the vocoder has
