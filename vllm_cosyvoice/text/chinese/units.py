@@ -2,11 +2,9 @@
 
 import re
 
+from vllm_cosyvoice.text.chinese.patterns import AMOUNT, HAN
 from vllm_cosyvoice.text.rules import Rule
 from vllm_cosyvoice.text.unit_signs import SUPERSCRIPTS, UNIT_SIGN
-
-HAN = r"\u4e00-\u9fff"
-AMOUNT = r"\d+(?:\.\d+)?"
 
 # After a number; wetext reads the others.
 UNITS = {
@@ -43,7 +41,7 @@ DENOMINATOR = rf"(?:\d*(?:{_one_of(PARTS)})[²³]?(?![A-Za-z²³])|(?:{PER})(?![
 FACTOR = re.compile(r"(\d*)([^\d²³]+)([²³]?)")
 HEMISPHERES = {"N": "北纬", "S": "南纬", "E": "东经", "W": "西经"}
 
-SIGN_RULES: list[Rule] = [  # one way to write each unit
+UNIT_SIGN_RULES: list[Rule] = [  # one way to write each unit
     UNIT_SIGN,
     (re.compile(r"/[(（]([A-Za-zμ²³℃]+(?:·[A-Za-z²³℃]+)+)[)）]"), r"/\1"),  # W/(m·K)
     (re.compile(r"(?<=/)s\^?2(?!\d)"), "s²"),
@@ -59,7 +57,7 @@ SIGN_RULES: list[Rule] = [  # one way to write each unit
         lambda match: match[1] + match[2].translate(SUPERSCRIPTS),
     ),
 ]
-BARE_RULES: list[Rule] = [  # units without a number, or after a power of ten
+BARE_UNIT_RULES: list[Rule] = [  # units without a number, or after a power of ten
     (
         re.compile(
             rf"(?:(?<=次方)\s?|(?<![A-Za-zμ\d/.万亿-])(?<!\d\s)(?=m/|[^/]{{2}}))((?:{_one_of(PARTS)})[²³]?)(/{DENOMINATOR}(?:[/·]{DENOMINATOR})*)"
@@ -69,7 +67,7 @@ BARE_RULES: list[Rule] = [  # units without a number, or after a power of ten
     (re.compile(rf"(?<=次方)/{DENOMINATOR}(?:[/·]{DENOMINATOR})*"), lambda match: _per(match[0])),
     (re.compile(rf"(?<=次方)\s?({_one_of(PARTS)})([²³]?)(?![A-Za-z/])"), lambda match: _factor(match[1] + match[2])),
 ]
-RULES: list[Rule] = [
+UNIT_RULES: list[Rule] = [
     (re.compile(r"(?<=\d)′"), "分"),
     (re.compile(r"(?<=\d)″"), "秒"),
     (re.compile(rf"({AMOUNT})‰"), r"千分之\1"),
