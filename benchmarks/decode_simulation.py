@@ -76,7 +76,6 @@ class SimulatedStream:
     previous: "SimulatedStream | None" = None
 
     playback: Playback = field(init=False)
-    pace: Pace | None = None
     arrived: int = 0  # tokens
     pushed_at: float | None = None
     decoded: int = 0
@@ -102,27 +101,24 @@ class SimulatedStream:
         """Seconds of silence for its listener."""
         return play(self.pieces).stalled
 
-    def request(self, usual_first_hop: int, pace: Pace | None = None) -> None:
-        """Begin, with `usual_first_hop` unless a first hop is set. See `Utterance.begin`.
-
-        pace: learns how fast its tokens arrive.
-        """
+    def request(self, usual_first_hop: int) -> None:
+        """Begin, with `usual_first_hop` unless a first hop is set. See `Utterance.begin`."""
         self.first_hop = self.first_hop or usual_first_hop
-        self.pace = pace
         if self.remembers:
             if self.streaming:
                 self.first_hop = shared_first_hop(self.first_hop)
                 self.prompt -= (self.prompt + self.first_hop) % CHUNK_TOKENS
             self.remembered = (self.prompt - LOOKAHEAD_TOKENS) // CHUNK_TOKENS * CHUNK_FRAMES
 
+    @property
+    def hops(self) -> int:
+        """See `Utterance`."""
+        return len(self.pieces)
+
     def push(self, now: float, tokens: int) -> None:
-        """Add tokens, at most those that are left."""
-        tokens = min(tokens, self.tokens - self.arrived)
+        """Add tokens."""
         self.arrived += tokens
         self.playback.expect(tokens / TOKEN_RATE)
-        if self.pace and self.pushed_at is not None:
-            self.pace.learn(tokens, now - self.pushed_at)
-        self.pushed_at = now
         if self.ready_since is None and self.next_cut():
             self.ready_since = now
 
@@ -172,10 +168,14 @@ class _Decoder:
 
     def add(self, stream: SimulatedStream) -> None:
         self.live.append(stream)
-        alone = stream.remembers and len(self.live) == 1
-        waiting = sum(one.streaming and one.playback.is_first and not one.pieces for one in self.live)
-        seconds = first_hop_seconds(self.cost, self.pace, waiting, alone=alone)
-        stream.request(first_hop(seconds, Vocoder.hold_back), self.pace)
+        seconds = first_hop_seconds(self.live, self.cost, self.pace, remembers=stream.remembers)
+        stream.request(first_hop(seconds, Vocoder.hold_back))
+
+    def push(self, now: float, stream: SimulatedStream, tokens: int) -> None:
+        """Add tokens to a stream, at most those that are left."""
+        tokens = min(tokens, stream.tokens - stream.arrived)
+        self.pace.learn(now, stream, tokens)
+        stream.push(now, tokens)
 
     def begin(self, now: float, device: SimulatedDevice) -> float:
         """Begin a call, if there is something to decode; return when to look again."""
@@ -233,6 +233,7 @@ def simulate(
     run, processes = SimulatedRun(list(streams)), [_Decoder(max_rows) for _ in range(decoders)]
     upcoming = [(stream.begin, index, stream) for index, stream in enumerate(streams)]
     heapq.heapify(upcoming)
+    homes: dict[SimulatedStream, _Decoder] = {}
     requested: list[SimulatedStream] = []  # for the next step
     generating: list[SimulatedStream] = []
     step_end = math.inf
@@ -241,7 +242,8 @@ def simulate(
     while (upcoming or any(process.live for process in processes)) and now < until:
         while upcoming and upcoming[0][0] <= now:
             stream = heapq.heappop(upcoming)[2]
-            min(processes, key=lambda process: len(process.live)).add(stream)
+            homes[stream] = min(processes, key=lambda process: len(process.live))
+            homes[stream].add(stream)
             requested.append(stream)
         if step_end == math.inf and (requested or generating):
             generating += requested
@@ -262,7 +264,7 @@ def simulate(
         now = after
         if now == step_end:
             for stream in generating:
-                stream.push(now, steps)
+                homes[stream].push(now, stream, steps)
             generating = [stream for stream in generating if stream.arrived < stream.tokens]
             step_end = math.inf
         for process in processes:

@@ -26,6 +26,7 @@ from vllm_cosyvoice.decode.batching import (
     DELIVERY,
     HEAD_START,
     LONG_CALL,
+    LONGEST_BACKLOG,
     MARGIN,
     MEDIUM_CALL,
     PART_OF_ALL,
@@ -182,7 +183,9 @@ def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: fl
     assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
 
 
-@pytest.mark.parametrize(("seconds_a_frame", "ends"), [(3e-5, 1), (1e-3, 0)], ids=["a GPU", "a CPU"])
+@pytest.mark.parametrize(
+    ("seconds_a_frame", "ends"), [(3e-5, 1), (1.6e-4, 1), (1e-3, 0)], ids=["a GPU", "a slow GPU", "a CPU"]
+)
 def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_not_for_one(
     seconds_a_frame: float, ends: int
 ) -> None:
@@ -195,8 +198,28 @@ def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_no
         stream.advance(Cut(125, last=False), 0.0)
     work, look_again = next_call(1.0, streams, cost, max_rows=16)
     assert [cut for _, cut in work] == ends * [Cut(1500, last=True)]
-    assert look_again is not None
-    assert 1.0 < look_again < 5.0
+    if ends:
+        assert look_again is None
+    else:
+        assert look_again is not None
+        assert 1.0 < look_again < 5.0
+
+
+def test_an_end_does_not_take_the_time_of_the_next_hop() -> None:
+    cost = CostEstimate()
+    cost.learn(1000, 0.16)
+    streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(2)]
+    for stream in streams:
+        stream.request(CHUNK_TOKENS)
+        stream.push(0.0, stream.tokens)
+        stream.advance(Cut(125, last=False), 0.0)
+    (end,), _ = next_call(3.0, streams, cost, max_rows=16)
+    seconds = cost.seconds(end[0].frames(end[1]))
+    assert MARGIN < seconds < LONGEST_BACKLOG
+    _, urgent = next_call(4.2, streams, cost, max_rows=16)
+    assert urgent is not None
+    assert 4.2 + seconds > urgent + MARGIN - DELIVERY
+    assert next_call(urgent + MARGIN - DELIVERY - seconds - INSTANT, streams, cost, max_rows=16)[0] == [end]
 
 
 def test_a_call_with_first_audio_is_filled_less() -> None:
@@ -275,7 +298,7 @@ def steady(rate: float) -> SimulatedLanguageModel:
 ALONE = SimulatedDevice(share=1.0)
 
 
-@pytest.mark.parametrize(("count", "p99"), [(1, 0.15), (8, 0.2), (32, 0.28)])
+@pytest.mark.parametrize(("count", "p99"), [(1, 0.15), (8, 0.2), (32, 0.32)])
 def test_callers_who_ask_again_at_once_hear_no_stall_and_soon(count: int, p99: float) -> None:
     run = ask(count, 30.0, *TIME_SLICES)
     assert sum(stream.done for stream in run.streams) > 15 * count
@@ -312,14 +335,25 @@ def test_twice_as_many_hear_no_stall_if_the_flow_remembers(count: int, real_time
     assert run.work < 0.8, "the prompt and earlier hops are not computed"
 
 
-@pytest.mark.parametrize(("count", "real_time", "median"), [(32, False, 0.11), (128, False, 0.3), (550, True, 0.15)])
-def test_two_decode_processes_are_heard_sooner_or_do_more(count: int, real_time: bool, median: float) -> None:
+@pytest.mark.parametrize(
+    ("count", "real_time", "median", "sooner", "more"),
+    [
+        (32, False, 0.11, 1.05, 0.8),
+        (64, False, 0.17, 1.05, 1.03),
+        (128, False, 0.3, 0.75, 1.2),
+        (550, True, 0.16, 1.05, 0.98),
+    ],
+)
+def test_two_decode_processes_are_heard_sooner_or_do_more(
+    count: int, real_time: bool, median: float, sooner: float, more: float
+) -> None:
     servers = (SERVERS[name] for name in ("remembers", "two decode processes"))
     one, two = (ask(count, 25.0, *fitted, real_time=real_time, **server) for fitted, server in servers)
     assert all(stream.stalled < INSTANT for stream in two.streams if stream.begin > KNOWN)
     assert first_audio(two, 50) < median
+    assert sooner * first_audio(two, 50) < first_audio(one, 50)
     done_by_one, done_by_two = (sum(stream.done for stream in run.streams) for run in (one, two))
-    assert first_audio(two, 50) < 0.97 * first_audio(one, 50) or done_by_two > 1.05 * done_by_one
+    assert done_by_two >= more * done_by_one
 
 
 def test_long_utterances_cost_little_more_in_hops_than_at_once() -> None:
@@ -337,7 +371,7 @@ def test_one_caller_hears_audio_sooner_than_one_of_many() -> None:
         run = ask(count, 10.0, *TIME_SLICES)
         hops[count] = [stream.first_hop or 0 for stream in run.streams if stream.pieces and stream.begin > KNOWN]
     assert FIRST_HOPS[0] <= min(hops[1])
-    assert max(hops[1]) < 15 < min(hops[64])
+    assert max(hops[1]) <= 15 < min(hops[64])
     assert max(hops[64]) <= CHUNK_TOKENS
 
 
@@ -377,25 +411,27 @@ def test_many_who_begin_at_once_and_ask_again_at_once_hear_no_stall() -> None:
 @pytest.mark.parametrize("within", [0.02, 2.0], ids=["at once", "in 2 s"])
 @pytest.mark.parametrize("slower", [False, True])
 def test_few_of_many_who_begin_after_a_pause_stall_and_briefly(within: float, slower: bool) -> None:
-    draws = random.Random(1)
     pause, (device, language_model), server = 4.0, *SERVERS["two decode processes"]
     if slower:
         device, language_model = replace(device, share=0.7), replace(language_model, prompt=3e-3)
+    stalls: list[float] = []
+    for seed in range(4):
+        draws = random.Random(seed)
 
-    def new(begin: float) -> SimulatedStream:
-        return SimulatedStream(begin + draws.uniform(0.0, 0.02), remembers=True)
+        def new(begin: float, draws: random.Random = draws) -> SimulatedStream:
+            return SimulatedStream(begin + draws.uniform(0.0, 0.02), remembers=True)
 
-    def again(stream: SimulatedStream) -> SimulatedStream | None:
-        end = stream.pieces[-1][0]
-        return None if stream.begin < pause and end > pause - 1.0 else new(end)
+        def again(stream: SimulatedStream) -> SimulatedStream | None:
+            end = stream.pieces[-1][0]
+            return None if stream.begin < pause and end > pause - 1.0 else new(end)
 
-    before = [new(draws.uniform(0.0, 1.0)) for _ in range(64)]
-    after = [new(pause + draws.uniform(0.0, within)) for _ in range(128)]
-    run = simulate([*before, *after], 9.0, device, language_model, again, decoders=server["decoders"])
-    stalls = [stream.stalled for stream in run.streams if stream.begin >= pause]
-    assert len(stalls) > 300
-    assert sum(stall > INSTANT for stall in stalls) < 0.005 * len(stalls)
-    assert max(stalls) < 0.05
+        before = [new(draws.uniform(0.0, 1.0)) for _ in range(64)]
+        after = [new(pause + draws.uniform(0.0, within)) for _ in range(128)]
+        run = simulate([*before, *after], 9.0, device, language_model, again, decoders=server["decoders"])
+        stalls += [stream.stalled for stream in run.streams if stream.begin >= pause]
+    assert len(stalls) > 1200
+    assert sum(stall > INSTANT for stall in stalls) < 0.002 * len(stalls)
+    assert max(stalls) < 0.1
 
 
 def test_callers_who_want_it_whole_take_what_listeners_leave_and_get_it_soon() -> None:

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests import small_networks
 from tests.server_process import eventually
 from tests.utterances import begun
 from vllm_cosyvoice.checkpoint import ModelDirectory
-from vllm_cosyvoice.config import CHUNK_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
+from vllm_cosyvoice.config import CHUNK_TOKENS, LOOKAHEAD_TOKENS, SAMPLES_PER_TOKEN, ModelConfig
 from vllm_cosyvoice.decode.batching import CostEstimate
 from vllm_cosyvoice.decode.decoder import SpeechDecoder
 from vllm_cosyvoice.decode.hops import FIRST_HOPS
@@ -130,19 +131,33 @@ async def hearers(decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> As
     assert loop._utterances == {}
 
 
-def test_a_first_hop_is_a_chunk_until_calls_are_known_to_be_short(decoder: SpeechDecoder) -> None:
-    loop = DecodeLoop(decoder)
-    assert loop.first_hop == CHUNK_TOKENS
+def test_a_first_hop_lasts_until_the_next_chunk_has_arrived_and_been_decoded(
+    decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def push(utterance: Utterance, tokens: int, at: float) -> None:
+        monkeypatch.setattr("vllm_cosyvoice.decode.loop.time", SimpleNamespace(monotonic=lambda: at))
+        loop.push(utterance, [1] * tokens, last=False)
+
+    loop, utterance = DecodeLoop(decoder), Utterance()
+    loop.add(utterance, lambda piece: None)
+    assert loop.first_hop == CHUNK_TOKENS, "nothing is known"
     loop._cost.learn(300, 0.05)
-    assert loop.first_hop == FIRST_HOPS[0]
-    loop._pace.learn(4, 0.012)
-    assert loop.first_hop == 13, "a call is 0.05 s, and a chunk arrives in 0.075 s"
-    for _ in range(2):
-        loop.add(Utterance(), lambda piece: None)
-    assert loop.first_hop == 16, "others are decoded meanwhile, so it waits for two more calls"
+    assert loop.first_hop == FIRST_HOPS[0], "a call takes 0.05 s, and the chunk no time"
+    for tokens, at in [(1, 0.0), (4, 0.012), (4, 0.024), (4, 5.0)]:
+        push(utterance, tokens, at)
+    assert loop.first_hop == 12, "the chunk takes 0.075 s; once, the language model had to wait for text"
+    utterance.hops = 2
+    for at in (6.0, 7.0, 8.0, 9.0, 10.0):
+        push(utterance, 8, at)
+    assert loop.first_hop == 12, "later tokens come in larger groups"
+    monkeypatch.setattr(SpeechDecoder, "remembers", property(lambda _: False))
+    assert loop.first_hop == 17, "it may wait for two more calls and one and a half more chunks"
+    monkeypatch.undo()
+    loop.add(Utterance(), lambda piece: None)
+    assert loop.first_hop == 17, "the same for one that has company"
     for _ in range(12):
         loop.add(Utterance(), lambda piece: None)
-    assert loop.first_hop == 21, "a chunk of each of 14 who wait takes 0.117 s"
+    assert loop.first_hop == 21, "a chunk of each of 13 who wait takes 0.108 s"
     loop.add(Utterance(streaming=False), lambda piece: None)
     loop.add(Utterance(playback=Playback(Playback())), lambda piece: None)
     assert loop.first_hop == 21, "nobody waits for these two"
@@ -203,19 +218,56 @@ class Sizes:
 async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_pays(
     hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
     sizes = Sizes(decoder, monkeypatch, missing=9)
     hearers.add("a", begun(decoder, prompt))
     await asyncio.sleep(0.1)
-    assert sizes.missing >= 8, "the loop was idle before"
-    before = sizes.missing
     hearers.push("a", [1], last=False)
     await asyncio.sleep(0.1)
-    assert sizes.missing == before
+    assert sizes.missing == 9
     sizes.due = True
     hearers.push("a", [1] * 99, last=True)
     await hearers.until(ended=1)
-    assert sizes.missing == before - 1
+    assert sizes.missing == 8
     await eventually(lambda: sizes.missing == 0, "nobody waits")
+
+
+async def test_a_size_is_not_captured_shortly_before_a_hop_is_due(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
+    sizes = Sizes(decoder, monkeypatch, missing=9)
+    hearers.add("a", begun(decoder, prompt))
+    hearers.push("a", [1] * (2 * CHUNK_TOKENS + LOOKAHEAD_TOKENS), last=False)
+    await hearers.until(pieces=2)
+    assert sizes.missing == 9
+    hearers.drop("a")
+
+
+async def test_a_request_waits_for_one_capture_at_most(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, begun_before = asyncio.get_running_loop(), begun(decoder, prompt)
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
+    sizes = Sizes(decoder, monkeypatch, missing=9)
+
+    def request() -> None:
+        hearers.add("a", begun_before)
+        hearers.push("a", [1] * 30, last=True)
+        asked.set()
+
+    def capture_next() -> bool:
+        if sizes.missing == 9:
+            loop.call_soon_threadsafe(request)
+            assert asked.wait(SECONDS)
+        return sizes.capture_next()
+
+    asked = threading.Event()
+    monkeypatch.setattr(decoder, "capture_next", capture_next)
+    monkeypatch.setattr("vllm_cosyvoice.decode.loop.SECONDS_TO_CAPTURE", SECONDS)  # so that no deadline is so far away
+    await hearers.until(pieces=1)
+    assert sizes.missing == 8
+    await hearers.until(ended=1)
 
 
 async def test_a_caller_who_asks_again_at_once_does_not_wait_for_the_capture_of_a_size(

@@ -160,10 +160,18 @@ async def test_callers_who_leave_leave_nothing_and_memory_stays_flat(
     async def storm() -> tuple[float, float]:
         await asyncio.gather(*(leaving(draw.uniform(0.05, 2)) for _ in range(200)))
         await eventually(server.idle, "nothing is left of those who left")
-        await asyncio.sleep(1)  # a decode call that they were in may still run
+        return await eventually(memory_at_rest, "no decode call of those who left is running")
+
+    def memory() -> tuple[float, float]:
         numbers = server.numbers()
         allocated, used = (numbers[f"gpu_memory_{kind}_bytes"]["decode-0"] for kind in ("allocated", "used"))
         return allocated / MEGABYTE, used / MEGABYTE
+
+    def memory_at_rest() -> tuple[float, float] | None:
+        before, _ = memory()
+        time.sleep(0.5)
+        allocated, used = memory()
+        return (allocated, used) if allocated == before else None
 
     (allocated, used), _, (later_allocated, later_used) = [await storm() for _ in range(3)]
     figure(

@@ -20,19 +20,20 @@ LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobod
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 DELIVERY = 0.02  # seconds from the end of a call to the listener
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# A first hop's audio must last until the next chunk has arrived and been decoded: twice as long as a chunk takes to
-# arrive now, because tokens come more slowly when others begin, and so many calls. A call is as long as the last ones,
-# or as one with a chunk of all who wait for first audio, so that many can begin at once. An utterance that is decoded
-# alone does not wait for others, so one call is enough, if a hop computes only its own frames.
-FIRST_HOP_ARRIVALS = 2
-FIRST_HOP_CALLS, FIRST_HOP_CALLS_ALONE = 3, 1
+# A first hop's audio must last until the next chunk has arrived and been decoded, by the times that this takes now. It
+# is more than one arrival, as tokens come more slowly when others begin. Three calls: the one in progress, another one,
+# and its own. A call takes as long as the last ones, or as a chunk of all who wait for first audio, so that many can
+# begin at once. An utterance without company waits for its own chunk and call only.
+ARRIVALS, CALLS = 2.5, 3
+ARRIVALS_ALONE, CALLS_ALONE = 1, 1
 # Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
 # listeners, no streamed utterance is decoded to its end where that is at least twice the work of an ordinary hop: such
-# hops come first, so that listeners do not run out of audio. If no hop is urgent, ends of up to `MARGIN` are decoded.
+# hops come first, so that listeners do not run out of audio. While no hop is urgent, it is decoded to its end, if that
+# takes no longer and leaves enough time for the next hop.
 LONGEST_BACKLOG = 0.5
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
-RECENT_ARRIVALS = 32
+RECENT_ARRIVALS = 256  # one of each request that generates, each time
 
 
 class CostEstimate:
@@ -66,39 +67,17 @@ class CostEstimate:
         return max(0.0, self._seconds - per_frame * self._frames) / self._count + per_frame * frames
 
 
-class Pace:
-    """Estimates how fast the tokens of an utterance arrive: as in the median of recent times, as some wait for text."""
-
-    def __init__(self) -> None:
-        self._seconds_a_token: deque[float] = deque(maxlen=RECENT_ARRIVALS)
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Add an arrival of `tokens`, `seconds` after the one before."""
-        self._seconds_a_token.append(seconds / tokens)
-
-    @property
-    def chunk_seconds(self) -> float:
-        """Estimated time between a chunk's first token and its last; 0 before the first arrival."""
-        return CHUNK_TOKENS * median(self._seconds_a_token) if self._seconds_a_token else 0.0
-
-
-def first_hop_seconds(cost: CostEstimate, pace: Pace, waiting: int, *, alone: bool) -> float:
-    """How long a first hop's audio should last.
-
-    Args:
-        waiting: number of utterances whose first audio is awaited, this one included.
-        alone: nothing else is decoded, and the flow remembers.
-    """
-    calls = FIRST_HOP_CALLS_ALONE if alone else FIRST_HOP_CALLS
-    return FIRST_HOP_ARRIVALS * pace.chunk_seconds + calls * max(cost.usual, cost.seconds(waiting * CHUNK_FRAMES))
-
-
 class Decodable(Protocol):
     """An utterance, as far as the schedule knows it."""
 
     streaming: bool
     playback: Playback
+    pushed_at: float | None  # when its last tokens arrived
     ready_since: float | None  # when the first decode became possible
+
+    @property
+    def hops(self) -> int:
+        """Decodes so far."""
 
     def next_cut(self, *, to_the_end: bool = True) -> Cut | None:
         """See `Utterance.next_cut`."""
@@ -108,6 +87,41 @@ class Decodable(Protocol):
 
 
 AnUtterance = TypeVar("AnUtterance", bound=Decodable)
+
+
+class Pace:
+    """Estimates how fast the tokens of an utterance arrive.
+
+    It learns from arrivals until the second hop, which are frequent. By their median, because some of a text that is
+    streamed wait for text.
+    """
+
+    def __init__(self) -> None:
+        self._seconds_a_token: deque[float] = deque(maxlen=RECENT_ARRIVALS)
+
+    def learn(self, now: float, utterance: Decodable, tokens: int) -> None:
+        """Note the arrival of `tokens` of `utterance`."""
+        if utterance.pushed_at is not None and utterance.hops < 2:
+            self._seconds_a_token.append((now - utterance.pushed_at) / tokens)
+        utterance.pushed_at = now
+
+    @property
+    def chunk_seconds(self) -> float:
+        """Estimated time in which a chunk arrives; 0 before the first arrival."""
+        return CHUNK_TOKENS * median(self._seconds_a_token) if self._seconds_a_token else 0.0
+
+
+def first_hop_seconds(utterances: Collection[Decodable], cost: CostEstimate, pace: Pace, *, remembers: bool) -> float:
+    """How long the audio of the next first hop should last.
+
+    Args:
+        utterances: all that are being decoded, with the one of that hop.
+        remembers: whether the flow does, so that a hop computes only its own frames.
+    """
+    alone = remembers and len(utterances) <= 1
+    arrivals, calls = (ARRIVALS_ALONE, CALLS_ALONE) if alone else (ARRIVALS, CALLS)
+    waiting = sum(one.streaming and one.playback.is_first and not one.hops for one in utterances)
+    return arrivals * pace.chunk_seconds + calls * max(cost.usual, cost.seconds(waiting * CHUNK_FRAMES))
 
 
 def _ordinary(utterance: Decodable, cut: Cut) -> Cut:
@@ -184,21 +198,25 @@ def next_call(
     now: float, utterances: Collection[AnUtterance], cost: CostEstimate, max_rows: int
 ) -> tuple[list[tuple[AnUtterance, Cut]], float | None]:
     """The work of the decode call to make now, and if there is none, when to look again, if nothing changes before."""
+    listened_to = any(utterance.streaming for utterance in utterances)
 
     def choose(candidates: Sequence[tuple[AnUtterance, Cut]]) -> tuple[list[tuple[AnUtterance, Cut]], float | None]:
         jobs = [_job(now, utterance, cut) for utterance, cut in candidates]
         batch, look_again = plan(now, jobs, cost, max_rows, listened_to=listened_to)
         return [candidates[index] for index in batch], look_again
 
-    listened_to = any(utterance.streaming for utterance in utterances)
     farthest = [(utterance, cut) for utterance in utterances if (cut := utterance.next_cut())]
     if cost.seconds(sum(utterance.frames(cut) for utterance, cut in farthest)) <= LONGEST_BACKLOG:
         return choose(farthest)
     work, look_again = choose([(utterance, _ordinary(utterance, cut)) for utterance, cut in farthest])
-    if not work:
-        ends = [(utterance, cut) for utterance, cut in farthest if cut.last]
-        work, _ = choose([end for end in ends if cost.seconds(end[0].frames(end[1])) <= MARGIN])
-    return work, look_again
+    if look_again is None:
+        return work, None
+    longest = min(LONGEST_BACKLOG, look_again + MARGIN - DELIVERY - now)
+    ends = [
+        (utterance, cut) for utterance, cut in farthest if cut.last and cost.seconds(utterance.frames(cut)) <= longest
+    ]
+    work, _ = choose(ends)
+    return work, None if work else look_again
 
 
 def _job(now: float, utterance: Decodable, cut: Cut) -> Job:

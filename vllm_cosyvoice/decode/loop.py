@@ -16,9 +16,7 @@ from vllm_cosyvoice.decode.hops import Cut, first_hop
 from vllm_cosyvoice.decode.utterance import FlowPrompt, Utterance
 
 SECONDS_TO_CAPTURE = 1.0  # idle time needed to capture one more call size, which takes half of it
-# Idle seconds before the first capture: a caller who asks again at once, as in a benchmark or between the sentences of
-# a dialogue, would wait for it.
-PAUSE = 0.5
+PAUSE = 0.5  # idle seconds before that, so that a caller who asks again soon does not wait for a capture
 
 Deliver = Callable[[np.ndarray | Exception | None], None]
 Work = tuple[Utterance, Cut]
@@ -55,9 +53,8 @@ class DecodeLoop:
 
         Its audio lasts until the second hop is decoded, if tokens arrive and calls take as long as now.
         """
-        alone = len(self._utterances) <= 1 and self._decoder.remembers
-        waiting = sum(one.streaming and one.playback.is_first and not one.hops for one in self._utterances)
-        return first_hop(first_hop_seconds(self._cost, self._pace, waiting, alone=alone), self._decoder.hold_back)
+        seconds = first_hop_seconds(self._utterances, self._cost, self._pace, remembers=self._decoder.remembers)
+        return first_hop(seconds, self._decoder.hold_back)
 
     def add(self, utterance: Utterance, deliver: Deliver) -> None:
         """Decode `utterance` as its voice and its tokens arrive.
@@ -76,10 +73,7 @@ class DecodeLoop:
         """Add speech tokens; `last` finishes the utterance. Raises ValueError, see `Utterance.push`."""
         utterance.push(tokens)
         if tokens:
-            now = time.monotonic()
-            if utterance.pushed_at is not None:
-                self._pace.learn(len(tokens), now - utterance.pushed_at)
-            utterance.pushed_at = now
+            self._pace.learn(time.monotonic(), utterance, len(tokens))
         if last:
             utterance.finish()
         self._look_at(utterance)
@@ -134,24 +128,25 @@ class DecodeLoop:
         """Wait for a change, or until a time of the monotonic clock."""
         if until is None:
             await self._in_thread(self._decoder.give_back_memory)
-        if self._has_time_to_capture(until) and not await self._woken(PAUSE):
-            while not self._wake.is_set() and self._has_time_to_capture(until):
-                if not await self._in_thread(self._decoder.capture_next):
-                    break
+        pause = PAUSE
+        while self._has_time_to_capture(until, pause) and not await self._woken(pause):
+            pause = 0.0
+            if not await self._in_thread(self._decoder.capture_next):
+                break
         await self._woken(None if until is None else until - time.monotonic())
 
     async def _woken(self, within: float | None) -> bool:
-        """Wait for a change, at most `within` seconds, and return whether one has come."""
+        """Wait for a change, for at most `within` seconds if it is not None, and return whether one has come."""
         try:
             async with asyncio.timeout(within):
                 return await self._wake.wait()
         except TimeoutError:
             return False
 
-    def _has_time_to_capture(self, until: float | None) -> bool:
+    def _has_time_to_capture(self, until: float | None, pause: float) -> bool:
         if not all(utterance.hops for utterance in self._utterances):
             return False  # somebody waits for first audio
-        return until is None or until - time.monotonic() > SECONDS_TO_CAPTURE
+        return until is None or until - time.monotonic() > pause + SECONDS_TO_CAPTURE
 
     def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> asyncio.Future[Result]:
         """Run `function` in the thread that decodes."""
