@@ -20,10 +20,10 @@ LONG_CALL = 0.15  # target length of a call of urgent utterances, or while nobod
 MARGIN = 0.3  # seconds between audio and its deadline, for the call in progress and for the delivery
 DELIVERY = 0.02  # seconds from the end of a call to the listener
 HEAD_START = 5.0  # first audio takes precedence over a listener that has stalled for fewer seconds than this
-# A first hop's audio must last until the next chunk has arrived and been decoded, by the times that this takes now. It
-# is more than one arrival, as tokens come more slowly when others begin. Three calls: the one in progress, another one,
-# and its own. A call takes as long as the last ones, or as a chunk of all who wait for first audio, so that many can
-# begin at once. An utterance without company waits for its own chunk and call only.
+# A first hop's audio must last until the next chunk has arrived and been decoded, by the times that both take now. That
+# is more than one arrival, because tokens come more slowly when others begin, and three calls: the one in progress,
+# another one, and its own. A call takes as long as the last ones, or as a chunk of all who wait for first audio, so
+# that many can begin at once. An utterance without company waits for its own chunk and call only.
 ARRIVALS, CALLS = 2.5, 3
 ARRIVALS_ALONE, CALLS_ALONE = 1, 1
 # Seconds that it may take to decode all that could be decoded now. If it would take longer, as on a CPU or with many
@@ -33,7 +33,7 @@ ARRIVALS_ALONE, CALLS_ALONE = 1, 1
 LONGEST_BACKLOG = 0.5
 PATIENCE = 2.0  # seconds until a complete utterance that nobody listens to is due
 MEMORY = 0.9  # each new call multiplies the weight of earlier calls in the cost estimate by this
-RECENT_ARRIVALS = 256  # one of each request that generates, each time
+RECENT_ARRIVALS = 256  # a message of the language model brings one for each request that generates
 
 
 class CostEstimate:
@@ -92,8 +92,8 @@ AnUtterance = TypeVar("AnUtterance", bound=Decodable)
 class Pace:
     """Estimates how fast the tokens of an utterance arrive.
 
-    It learns from arrivals until the second hop, which are frequent. By their median, because some of a text that is
-    streamed wait for text.
+    It takes the median of recent ones, because some wait for text that is streamed. Only those until the second hop
+    count, as later ones are larger and fewer.
     """
 
     def __init__(self) -> None:
