@@ -61,14 +61,6 @@ def utterances(
     return created
 
 
-def seconds_of_call(decoder: SpeechDecoder, live: list[Utterance]) -> float:
-    """Measure the seconds until the next audio of each utterance is on the host."""
-    work = [(utterance, cut) for utterance in live if (cut := utterance.next_cut())]
-    begun = time.perf_counter()
-    decoder.decode(work)
-    return time.perf_counter() - begun
-
-
 class TimedDecoder(SpeechDecoder):
     """A decoder that measures the seconds of its calls."""
 
@@ -80,6 +72,13 @@ class TimedDecoder(SpeechDecoder):
         pieces = super().decode(work)
         self.seconds += time.perf_counter() - begun
         return pieces
+
+
+def seconds_of_call(decoder: TimedDecoder, live: list[Utterance]) -> float:
+    """Measure the seconds until the next audio of each utterance is on the host."""
+    decoder.seconds = 0.0
+    decoder.decode([(utterance, cut) for utterance in live if (cut := utterance.next_cut())])
+    return decoder.seconds
 
 
 async def rounds_of_streams(

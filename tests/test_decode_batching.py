@@ -183,6 +183,16 @@ def test_what_is_finished_fills_up_an_urgent_call(cost: CostEstimate, due_at: fl
     assert plan(10.0, jobs, cost, 16, listened_to=True).batch == [1, 0]
 
 
+def long_streams(count: int) -> list[SimulatedStream]:
+    """Streams of 60 s whose tokens have arrived, and of which 5 s have been decoded."""
+    streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(count)]
+    for stream in streams:
+        stream.request(CHUNK_TOKENS)
+        stream.push(0.0, stream.tokens)
+        stream.advance(Cut(125, last=False), 0.0)
+    return streams
+
+
 @pytest.mark.parametrize(
     ("seconds_a_frame", "ends"), [(3e-5, 1), (1.6e-4, 1), (1e-3, 0)], ids=["a GPU", "a slow GPU", "a CPU"]
 )
@@ -191,12 +201,7 @@ def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_no
 ) -> None:
     cost = CostEstimate()
     cost.learn(1000, 1000 * seconds_a_frame)
-    streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(8)]
-    for stream in streams:
-        stream.request(CHUNK_TOKENS)
-        stream.push(0.0, stream.tokens)
-        stream.advance(Cut(125, last=False), 0.0)
-    work, look_again = next_call(1.0, streams, cost, max_rows=16)
+    work, look_again = next_call(1.0, long_streams(8), cost, max_rows=16)
     assert [cut for _, cut in work] == ends * [Cut(1500, last=True)]
     if ends:
         assert look_again is None
@@ -208,11 +213,7 @@ def test_an_idle_device_decodes_the_rest_of_some_if_it_takes_long_for_all_but_no
 def test_an_end_does_not_take_the_time_of_the_next_hop() -> None:
     cost = CostEstimate()
     cost.learn(1000, 0.16)
-    streams = [SimulatedStream(0.0, tokens=1500, remembers=True) for _ in range(2)]
-    for stream in streams:
-        stream.request(CHUNK_TOKENS)
-        stream.push(0.0, stream.tokens)
-        stream.advance(Cut(125, last=False), 0.0)
+    streams = long_streams(2)
     (end,), _ = next_call(3.0, streams, cost, max_rows=16)
     seconds = cost.seconds(end[0].frames(end[1]))
     assert MARGIN < seconds < LONGEST_BACKLOG

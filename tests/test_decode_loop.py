@@ -215,11 +215,16 @@ class Sizes:
         return self.missing > 0
 
 
-async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_pays(
-    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def sizes(hearers: Hearers, decoder: SpeechDecoder, monkeypatch: pytest.MonkeyPatch) -> Sizes:
+    """Nine sizes are missing, and the loop captures them without a pause."""
     monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
-    sizes = Sizes(decoder, monkeypatch, missing=9)
+    return Sizes(decoder, monkeypatch, missing=9)
+
+
+async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_pays(
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, sizes: Sizes
+) -> None:
     hearers.add("a", begun(decoder, prompt))
     await asyncio.sleep(0.1)
     hearers.push("a", [1], last=False)
@@ -233,10 +238,8 @@ async def test_sizes_are_captured_while_nobody_waits_for_first_audio_or_when_it_
 
 
 async def test_a_size_is_not_captured_shortly_before_a_hop_is_due(
-    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, sizes: Sizes
 ) -> None:
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
-    sizes = Sizes(decoder, monkeypatch, missing=9)
     hearers.add("a", begun(decoder, prompt))
     hearers.push("a", [1] * (2 * CHUNK_TOKENS + LOOKAHEAD_TOKENS), last=False)
     await hearers.until(pieces=2)
@@ -245,11 +248,9 @@ async def test_a_size_is_not_captured_shortly_before_a_hop_is_due(
 
 
 async def test_a_request_waits_for_one_capture_at_most(
-    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, begun_before = asyncio.get_running_loop(), begun(decoder, prompt)
-    monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", 0.0)
-    sizes = Sizes(decoder, monkeypatch, missing=9)
 
     def request() -> None:
         hearers.add("a", begun_before)
@@ -271,10 +272,9 @@ async def test_a_request_waits_for_one_capture_at_most(
 
 
 async def test_a_caller_who_asks_again_at_once_does_not_wait_for_the_capture_of_a_size(
-    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, monkeypatch: pytest.MonkeyPatch
+    hearers: Hearers, decoder: SpeechDecoder, prompt: FlowPrompt, sizes: Sizes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vllm_cosyvoice.decode.loop.PAUSE", SECONDS)
-    sizes = Sizes(decoder, monkeypatch, missing=9)
     for key in "abc":
         hearers.add(key, begun(decoder, prompt))
         hearers.push(key, [1] * 30, last=True)

@@ -6,14 +6,13 @@ from vllm_cosyvoice.text.rules import Rule
 
 EQUAL = r"(?=[A-Za-z\d()+×÷*/^.²³√ -]{0,40}=)"
 LETTER = "(?<=(?<![A-Za-z])[A-Za-z])"  # a variable
-SUPERSCRIPT_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺"
-SUPERSCRIPTS = str.maketrans(SUPERSCRIPT_DIGITS, "0123456789-+")
+LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 FORMULA_RULES: list[Rule] = [
     (re.compile(r"(?<=[A-Za-z])\+\+"), "加加"),
     (re.compile(r"(?<=\d)(?:w(?![A-Za-z/])|W(?=\+))"), "万"),
     (
         re.compile(r"(?:(?<=[\d)）])|(?<=(?<![A-Za-z])[A-Za-z])(?![²³](?![⁰-⁹])))(⁻?[⁰¹²³⁴-⁹]+)"),
-        lambda match: "^" + match[1].translate(SUPERSCRIPTS),
+        lambda match: "^" + match[1].translate(LOWERED),
     ),
     (
         re.compile(r"(?<=[\w)²³])\s*\^\s*[({]?(-?\d+|[a-z](?![A-Za-z]))[)}]?"),
