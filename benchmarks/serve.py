@@ -8,6 +8,7 @@ Each utterance is `--tokens` speech tokens long (250: 10 s) for any weights, bec
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import os
 import shlex
@@ -32,24 +33,41 @@ from vllm_cosyvoice.config import TOKEN_RATE
 SECONDS_TO_BEGIN = 0.3  # from the distribution of a setting to its first request
 SECONDS_TO_FINISH = 6.0  # to finish requests in flight and stop the server
 SECONDS_TO_STOP = 60.0
+NO_LOAD = "no load is given; use --concurrency, --rates or --listeners"
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server to test. `ready` (seconds of its startup) and `process_id` are set if it was started here."""
+    """A server to test."""
 
     server: Server
-    ready: float | None = None
-    process_id: int | None = None
+    description: str
+    process_id: int | None = None  # if it was started here
 
 
 def main() -> int:
     """Run all settings and print the table at the end; return 1 if any request failed."""
     arguments = _arguments()
     end = time.monotonic() + arguments.stop_after
+    with _server(arguments) as running:
+        report = measure(running, arguments, arguments.runs, end=end, file=arguments.json)
+    print(report.text())
+    if arguments.plot:
+        plot(report, arguments.plot)
+    return int(report.failed)
+
+
+def measure(
+    running: Running, arguments: argparse.Namespace, runs: int, *, end: float = math.inf, file: Path | None = None
+) -> Report:
+    """Run all settings of `arguments` (of `load_flags`) `runs` times on a server, and print each result at once.
+
+    No setting is begun that can't be over at `end`, in time.monotonic()'s seconds. After each setting, all results are
+    written to `file`.
+    """
     settings = list(_settings(arguments))
-    with _server(arguments) as running, GpuWatch() as gpu, _callers(arguments.clients) as pool:
-        report = Report(_conditions(arguments, running.ready), [[] for _ in range(arguments.runs)])
+    with GpuWatch() as gpu, _callers(arguments.clients) as pool:
+        report = Report(_conditions(arguments, running), [[] for _ in range(runs)])
         print("\n".join(report.conditions), flush=True)
         watches = gpu, CpuWatch(running.process_id)
         for run in report.runs:
@@ -63,19 +81,37 @@ def main() -> int:
                     continue
                 run.append(_measure(pool, arguments.clients, running.server, setting, *watches))
                 print(brief(run[-1]), flush=True)
-                if arguments.json:
-                    report.write(arguments.json)
-    print(report.text())
-    if arguments.plot:
-        plot(report, arguments.plot)
-    return int(any(row.errors for run in report.runs for row in run))
+                if file:
+                    report.write(file)
+    return report
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description="HTTP load on a speech server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serve", description="HTTP load on a speech server.", parents=[load_flags()]
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--base_url", default="http://localhost:8080", help="of a running server")
     where.add_argument("--serve", metavar="FLAGS", help="start `python -m server FLAGS` and stop it at the end")
+    add = parser.add_argument
+    add("--runs", type=int, default=1, help="number of runs of all settings, for the spread")
+    add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are started")
+    add("--json", type=Path, help="file for all results")
+    add("--plot", type=Path, help="image file for a plot; needs matplotlib")
+    arguments = parser.parse_args()
+    if not loaded(arguments):
+        parser.error(NO_LOAD)
+    if arguments.plot:
+        try:
+            version("matplotlib")
+        except PackageNotFoundError:
+            parser.error("--plot needs matplotlib: pip install matplotlib, or leave out --plot")
+    return arguments
+
+
+def load_flags() -> argparse.ArgumentParser:
+    """The flags that say what load to put on a server."""
+    parser = argparse.ArgumentParser(add_help=False)
     add = parser.add_argument
     add("--concurrency", type=_sizes, default=[], help="callers that send the next request at once: 1,32,…")
     add("--rates", type=_sizes, default=[], help="requests per second at random times: 5,20,…")
@@ -86,19 +122,12 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=15.0, help="seconds of each measurement")
     add("--voice", default="default", help="the voice to request")
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
-    add("--runs", type=int, default=1, help="number of runs of all settings, for the spread")
-    add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are started")
-    add("--json", type=Path, help="file for all results")
-    add("--plot", type=Path, help="image file for a plot; needs matplotlib")
-    arguments = parser.parse_args()
-    if not (arguments.concurrency or arguments.rates or arguments.listeners):
-        parser.error("no load is given; use --concurrency, --rates or --listeners")
-    if arguments.plot:
-        try:
-            version("matplotlib")
-        except PackageNotFoundError:
-            parser.error("--plot needs matplotlib: pip install matplotlib, or leave out --plot")
-    return arguments
+    return parser
+
+
+def loaded(arguments: argparse.Namespace) -> bool:
+    """Whether any load is given."""
+    return bool(arguments.concurrency or arguments.rates or arguments.listeners)
 
 
 def _sizes(text: str) -> list[float]:
@@ -155,21 +184,31 @@ def _callers(clients: int) -> ProcessPoolExecutor:
     return pool
 
 
+def _server(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Running]:
+    if arguments.serve is not None:
+        return started(arguments.serve, arguments.voice)
+    address = urlsplit(arguments.base_url)
+    if address.scheme != "http" or not address.hostname:
+        sys.exit(f"{arguments.base_url!r} is not like http://localhost:8080")
+    server = Server(address.hostname, address.port or 80, arguments.voice)
+    return contextlib.nullcontext(Running(server, arguments.base_url))
+
+
 @contextlib.contextmanager
-def _server(arguments: argparse.Namespace) -> Iterator[Running]:
-    """The server to test, started here with `--serve`."""
-    if arguments.serve is None:
-        address = urlsplit(arguments.base_url)
-        if address.scheme != "http" or not address.hostname:
-            sys.exit(f"{arguments.base_url!r} is not like http://localhost:8080")
-        yield Running(Server(address.hostname, address.port or 80, arguments.voice))
-        return
+def started(flags: str, voice: str, checkout: Path | None = None) -> Iterator[Running]:
+    """Start `python -m server FLAGS` of `checkout` (None: as this program imports it); stop it at the end."""
     port, begun = free_port(), time.monotonic()
     command = [sys.executable, "-m", "server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, *shlex.split(arguments.serve)]) as process:
+    environment = dict(os.environ)
+    if checkout:
+        path = [str(checkout.resolve()), *filter(None, [environment.get("PYTHONPATH")])]
+        environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}  # not the working directory's
+    with subprocess.Popen([*command, *shlex.split(flags)], env=environment) as process:
         try:
             wait_until_healthy(process, f"http://127.0.0.1:{port}")
-            yield Running(Server("127.0.0.1", port, arguments.voice), time.monotonic() - begun, process.pid)
+            ready = time.monotonic() - begun
+            description = f"python -m server {flags}: ready after {ready:.0f} s"
+            yield Running(Server("127.0.0.1", port, voice), description, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -178,17 +217,15 @@ def _server(arguments: argparse.Namespace) -> Iterator[Running]:
                 process.kill()
 
 
-def _conditions(arguments: argparse.Namespace, ready: float | None) -> list[str]:
+def _conditions(arguments: argparse.Namespace, running: Running) -> list[str]:
     length = f"{arguments.tokens} speech tokens ({arguments.tokens / TOKEN_RATE:g} s)"
-    lines = [
+    return [
         f"utterances of {length}, voice {arguments.voice}, {arguments.clients} client processes",
         f"each setting counts {arguments.seconds:g} s after a warm-up of {arguments.warm_up:g} s,"
         " for listeners of an utterance or more",
         f"{' + '.join(gpus('name', 'driver_version')) or 'no GPU'}; {_versions()}; {os.cpu_count()} cores",
+        running.description,
     ]
-    if arguments.serve is not None:
-        lines.append(f"python -m server {arguments.serve}: ready after {ready:.0f} s")
-    return lines
 
 
 def _versions() -> str:

@@ -1,16 +1,20 @@
 """The benchmarks: that they run on any machine, and that what they say of attainable speed is arithmetic."""
 
+import re
+import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import cold_voice, decode, flow_solve, measurement, parts, vocoder
+from benchmarks import cold_voice, compare, decode, flow_solve, measurement, parts, vocoder
 from benchmarks.cpu_watch import CpuWatch
+from benchmarks.load import Setting
 from benchmarks.measurement import Measurement
 from benchmarks.roofline import CHIPS, COSYVOICE3, Roofline
-from benchmarks.serve_report import Report
+from benchmarks.serve_report import Figures, Report, figures
 from benchmarks.table import spread
 from tests.server_process import ServerProcess
 from tools.random_checkpoint import TINY3
@@ -20,6 +24,7 @@ from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.vocoder import Vocoder
 
 NOWHERE = Roofline(None)
+ROOT = Path(__file__).parents[1]
 
 
 def cases(found: Iterable[Measurement]) -> dict[str, Measurement]:
@@ -125,6 +130,36 @@ def test_no_setting_is_begun_that_there_is_no_time_for(server: ServerProcess, tm
     log = (tmp_path / "log").read_text()
     assert "closed 1: not tried, there is no time left" in log
     assert "requests, 0 errors" not in log
+
+
+def test_two_checkouts_are_compared_in_turns(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(ROOT / "server", old / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    (old / "vllm_cosyvoice").symlink_to(ROOT / "vllm_cosyvoice")
+    main = old / "server" / "__main__.py"
+    main.write_text(main.read_text().replace("def main(", 'print("I am the old one.", flush=True)\n\n\ndef main(', 1))
+    load = ("--concurrency", "1", "--modes", "streaming", "--tokens", "25", "--warm_up", "0", "--seconds", "2")
+    assert parts.run("compare", old, *load, "--clients", "1", seconds=240, log=tmp_path / "log")
+    log = (tmp_path / "log").read_text()
+    runs = log[: log.index("\nold\n")].split("run 1, ")[1:]
+    assert [run.split(":")[0] for run in runs] == ["old", "new"]
+    assert ["I am the old one." in run for run in runs] == [True, False]
+    assert re.fullmatch(r"\| closed \|    1 \| streaming \|( +\d\.\d\d \|){3}", log.splitlines()[-1])
+
+
+def test_ratios_are_of_the_same_run_and_setting() -> None:
+    def report(*runs: tuple[float, ...]) -> Report:
+        return Report([], [[row(size, rate) for size, rate in enumerate(rates, 1)] for rates in runs])
+
+    def row(size: float, rate: float) -> Figures:
+        setting = Setting("closed", size, True, 250, 0.0, 1.0)
+        return replace(figures(setting, 0.0, []), audio_rate=rate, first_audio=[1 / rate, None, None])
+
+    compared = compare.ratios(report((10.0, 20.0), (20.0,)), report((20.0, 30.0), (30.0, 40.0)))
+    assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in compared.splitlines()[2:]] == [
+        ["1", "streaming", "0.58 (0.50–0.67)", "–", "1.75 (1.50–2.00)"],
+        ["2", "streaming", "0.67", "–", "1.50"],
+    ]
 
 
 def test_cores_are_told_by_kind_of_process(server: ServerProcess) -> None:
