@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.load import Setting
-from benchmarks.serve import NO_LOAD, load_flags, loaded, measure, started
+from benchmarks.serve import load_flags, measure, parse, started
 from benchmarks.serve_report import Figures, Report, mode
 from benchmarks.table import spread, table
 
@@ -70,9 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("checkout", type=Path, help="directory of the other checkout, as of `git worktree add`")
     parser.add_argument("--serve", metavar="FLAGS", default="", help="flags of both servers")
     parser.add_argument("--runs", type=int, default=1, help="how often both are measured, for the spread")
-    arguments = parser.parse_args()
-    if not loaded(arguments):
-        parser.error(NO_LOAD)
+    arguments = parse(parser)
     if not (arguments.checkout / "server" / "__main__.py").exists():
         parser.error(
             f"{arguments.checkout} has no server/__main__.py; give the directory of a checkout of this project"

@@ -33,7 +33,6 @@ from vllm_cosyvoice.config import TOKEN_RATE
 SECONDS_TO_BEGIN = 0.3  # from the distribution of a setting to its first request
 SECONDS_TO_FINISH = 6.0  # to finish requests in flight and stop the server
 SECONDS_TO_STOP = 60.0
-NO_LOAD = "no load is given; use --concurrency, --rates or --listeners"
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,7 @@ def _arguments() -> argparse.Namespace:
     add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are started")
     add("--json", type=Path, help="file for all results")
     add("--plot", type=Path, help="image file for a plot; needs matplotlib")
-    arguments = parser.parse_args()
-    if not loaded(arguments):
-        parser.error(NO_LOAD)
+    arguments = parse(parser)
     if arguments.plot:
         try:
             version("matplotlib")
@@ -125,9 +122,12 @@ def load_flags() -> argparse.ArgumentParser:
     return parser
 
 
-def loaded(arguments: argparse.Namespace) -> bool:
-    """Whether any load is given."""
-    return bool(arguments.concurrency or arguments.rates or arguments.listeners)
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line of a `parser` that has `load_flags`; end the program if it gives no load."""
+    arguments = parser.parse_args()
+    if not (arguments.concurrency or arguments.rates or arguments.listeners):
+        parser.error("no load is given; use --concurrency, --rates or --listeners")
+    return arguments
 
 
 def _sizes(text: str) -> list[float]:
