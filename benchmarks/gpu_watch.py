@@ -38,7 +38,7 @@ class GpuWatch:
             self._process.wait()
 
     def take(self) -> tuple[int, float] | None:
-        """The maximum MiB in use and the mean percent busy, over all GPUs since the last call."""
+        """Since the last call: the maximum MiB in use on one GPU, and the mean percent busy of all GPUs."""
         samples, self._samples = self._samples, []
         if not samples:
             return None

@@ -78,7 +78,7 @@ def measure(
                 if setting.kind == "real-time" and any(r.setting.kind == setting.kind and not r.flawless for r in run):
                     print(f"{name}: not tried, fewer listeners have stalled already", flush=True)
                     continue
-                run.append(_measure(pool, arguments.clients, running.server, setting, *watches))
+                run.append(_measure_setting(pool, arguments.clients, running.server, setting, *watches))
                 print(brief(run[-1]), flush=True)
                 if file:
                     report.write(file)
@@ -93,11 +93,10 @@ def _arguments() -> argparse.Namespace:
     where.add_argument("--base_url", default="http://localhost:8080", help="of a running server")
     where.add_argument("--serve", metavar="FLAGS", help="start `python -m server FLAGS` and stop it at the end")
     add = parser.add_argument
-    add("--runs", type=int, default=1, help="number of runs of all settings, for the spread")
     add("--stop_after", type=float, default=86_400.0, help="seconds after which no more settings are started")
     add("--json", type=Path, help="file for all results")
     add("--plot", type=Path, help="image file for a plot; needs matplotlib")
-    arguments = parse(parser)
+    arguments = parse_load(parser)
     if arguments.plot:
         try:
             version("matplotlib")
@@ -119,15 +118,22 @@ def load_flags() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=15.0, help="seconds of each measurement")
     add("--voice", default="default", help="the voice to request")
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
+    add("--runs", type=_count, default=1, help="number of runs of all settings, for the spread")
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse_load(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line of a `parser` that has `load_flags`; end the program if it gives no load."""
     arguments = parser.parse_args()
     if not (arguments.concurrency or arguments.rates or arguments.listeners):
         parser.error("no load is given; use --concurrency, --rates or --listeners")
     return arguments
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
 
 
 def _sizes(text: str) -> list[float]:
@@ -162,7 +168,7 @@ def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:
                 yield Setting(kind, size, mode == "streaming", arguments.tokens, warm_up, arguments.seconds)
 
 
-def _measure(
+def _measure_setting(
     pool: ProcessPoolExecutor, clients: int, server: Server, setting: Setting, gpu: GpuWatch, cpu: CpuWatch
 ) -> Figures:
     start = time.monotonic() + SECONDS_TO_BEGIN
@@ -202,7 +208,8 @@ def started(flags: str, voice: str, checkout: Path | None = None) -> Iterator[Ru
     environment = dict(os.environ)
     if checkout:
         path = [str(checkout.resolve()), *filter(None, [environment.get("PYTHONPATH")])]
-        environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}  # not the working directory's
+        # Without the second, `-m` would import from the working directory first.
+        environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
     with subprocess.Popen([*command, *shlex.split(flags)], env=environment) as process:
         try:
             wait_until_healthy(process, f"http://127.0.0.1:{port}")
@@ -215,6 +222,7 @@ def started(flags: str, voice: str, checkout: Path | None = None) -> Iterator[Ru
                 process.wait(SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:
                 process.kill()
+                print(f"The server did not stop within {SECONDS_TO_STOP:g} s and was killed.", file=sys.stderr)
 
 
 def _conditions(arguments: argparse.Namespace, running: Running) -> list[str]:

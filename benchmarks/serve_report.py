@@ -32,7 +32,7 @@ class Figures:
     stalled_share: float | None  # of the streams
     stalled_seconds: float | None  # mean of the streams that stalled
     client_lag: float | None  # percentile 99 of the delays of the callers' event loops; shorter times mean nothing
-    gpu_memory: int | None = None  # maximum MiB in use
+    gpu_memory: int | None = None  # maximum MiB in use on one GPU
     gpu_busy: float | None = None  # percent, mean
     cores: dict[str, float] | None = None  # CPU cores busy on average, by kind of process
 

@@ -20,6 +20,7 @@ from tests.server_process import ServerProcess
 from tools.random_checkpoint import TINY3
 from tools.random_checkpoint.weights import flow_weights
 from vllm_cosyvoice.checkpoint import ModelDirectory, open_model
+from vllm_cosyvoice.config import DEMO_MODEL
 from vllm_cosyvoice.flow import DiTFlow, Flow
 from vllm_cosyvoice.vocoder import Vocoder
 
@@ -132,19 +133,35 @@ def test_no_setting_is_begun_that_there_is_no_time_for(server: ServerProcess, tm
     assert "requests, 0 errors" not in log
 
 
-def test_two_checkouts_are_compared_in_turns(tmp_path: Path) -> None:
+def test_two_checkouts_are_compared(tmp_path: Path) -> None:
+    """The other one says in its decode process which one it is."""
     old = tmp_path / "old"
-    shutil.copytree(ROOT / "server", old / "server", ignore=shutil.ignore_patterns("__pycache__"))
-    (old / "vllm_cosyvoice").symlink_to(ROOT / "vllm_cosyvoice")
-    main = old / "server" / "__main__.py"
-    main.write_text(main.read_text().replace("def main(", 'print("I am the old one.", flush=True)\n\n\ndef main(', 1))
+    for package in ("server", "vllm_cosyvoice"):
+        shutil.copytree(ROOT / package, old / package, ignore=shutil.ignore_patterns("__pycache__", "demo_model"))
+    (old / "vllm_cosyvoice" / "demo_model").symlink_to(DEMO_MODEL)
+    for module in ("server/processes/decode.py", "vllm_cosyvoice/decode/loop.py"):
+        with (old / module).open("a") as file:
+            file.write(f"\n\nprint('the old {module}', flush=True)\n")
     load = ("--concurrency", "1", "--modes", "streaming", "--tokens", "25", "--warm_up", "0", "--seconds", "2")
     assert parts.run("compare", old, *load, "--clients", "1", seconds=240, log=tmp_path / "log")
-    log = (tmp_path / "log").read_text()
-    runs = log[: log.index("\nold\n")].split("run 1, ")[1:]
-    assert [run.split(":")[0] for run in runs] == ["old", "new"]
-    assert ["I am the old one." in run for run in runs] == [True, False]
-    assert re.fullmatch(r"\| closed \|    1 \| streaming \|( +\d\.\d\d \|){3}", log.splitlines()[-1])
+    runs, tables = (tmp_path / "log").read_text().split("\nold: ")
+    by_old, by_new = runs.split("\nrun 1, new: ")
+    assert "the old server/processes/decode.py" in by_old
+    assert "the old vllm_cosyvoice/decode/loop.py" in by_old
+    assert "the old " not in by_new
+    assert re.fullmatch(r"\| closed \|    1 \| streaming \|( +\d+\.\d\d \|){3}", tables.splitlines()[-1])
+
+
+def test_what_is_no_checkout_is_not_compared(tmp_path: Path) -> None:
+    assert not parts.run("compare", tmp_path, "--concurrency", "1", seconds=60, log=tmp_path / "log")
+    reason = (
+        f"{tmp_path} is not a checkout of this project: it has no server/__main__.py and no vllm_cosyvoice/__init__.py"
+    )
+    assert reason in (tmp_path / "log").read_text()
+
+
+def test_each_of_two_checkouts_is_the_first_in_turn() -> None:
+    assert list(compare.turns(2)) == [(1, "old"), (1, "new"), (2, "new"), (2, "old")]
 
 
 def test_ratios_are_of_the_same_run_and_setting() -> None:
@@ -155,7 +172,7 @@ def test_ratios_are_of_the_same_run_and_setting() -> None:
         setting = Setting("closed", size, True, 250, 0.0, 1.0)
         return replace(figures(setting, 0.0, []), audio_rate=rate, first_audio=[1 / rate, None, None])
 
-    compared = compare.ratios(report((10.0, 20.0), (20.0,)), report((20.0, 30.0), (30.0, 40.0)))
+    compared = compare.ratios(report((10.0, 20.0), (20.0,), (1.0,)), report((20.0, 30.0), (30.0, 40.0)))
     assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in compared.splitlines()[2:]] == [
         ["1", "streaming", "0.58 (0.50–0.67)", "–", "1.75 (1.50–2.00)"],
         ["2", "streaming", "0.67", "–", "1.50"],
