@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.load import Setting
 from benchmarks.serve import load_flags, measure, parse_load, started
-from benchmarks.serve_report import Figures, Report, mode
+from benchmarks.serve_report import SETTING_COLUMNS, Figures, Report
 from benchmarks.table import spread, table
 
 OLD, NEW = "old", "new"
@@ -34,14 +34,15 @@ def main() -> int:
     """
     arguments = _arguments()
     checkouts = {OLD: arguments.checkout, NEW: Path(__file__).parents[1]}
+    titles = {name: f"{name}: {checkout} ({_commit(checkout)})" for name, checkout in checkouts.items()}
     measured: dict[str, list[Report]] = {OLD: [], NEW: []}
     try:
         for run, name in turns(arguments.runs):
-            print(f"run {run}, {name}: {checkouts[name]} ({_commit(checkouts[name])})", flush=True)
+            print(f"run {run}, {titles[name]}", flush=True)
             with started(arguments.serve, arguments.voice, checkouts[name]) as running:
                 measured[name].append(measure(running, arguments, runs=1))
     finally:
-        old, new = (_joined(measured[name], f"{name}: {_commit(checkouts[name])}") for name in (OLD, NEW))
+        old, new = (_joined(measured[name], titles[name]) for name in (OLD, NEW))
         print(f"\n{old.text()}\n\n{new.text()}\n\nnew / old\n{ratios(old, new)}", flush=True)
     return int(old.failed or new.failed)
 
@@ -61,11 +62,11 @@ def ratios(old: Report, new: Report) -> str:
             if row.setting in before:
                 pairs.setdefault(row.setting, []).append((before[row.setting], row))
     rows = [
-        [setting.kind, f"{setting.size:g}", mode(setting.streaming)]
-        + [spread([_ratio(read(a), read(b)) for a, b in runs], ".2f") for read in FIGURES.values()]
-        for setting, runs in pairs.items()
+        [show([new for _, new in runs]) for _, show in SETTING_COLUMNS]
+        + [spread([_ratio(read(old), read(new)) for old, new in runs], ".2f") for read in FIGURES.values()]
+        for runs in pairs.values()
     ]
-    return table(["load", "size", "mode", *FIGURES], rows)
+    return table([*(name for name, _ in SETTING_COLUMNS), *FIGURES], rows)
 
 
 def _ratio(old: float | None, new: float | None) -> float | None:

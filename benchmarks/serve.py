@@ -27,6 +27,7 @@ from benchmarks.cpu_watch import CpuWatch
 from benchmarks.gpu_watch import GpuWatch, gpus
 from benchmarks.load import Kind, Server, Setting, call
 from benchmarks.serve_report import Figures, Report, brief, figures, plot
+from server.arguments import count
 from server.demo import free_port, wait_until_healthy
 from vllm_cosyvoice.config import TOKEN_RATE
 
@@ -118,7 +119,7 @@ def load_flags() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=15.0, help="seconds of each measurement")
     add("--voice", default="default", help="the voice to request")
     add("--clients", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="processes that share the callers")
-    add("--runs", type=_count, default=1, help="number of runs of all settings, for the spread")
+    add("--runs", type=count, default=1, help="number of runs of all settings, for the spread")
     return parser
 
 
@@ -128,12 +129,6 @@ def parse_load(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if not (arguments.concurrency or arguments.rates or arguments.listeners):
         parser.error("no load is given; use --concurrency, --rates or --listeners")
     return arguments
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
 
 
 def _sizes(text: str) -> list[float]:

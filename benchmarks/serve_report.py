@@ -97,10 +97,14 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-COLUMNS: list[tuple[str, Callable[[Sequence[Figures]], str]]] = [
+Column = tuple[str, Callable[[Sequence[Figures]], str]]  # its header, and its cell for the runs of a setting
+SETTING_COLUMNS: list[Column] = [
     ("load", lambda runs: runs[0].setting.kind),
     ("size", lambda runs: f"{runs[0].setting.size:g}"),
-    ("mode", lambda runs: mode(runs[0].setting.streaming)),
+    ("mode", lambda runs: _mode(runs[0].setting.streaming)),
+]
+COLUMNS: list[Column] = [
+    *SETTING_COLUMNS,
     ("requests", _column(lambda row: row.requests, ".0f")),
     ("errors", _column(lambda row: sum(row.errors.values()), ".0f")),
     ("first audio ms p50", _column(lambda row: _times(row.first_audio[0], 1000), ".0f")),
@@ -143,11 +147,6 @@ def figures(setting: Setting, start: float, shares: Sequence[Share]) -> Figures:
     )
 
 
-def mode(streaming: bool) -> str:
-    """The name of a mode, as flags and tables have it."""
-    return "streaming" if streaming else "whole"
-
-
 def brief(row: Figures) -> str:
     """One line to show progress."""
     shown = {name: show([row]) for name, show in COLUMNS}
@@ -175,7 +174,7 @@ def plot(report: Report, path: Path) -> None:
     kinds = dict.fromkeys((runs[0].setting.kind, runs[0].setting.streaming) for runs in rows)
     for color, (kind, streaming) in enumerate(kinds):
         line = [runs for runs in rows if (runs[0].setting.kind, runs[0].setting.streaming) == (kind, streaming)]
-        sizes, name = [runs[0].setting.size for runs in line], f"{kind}, {mode(streaming)}"
+        sizes, name = [runs[0].setting.size for runs in line], f"{kind}, {_mode(streaming)}"
         for percentile, style in ((0, "o-"), (2, "o:")):
             label = f"{name}, p{PERCENTILES[percentile]}"
             milliseconds = [_average([_times(row.first_audio[percentile], 1000) for row in runs]) for runs in line]
@@ -195,6 +194,10 @@ def plot(report: Report, path: Path) -> None:
             axis.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _mode(streaming: bool) -> str:
+    return "streaming" if streaming else "whole"
 
 
 def _length(outcome: Outcome) -> float:

@@ -193,17 +193,17 @@ def _parser() -> _Parser:
         default=("127.0.0.1",),
         help="proxies whose x-request-id and X-Forwarded-* are trusted: IP,… or NETWORK,… or * (default: 127.0.0.1)",
     )
-    add("--httpserver_workers", type=_count, default=1, help="HTTP processes, all listening on the port")
-    add("--encode_process_num", type=_count, default=1, help="processes that prepare text and voices")
+    add("--httpserver_workers", type=count, default=1, help="HTTP processes, all listening on the port")
+    add("--encode_process_num", type=count, default=1, help="processes that prepare text and voices")
     add(
         "--decode_process_num",
-        type=_count,
+        type=count,
         help="processes that generate audio, spread over the GPUs (default: 2 on a GPU of 64 GiB or more, else 1)",
     )
     add("--decode_gpu", type=_index, default=0, help="GPU of the first decode process; the language model uses GPU 0")
-    add("--encode_paral_num", type=_count, default=50, help="requests an encode process holds before it refuses more")
-    add("--gpt_paral_num", type=_count, default=50, help="segments the language model generates at a time")
-    add("--decode_paral_num", type=_count, help="maximum streams in one decode call (default: 16 on a GPU, else 1)")
+    add("--encode_paral_num", type=count, default=50, help="requests an encode process holds before it refuses more")
+    add("--gpt_paral_num", type=count, default=50, help="segments the language model generates at a time")
+    add("--decode_paral_num", type=count, help="maximum streams in one decode call (default: 16 on a GPU, else 1)")
     add(
         "--first_hop_tokens",
         type=_first_hop,
@@ -220,7 +220,7 @@ def _parser() -> _Parser:
         default=False,
         help="full attention for speech that is not streamed; then the flow remembers nothing of it",
     )
-    add("--cache_capacity", type=_count, default=200, help="voices kept in memory")
+    add("--cache_capacity", type=count, default=200, help="voices kept in memory")
     add(
         "--voices_dir",
         type=_directory,
@@ -250,14 +250,14 @@ def _parser() -> _Parser:
     )
     add(
         "--max_input_chars",
-        type=_count,
+        type=count,
         default=4096,
         help="maximum characters of an input, or of a streamed utterance",
     )
-    add("--max_websockets", type=_count, default=256, help="maximum open WebSockets of an HTTP process")
+    add("--max_websockets", type=count, default=256, help="maximum open WebSockets of an HTTP process")
     add(
         "--websocket_timeout",
-        type=_count,
+        type=count,
         default=60,
         help="seconds a WebSocket client may be silent, unless it is waiting for audio",
     )
@@ -270,11 +270,11 @@ def _parser() -> _Parser:
     add("--load_trt", type=_truth, default=False, help="use TensorRT for the flow if it is installed")
     add("--mps", type=_truth, default=True, help="share the GPU through NVIDIA's Multi-Process Service if available")
     add("--data_type", choices=["auto", "float16", "bfloat16", "float32"], default="auto", help="dtype of the model")
-    add("--max_total_token_num", type=_count, default=65536, help="tokens that fit in the language model's KV cache")
-    add("--max_req_total_len", type=_count, default=32768, help="maximum tokens of one segment, prompt and speech")
+    add("--max_total_token_num", type=count, default=65536, help="tokens that fit in the language model's KV cache")
+    add("--max_req_total_len", type=count, default=32768, help="maximum tokens of one segment, prompt and speech")
     add(
         "--max_num_batched_tokens",
-        type=_count,
+        type=count,
         help="maximum tokens the language model processes in one step (default: 2048 on a GPU)",
     )
     add("--gpu_memory_utilization", type=_fraction, help="share of the GPU's memory for vLLM (default: what it needs)")
@@ -312,7 +312,8 @@ def _misplaced(arguments: Arguments, gpus: Callable[[], int]) -> str | None:
     return None
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a whole number of at least 1 from a flag. Raises argparse.ArgumentTypeError."""
     try:
         value = int(text)
     except ValueError:
@@ -329,7 +330,7 @@ def _index(text: str) -> int:
 
 
 def _first_hop(text: str) -> int:
-    value = _count(text)
+    value = count(text)
     if value < SHORTEST_FIRST_HOP:
         raise argparse.ArgumentTypeError(
             f"{text!r} tokens give no audio yet; use at least {SHORTEST_FIRST_HOP}, usually 10 to 25"
